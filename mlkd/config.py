@@ -1,0 +1,86 @@
+"""What a training is told: network, schedule, augmentation, seed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any
+
+from mlkd.data.augment import AUGMENTATIONS
+from mlkd.spelling import check_one_of, nearest
+
+OPTIMIZERS = ("adam", "adamw", "sgd")
+SCHEDULES = ("one_cycle", "cosine", "constant")
+PRECISIONS = ("float32", "bf16", "fp16")
+
+
+@dataclass(frozen=True)
+class Config:
+    """The settings of one training. The defaults are L2D's (Sec. 4 of the paper, ResNet-34 on MS-COCO).
+
+    Attributes:
+        backbone, head, embed_dim, pretrained, backbone_settings: as in `mlkd.models.create_model`.
+        image_size: side of the pictures in pixels.
+        init: a model file of `save_model` the training starts from ("" for none). With `epochs=0` the file is
+            only scored.
+        epochs: passes over the training split.
+        batch_size: pictures a step; a last, smaller batch is dropped.
+        optimizer: "adam" (weight decay as in its paper), "adamw" (decoupled) or "sgd" (momentum 0.9, Nesterov).
+        lr: the highest learning rate of the schedule.
+        weight_decay: for all parameters.
+        schedule: "one_cycle" (up over the first 30 % of the steps, then down to nothing), "cosine" or "constant".
+        clip_norm: gradients are scaled down to this norm; 0 for never.
+        augment: what each training batch goes through, in order: "flip", "cutout", "randaugment".
+        precision: "float32", or autocast to "bf16" or "fp16"; losses are computed in float32 always.
+        seed: the initial weights, the order of the pictures and their augmentation follow from it.
+        role: "teacher" or "student", for tables and figures.
+    """
+
+    backbone: str = "resnet34"
+    head: str = "label_wise"
+    embed_dim: int | None = None
+    pretrained: bool | str = True
+    backbone_settings: dict[str, Any] = field(default_factory=dict)
+    image_size: int = 224
+    init: str = ""
+    epochs: int = 80
+    batch_size: int = 64
+    optimizer: str = "adam"
+    lr: float = 1e-4
+    weight_decay: float = 1e-4
+    schedule: str = "one_cycle"
+    clip_norm: float = 0.0
+    augment: tuple[str, ...] = ("flip", "cutout", "randaugment")
+    precision: str = "float32"
+    seed: int = 0
+    role: str = "student"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "augment", tuple(self.augment))
+        check_one_of("optimizer", self.optimizer, OPTIMIZERS)
+        check_one_of("schedule", self.schedule, SCHEDULES)
+        check_one_of("precision", self.precision, PRECISIONS)
+        check_one_of("role", self.role, ("teacher", "student"))
+        for name in self.augment:
+            check_one_of("augment", name, AUGMENTATIONS)
+        for name in ("batch_size", "image_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` is {getattr(self, name)}, expected at least 1.")
+        for name in ("epochs", "lr", "weight_decay", "clip_norm"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"`{name}` is {getattr(self, name)}, expected 0 or more.")
+
+    def but(self, **changes: Any) -> Config:
+        """This configuration with some settings changed; an unknown one is an error naming the nearest."""
+        known = [f.name for f in fields(self)]
+        for name in changes:
+            if name not in known:
+                raise ValueError(f"There is no setting {name!r}. Did you mean {nearest(name, known)!r}?")
+        return replace(self, **changes)
+
+    def as_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "augment": list(self.augment)}
+
+    @classmethod
+    def from_dict(cls, settings: Mapping[str, Any]) -> Config:
+        return cls().but(**settings)

@@ -1,0 +1,179 @@
+"""COCO folders: one JSON file per split that lists its pictures, categories and objects."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from mlkd.data.dataset import (
+    DataError,
+    ImageFiles,
+    MultiLabelData,
+    clip_box,
+    from_objects,
+    nearest,
+    reader,
+    show,
+    standard_splits,
+)
+
+Unlabelled = Literal["drop", "keep"]
+
+
+@reader("coco")
+def read(
+    root: str | Path, *, year: int | None = None, unlabelled: Unlabelled = "drop"
+) -> dict[str, MultiLabelData]:
+    """Read a COCO folder: every split that has an `annotations/instances_<split>.json`.
+
+    Official names carry a year, `annotations/instances_train2014.json` with the pictures in `train2014/`;
+    others do not, `annotations/instances_train.json` with `train/`. The pictures may also lie in
+    `images/<split>/`.
+    A label is a category with at least one object in the picture, crowd regions (`iscrowd`) included, as in
+    the field's published lists.
+
+    Args:
+        root: the folder that holds `annotations`.
+        year: which year to read. Needed only where there are several.
+        unlabelled: whether to "drop" pictures without any object, as the usual lists do, or to "keep" them.
+
+    Returns:
+        The splits by name, among them `train`, `val` and `test`. COCO's own test pictures have no public
+        labels, so `test` is the official validation split, and `val` a tenth of the training split (see
+        `standard_splits`).
+        Classes stand in the order of the category ids; ids are the file names without their suffix.
+
+    Raises:
+        ValueError: `unlabelled` is none of the two.
+        DataError: a file is missing or broken, or says something impossible.
+    """
+    if unlabelled not in get_args(Unlabelled):
+        near = nearest(str(unlabelled), get_args(Unlabelled))
+        raise ValueError(f"`unlabelled` is `{unlabelled}`; expected drop or keep. Did you mean `{near}`?")
+    root = Path(root).resolve()
+    splits = {
+        split: _read_split(root, split, path, unlabelled)
+        for split, path in _annotation_files(root, year).items()
+    }
+    some = next(iter(splits.values()))
+    for data in splits.values():
+        if data.classes != some.classes:
+            raise DataError(
+                f"{root}: `categories` of {data.split} and of {some.split} differ; expected the same names in "
+                f"the order of their ids."
+            )
+    return standard_splits(splits)
+
+
+def _annotation_files(root: Path, year: int | None) -> dict[str, Path]:
+    """The annotation files of one year, by split."""
+    if not root.is_dir():
+        raise DataError(f"{root}: no such folder; expected one that holds `annotations`.")
+    found: dict[str, dict[str, Path]] = {}
+    for path in sorted((root / "annotations").glob("instances_*.json")):
+        if match := re.fullmatch(r"instances_(\w+?)(20\d\d)?", path.stem):
+            found.setdefault(match[2] or "", {})[match[1]] = path
+    if year is not None:
+        found = {written: files for written, files in found.items() if written == str(year)}
+    if not found:
+        wanted = "<split>" if year is None else f"<split>{year}"
+        raise DataError(f"{root}: no annotation file `annotations/instances_{wanted}.json`.")
+    if len(found) > 1:
+        years = ", ".join(sorted(filter(None, found)))
+        raise DataError(
+            f"{root}: `annotations` holds several data sets; choose one by `year`, one of {years}."
+        )
+    return next(iter(found.values()))
+
+
+def _read_split(root: Path, split: str, path: Path, unlabelled: Unlabelled) -> MultiLabelData:
+    content = _read_json(path)
+    names = {i: name for _, (i, name) in _records(content, "categories", path, id=int, name=str)}
+    column = {category: index for index, category in enumerate(sorted(names))}
+
+    images: dict[int | str, tuple[str, float, float]] = {}
+    number, label = (int, float), (int, str)
+    for where, (i, *image) in _records(
+        content, "images", path, id=label, file_name=str, width=number, height=number
+    ):
+        if i in images:
+            raise DataError(f"{where} has the `id` {i} of an image before it; expected each id once.")
+        images[i] = tuple(image)
+
+    objects: dict[int | str, list[tuple[float, ...]]] = {i: [] for i in images}
+    for where, (i, category, bbox) in _records(
+        content, "annotations", path, image_id=label, category_id=int, bbox=list
+    ):
+        if i not in images:
+            raise DataError(f"{where} has the `image_id` {i}, which `images` does not list.")
+        if category not in column:
+            raise DataError(f"{where} has the `category_id` {category}, which `categories` does not list.")
+        objects[i].append((column[category], *_corners(bbox, *images[i][1:], where)))
+
+    kept = [i for i in images if objects[i] or unlabelled == "keep"]
+    if not kept:
+        raise DataError(f"{path}: the split is empty; expected at least one image with an annotation.")
+    folder = path.stem.removeprefix("instances_")
+    if not (root / folder).is_dir() and (root / "images" / folder).is_dir():
+        folder = f"images/{folder}"
+    files = [images[i][0] for i in kept]
+    return from_objects(
+        name=root.name,
+        split=split,
+        images=ImageFiles(root, [f"{folder}/{file}" for file in files]),
+        classes=[names[category] for category in column],
+        ids=[str(Path(file).with_suffix("")) for file in files],
+        objects=[np.array(objects[i], np.float32) for i in kept],
+    )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:  # the message of a JSON error names line and column
+        raise DataError(f"{path}: broken JSON ({error}).") from error
+    if not isinstance(content, dict):
+        raise DataError(
+            f"{path}: holds a {type(content).__name__}; expected an object with the key `images`."
+        )
+    return content
+
+
+def _records(
+    content: dict[str, Any], field: str, path: Path, **kinds: type | tuple[type, ...]
+) -> Iterator[tuple[str, list[Any]]]:
+    """For each record of the list `field`: where it stands, for messages, and its values of the keys."""
+    records = content.get(field)
+    if not isinstance(records, list):
+        raise DataError(f"{path}: no list under the key `{field}`.")
+    prefix = f"{path}: {field}"
+    for k, record in enumerate(records):
+        where = f"{prefix}[{k}]"
+        if not isinstance(record, dict):
+            raise DataError(f"{where} is a {type(record).__name__}; expected an object.")
+        for key, kind in kinds.items():
+            if key not in record:
+                raise DataError(f"{where} has no key `{key}`.")
+            if not isinstance(record[key], kind):
+                kinds_named = " or ".join(t.__name__ for t in (kind if isinstance(kind, tuple) else (kind,)))
+                raise DataError(f"{where} has {record[key]!r:.40} as `{key}`; expected {kinds_named}.")
+        yield where, [record[key] for key in kinds]
+
+
+def _corners(bbox: list[Any], width: float, height: float, where: str) -> tuple[float, ...]:
+    """x1, y1, x2, y2 of COCO's x, y, width, height."""
+    if len(bbox) != 4 or not all(isinstance(value, int | float) for value in bbox):
+        raise DataError(f"{where} has {bbox!r:.60} as `bbox`; expected four numbers: x, y, width, height.")
+    x, y, w, h = bbox
+    box = clip_box((x, y, x + w, y + h), width, height)
+    if box is None:
+        raise DataError(
+            f"{where}: `bbox` {show(bbox)}, as x, y, width, height, does not lie in its image of {width:g} x "
+            f"{height:g} pixels."
+        )
+    return box

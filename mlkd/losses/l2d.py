@@ -1,0 +1,174 @@
+"""The losses of L2D: Yang et al., Multi-Label Knowledge Distillation, ICCV 2023 (arXiv:2308.06453).
+
+`mld` distils the logits label by label, `cd` and `id_` the distances between label-wise embeddings: of one
+class across images, and of one image across classes. `led` is the weighted sum of the last two.
+"""
+
+from __future__ import annotations
+
+import difflib
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mlkd.losses.reduction import at_least_float32, check_same_shape, reduce
+
+DISTANCES = ("mean", "raw")
+
+
+def mld(student_logits: Tensor, teacher_logits: Tensor, *, reduction: str = "batchmean") -> Tensor:
+    r"""Multi-label logits distillation: one Bernoulli KL divergence per image and label.
+
+    $$ L_{MLD} = \frac{1}{b} \sum_{i=1}^{b} \sum_{k=1}^{q}
+       KL\big([\hat y^T_{ik}, 1 - \hat y^T_{ik}] \,\|\, [\hat y^S_{ik}, 1 - \hat y^S_{ik}]\big) $$
+
+    where $\hat y$ is the sigmoid of a logit, $T$ the teacher and $S$ the student.
+
+    Source: Yang et al., Multi-Label Knowledge Distillation, ICCV 2023, Eq. (3), arXiv:2308.06453.
+    Differs from the released code: computed from logits, so it is finite where a clamped probability is not.
+
+    Args:
+        student_logits: any finite real. Gradients flow here only.
+        teacher_logits: any finite real; detached inside.
+        reduction: "batchmean" (the paper's: sum over labels, mean over images), "sum" or "none".
+
+    Shape: logits (b, q); output () or, for "none", (b, q). Range: >= 0 up to rounding
+    (a term can be -1e-7 in float32); 0 when the logits agree.
+
+    Raises:
+        ValueError: the shapes differ, or `reduction` is unknown.
+
+    Example:
+        >>> mld(torch.tensor([[0., 2.]]), torch.tensor([[0., 0.]]))
+        tensor(0.4338)
+    """
+    check_same_shape(student_logits=student_logits, teacher_logits=teacher_logits)
+    student = at_least_float32(student_logits)
+    teacher = at_least_float32(teacher_logits.detach())
+    terms = torch.sigmoid(teacher) * (F.logsigmoid(teacher) - F.logsigmoid(student)) + torch.sigmoid(-teacher) * (
+        F.logsigmoid(-teacher) - F.logsigmoid(-student)
+    )  # Eq. (3)
+    return reduce(terms, reduction)
+
+
+def cd(
+    student_embeddings: Tensor, teacher_embeddings: Tensor, targets: Tensor, *, distance: str = "mean"
+) -> Tensor:
+    r"""Class-aware label-wise embedding distillation: how one class's embeddings lie across images.
+
+    $$ L_{CD} = \sum_{k=1}^{q} \sum_{i,j \in [b]} \ell\big(\phi(e^T_{ik}, e^T_{jk}), \phi(e^S_{ik}, e^S_{jk})\big) $$
+
+    where $e_{ik}$ is the embedding of label $k$ in image $i$, $\phi$ the Euclidean distance if both images have
+    the label and 0 otherwise, and $\ell$ the Huber loss with threshold 1.
+
+    Source: Yang et al., Multi-Label Knowledge Distillation, ICCV 2023, Eqs. (4)-(6), arXiv:2308.06453.
+    Differs from the print by default: the released code, to which the paper's weight 100 belongs, divides each
+    class's distances by the mean of the positive ones (the student's mean carries gradient) and the class's sum
+    by the number of its positives. So a class with exactly two positives in the batch says nothing: both its
+    distances are 1. `distance="raw"` is the print.
+
+    Args:
+        student_embeddings: any finite real. Gradients flow here only; a distance of 0 has gradient 0.
+        teacher_embeddings: any finite real; detached inside. Its width may differ from the student's.
+        targets: 0 or 1. Positives are read here, never from zeros in the embeddings.
+        distance: "mean" (as released) or "raw" (as printed).
+
+    Shape: embeddings (b, q, d), targets (b, q); output (). Range: >= 0; 0, with a graph, where no class has
+    two positives.
+
+    Raises:
+        ValueError: the shapes do not fit, or `distance` is unknown.
+    """
+    _check_embeddings(student_embeddings, teacher_embeddings, targets)
+    return _structure(
+        student_embeddings.transpose(0, 1), teacher_embeddings.transpose(0, 1), targets.T, distance
+    )  # Eq. (5): one group per class
+
+
+def id_(
+    student_embeddings: Tensor, teacher_embeddings: Tensor, targets: Tensor, *, distance: str = "mean"
+) -> Tensor:
+    r"""Instance-aware label-wise embedding distillation: how one image's embeddings lie across its labels.
+
+    $$ L_{ID} = \sum_{i=1}^{b} \sum_{k,l \in [q]} \ell\big(\phi(e^T_{ik}, e^T_{il}), \phi(e^S_{ik}, e^S_{il})\big) $$
+
+    with the symbols of `cd`; here $\phi$ is not 0 where the image has both labels.
+
+    Source: Yang et al., Multi-Label Knowledge Distillation, ICCV 2023, Eqs. (7), (8), arXiv:2308.06453.
+    Differs from the print by default as `cd` does, with "image" for "class". So only images with three labels
+    or more take part: most pictures of Pascal VOC do not.
+
+    Args, Shape, Range and Raises: as `cd`.
+    """
+    _check_embeddings(student_embeddings, teacher_embeddings, targets)
+    return _structure(student_embeddings, teacher_embeddings, targets, distance)  # Eq. (8): one group per image
+
+
+def led(
+    student_embeddings: Tensor,
+    teacher_embeddings: Tensor,
+    targets: Tensor,
+    *,
+    lambda_cd: float = 100.0,
+    lambda_id: float = 1000.0,
+    distance: str = "mean",
+) -> Tensor:
+    r"""Label-wise embedding distillation, $\lambda_{CD} L_{CD} + \lambda_{ID} L_{ID}$.
+
+    Source: Yang et al., Multi-Label Knowledge Distillation, ICCV 2023, Eq. (9) and Sec. 4, arXiv:2308.06453.
+    Arguments and shapes as `cd`; the weights are the paper's and belong to `distance="mean"` and a BCE summed
+    over the batch.
+    """
+    class_aware = cd(student_embeddings, teacher_embeddings, targets, distance=distance)
+    instance_aware = id_(student_embeddings, teacher_embeddings, targets, distance=distance)
+    return lambda_cd * class_aware + lambda_id * instance_aware  # Eq. (9)
+
+
+def _structure(student: Tensor, teacher: Tensor, targets: Tensor, distance: str) -> Tensor:
+    """Huber loss between the pairwise distances of student and teacher within each group's positives.
+
+    Embeddings (groups, members, d) and targets (groups, members). The positives of each group are brought to the
+    front and the rest cut off, so the work and memory go with the positives, not with all members.
+    """
+    if distance not in DISTANCES:
+        near = difflib.get_close_matches(str(distance), DISTANCES, 1, 0)[0]
+        raise ValueError(f"`distance` is {distance!r}, expected 'mean' or 'raw'. Did you mean {near!r}?")
+    positive, order = (targets > 0).sort(dim=1, descending=True, stable=True)
+    count = positive.sum(dim=1)  # positives of each group
+    keep = order[:, : max(int(count.max()), 1), None]
+    valid = positive[:, : keep.shape[1]]
+    pairs = valid[:, :, None] & valid[:, None, :]
+
+    student_distances = _distances(student, keep, pairs)
+    teacher_distances = _distances(teacher.detach(), keep, pairs)
+    if distance == "mean":
+        student_distances = _over_mean(student_distances)
+        teacher_distances = _over_mean(teacher_distances)
+    huber = F.huber_loss(student_distances, teacher_distances, reduction="none", delta=1.0)  # Eq. (6)
+    per_group = huber.sum(dim=(1, 2))
+    if distance == "mean":
+        per_group = per_group / count.clamp(min=1)
+    return per_group.sum()
+
+
+def _distances(embeddings: Tensor, keep: Tensor, pairs: Tensor) -> Tensor:
+    """Euclidean distances within each group, 0 where the pair does not count. Eqs. (4), (7)."""
+    kept = at_least_float32(embeddings).gather(1, keep.expand(-1, -1, embeddings.shape[2]))
+    distances = torch.cdist(kept, kept, compute_mode="donot_use_mm_for_euclid_dist")
+    return distances.masked_fill(~pairs, 0.0)
+
+
+def _over_mean(distances: Tensor) -> Tensor:
+    """Each group's distances divided by the mean of the positive ones."""
+    positive = (distances > 0).sum(dim=(1, 2), keepdim=True)
+    mean = distances.sum(dim=(1, 2), keepdim=True) / positive.clamp(min=1)
+    return distances / mean.masked_fill(positive == 0, 1.0)
+
+
+def _check_embeddings(student: Tensor, teacher: Tensor, targets: Tensor) -> None:
+    if student.shape[:2] != targets.shape or teacher.shape[:2] != targets.shape:
+        raise ValueError(
+            f"`student_embeddings` has shape {tuple(student.shape)}, `teacher_embeddings` {tuple(teacher.shape)} and "
+            f"`targets` {tuple(targets.shape)}; expected (b, q, d), (b, q, any d) and (b, q) with one b and one q."
+        )

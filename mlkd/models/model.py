@@ -1,0 +1,149 @@
+"""A backbone and a head as one multi-label classifier."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from mlkd.files import written_whole
+from mlkd.models.backbone import Backbone, WeightsError, read_weights
+from mlkd.models.heads import HEADS, GapHead, LabelWiseHead
+
+
+class Output(NamedTuple):
+    """What a model says of a batch: logits (b, q), label-wise embeddings (b, q, d) or None, features (b, D, H, W)."""
+
+    logits: Tensor
+    embeddings: Tensor | None
+    features: Tensor
+
+
+class MultiLabelModel(nn.Module):
+    """Pictures in, `Output` out. It normalises its own input, so a teacher and a student may differ in that.
+
+    Attributes:
+        classes: the label names, in the order of the logits.
+        image_size: side of the pictures it was made for; others are resized on the way in.
+        settings: the arguments of `create_model` that rebuild it.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, backbone: Backbone, head: nn.Module, classes: Sequence[str], settings: dict):
+        super().__init__()
+        self.backbone, self.head = backbone, head
+        self.classes, self.settings = tuple(classes), settings
+        self.image_size: int = settings["image_size"]
+        self.register_buffer("mean", torch.tensor(backbone.mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(backbone.std).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Output:
+        """Pictures (b, 3, H, W), uint8 in 0..255 or float in 0..1."""
+        if images.dtype == torch.uint8:
+            images = images.float() / 255
+        if images.shape[-2:] != (self.image_size, self.image_size):
+            images = nn.functional.interpolate(
+                images, size=(self.image_size, self.image_size), mode="bilinear", antialias=True
+            )
+        features = self.backbone((images - self.mean) / self.std)
+        logits, embeddings = self.head(features)
+        return Output(logits, embeddings, features)
+
+
+def create_model(
+    backbone: str,
+    classes: Sequence[str],
+    head: str = "label_wise",
+    *,
+    pretrained: bool | str | Path = False,
+    image_size: int = 224,
+    embed_dim: int | None = None,
+    **backbone_settings,
+) -> MultiLabelModel:
+    """A multi-label classifier on any timm backbone.
+
+    Args:
+        backbone: a timm name ("resnet50", "swin_tiny_patch4_window7_224", ...), one of the small nets for small
+            pictures ("resnet20_cifar", ...) or a name registered by the user.
+        classes: the q label names.
+        head: "label_wise" (L2D's encoder, with label-wise embeddings) or "gap" (average pooling, without).
+        pretrained: False, True (timm's download) or the path of a safetensors or state-dict file.
+        image_size: side of the square input in pixels.
+        embed_dim: width d of the label-wise embeddings; None takes the backbone's width, at most 512.
+        backbone_settings: passed to the backbone's constructor, such as `stem_stride=2`.
+
+    Raises:
+        ValueError: an unknown backbone or head (the nearest is named).
+        WeightsError: weights that cannot be had or do not fit.
+
+    Example:
+        >>> model = create_model("resnet20_cifar", ("cat", "dog"), image_size=32)
+        >>> model(torch.zeros(4, 3, 32, 32)).logits.shape
+        torch.Size([4, 2])
+    """
+    if head not in HEADS:
+        near = difflib.get_close_matches(head, HEADS, 1, 0)[0]
+        raise ValueError(f"`head` is {head!r}, expected one of {', '.join(HEADS)}. Did you mean {near!r}?")
+    trunk = Backbone(backbone, pretrained, image_size, **backbone_settings)
+    top: nn.Module
+    if head == "gap":
+        top = GapHead(trunk.width, len(classes))
+    else:
+        top = LabelWiseHead(trunk.width, len(classes), embed_dim or min(trunk.width, 512))
+    settings = {
+        "backbone": backbone,
+        "head": head,
+        "image_size": image_size,
+        "embed_dim": embed_dim,
+        **backbone_settings,
+    }
+    return MultiLabelModel(trunk, top, classes, settings)
+
+
+def save_model(model: MultiLabelModel, path: str | Path, **notes: str) -> None:
+    """Writes a safetensors file that rebuilds the model by itself: settings, class names and weights.
+
+    Args:
+        notes: further text to keep in the file, such as the scores it reached.
+    """
+    metadata = {"settings": json.dumps(model.settings), "classes": json.dumps(model.classes), **notes}
+    tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    with written_whole(path) as unfinished:
+        save_file(tensors, unfinished, metadata)
+
+
+def load_model(path: str | Path) -> MultiLabelModel:
+    """The model that `save_model` wrote, on the CPU and in eval mode.
+
+    Raises:
+        WeightsError: no such file, or not one that `save_model` wrote.
+    """
+    tensors = read_weights(Path(path))
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata() or {}
+    if "settings" not in metadata or "classes" not in metadata:
+        raise WeightsError(
+            f"{path}: lacks the settings and class names that mlkd keeps in a model file. A backbone's weights "
+            f"alone go to `create_model(..., pretrained={str(path)!r})`."
+        )
+    model = create_model(classes=json.loads(metadata["classes"]), **json.loads(metadata["settings"]))
+    model.load_state_dict(tensors)
+    return model.eval()
+
+
+def fingerprint(model: MultiLabelModel) -> str:
+    """A hash over class names and weights: two models with the same one give the same outputs."""
+    digest = hashlib.sha256(json.dumps(model.classes).encode())
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]

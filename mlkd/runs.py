@@ -1,0 +1,177 @@
+"""The run store: one folder per training, named after what made it.
+
+A run's folder holds `config.json` (all that made it), `history.csv` (one row per epoch), `checkpoint/` (while it
+trains), `model.safetensors` (the weights that were best on validation), `predictions/<split>.npz` (ids, targets,
+logits), `environment.json` and, written last, `metrics.json`: a run with that file is complete.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import timm
+import torch
+import torchvision
+
+from mlkd.files import written_whole
+from mlkd.models import MultiLabelModel, load_model
+
+
+class RunError(ValueError):
+    """A run folder that cannot be used; the message names it and says what to do."""
+
+
+class Predictions(NamedTuple):
+    """What a run says of one split: ids (N,), targets (N, q) uint8, logits (N, q) float32, class names (q,)."""
+
+    ids: np.ndarray
+    targets: np.ndarray
+    logits: np.ndarray
+    classes: tuple[str, ...]
+
+
+class Run:
+    """One training on disk, complete or resumable."""
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        if not (self.path / "config.json").is_file():
+            raise RunError(f"{self.path}: no run here, its config.json is missing.")
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r}, {'complete' if self.complete else 'unfinished'})"
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """All that made it: "method", "settings" of the method, "data" and "training"."""
+        return self._json("config.json")
+
+    @property
+    def complete(self) -> bool:
+        return (self.path / "metrics.json").is_file()
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """Scores: "best_epoch", and for each split that was scored its mAP. Only a complete run has them."""
+        if not self.complete:
+            raise RunError(f"{self.path}: not finished; run the same training again and it goes on.")
+        return self._json("metrics.json")
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """One row per epoch: learning rate, mean loss terms, mAP on validation, seconds."""
+        path = self.path / "history.csv"
+        return pd.read_csv(path) if path.is_file() else pd.DataFrame({"epoch": []})
+
+    def predictions(self, split: str = "test") -> Predictions:
+        """What the best weights say of every picture of a split."""
+        path = self.path / "predictions" / f"{split}.npz"
+        if not path.is_file():
+            raise RunError(f"{path}: this run has no predictions for the split {split!r}.")
+        with np.load(path, allow_pickle=False) as file:
+            return Predictions(file["ids"], file["targets"], file["logits"], tuple(file["classes"].tolist()))
+
+    def model(self) -> MultiLabelModel:
+        """The trained model with the weights that were best on validation, in eval mode on the CPU."""
+        path = self.path / "model.safetensors"
+        if not self.complete:
+            raise RunError(f"{path}: the training is not finished; run it again and it goes on.")
+        return load_model(path)
+
+    def write_json(self, name: str, value: Mapping[str, Any]) -> None:
+        _write_json(self.path / name, value)
+
+    def write_history(self, rows: list[dict[str, float]]) -> None:
+        with written_whole(self.path / "history.csv") as unfinished:
+            pd.DataFrame(rows).to_csv(unfinished, index=False)
+
+    def write_predictions(self, split: str, predictions: Predictions) -> None:
+        with (
+            written_whole(self.path / "predictions" / f"{split}.npz") as unfinished,
+            unfinished.open("wb") as file,
+        ):
+            np.savez_compressed(
+                file,
+                ids=np.asarray(predictions.ids, dtype=np.str_),
+                targets=predictions.targets,
+                logits=predictions.logits.astype(np.float32),
+                classes=np.asarray(predictions.classes, dtype=np.str_),
+            )
+
+    # The checkpoint: everything the next epoch needs, in one file that is replaced whole.
+
+    def save_checkpoint(self, state: Mapping[str, Any]) -> None:
+        with written_whole(self.path / "checkpoint" / "last.pt") as unfinished:
+            torch.save(dict(state), unfinished)
+
+    def load_checkpoint(self) -> dict[str, Any] | None:
+        path = self.path / "checkpoint" / "last.pt"
+        return torch.load(path, map_location="cpu", weights_only=True) if path.is_file() else None
+
+    def finish(self, metrics: Mapping[str, Any]) -> None:
+        """Marks the run complete; its checkpoint is not needed any more."""
+        self.write_json("metrics.json", metrics)
+        shutil.rmtree(self.path / "checkpoint", ignore_errors=True)
+
+    def _json(self, name: str) -> dict[str, Any]:
+        try:
+            return json.loads((self.path / name).read_text())
+        except ValueError as error:
+            raise RunError(f"{self.path / name}: not valid JSON ({error}); remove the folder to train anew.") from error
+
+
+def open_run(root: str | Path, description: Mapping[str, Any]) -> Run:
+    """The run that this description makes: the folder that exists already, or a new one.
+
+    Args:
+        root: the folder of all runs.
+        description: plain values; the same description gives the same folder.
+    """
+    text = json.dumps(description, sort_keys=True)
+    name = "-".join(
+        [
+            description["method"],
+            description["training"]["role"],
+            description["training"]["backbone"].replace("/", "_"),
+            f"s{description['training']['seed']}",
+            hashlib.sha256(text.encode()).hexdigest()[:8],
+        ]
+    )
+    path = Path(root) / name
+    if not (path / "config.json").is_file():
+        _write_json(path / "config.json", description)
+        _write_json(path / "environment.json", environment())
+    return Run(path)
+
+
+def all_runs(root: str | Path) -> Iterator[Run]:
+    """Every run in a folder, by name."""
+    for path in sorted(Path(root).glob("*/config.json")):
+        yield Run(path.parent)
+
+
+def environment() -> dict[str, str]:
+    """Versions and machine, kept beside every result."""
+    from mlkd import __version__
+
+    return {
+        "mlkd": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "timm": timm.__version__,
+        "machine": f"{platform.system()} {platform.machine()}, {torch.get_num_threads()} threads",
+    }
+
+
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+    with written_whole(path) as unfinished:
+        unfinished.write_text(json.dumps(value, indent=1) + "\n")
