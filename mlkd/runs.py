@@ -66,6 +66,11 @@ class Run:
         return self._json("metrics.json")
 
     @property
+    def mean_ap(self) -> dict[str, float]:
+        """mAP of every scored split, as fractions."""
+        return {name: value["mAP"] for name, value in self.metrics.items() if isinstance(value, dict)}
+
+    @property
     def history(self) -> pd.DataFrame:
         """One row per epoch: learning rate, mean loss terms, mAP on validation, seconds."""
         path = self.path / "history.csv"

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from mlkd.config import Config
 from mlkd.data.augment import augment
-from mlkd.data.dataset import DataError, MultiLabelData
+from mlkd.data.check import require
+from mlkd.data.dataset import MultiLabelData
 from mlkd.data.pixels import decoded
 from mlkd.methods import Batch, Method, create
 from mlkd.metrics import average_precision
@@ -58,7 +59,7 @@ def fit(
     if run.complete:
         print(f"{title}: found complete in {run.path}, not trained again.")
         return run
-    _check(data)
+    require(data)
     with torch.random.fork_rng():
         _train(run, title, method, data, config)
     return run
@@ -71,6 +72,7 @@ def _train(
     _set_seed(config.seed, 0)
     model = load_model(config.init) if config.init else _new_model(config, data["train"].classes)
     method.check(model)
+    model.to(memory_format=torch.channels_last)
     optimizer = _optimizer(model, config)
     steps = _steps(data["train"], config)
     scheduler = _scheduler(optimizer, config, config.epochs * steps)
@@ -261,22 +263,14 @@ def _raise_if_not_finite(terms: Mapping[str, Tensor], epoch: int, step: int) -> 
             )
 
 
-def _check(data: Mapping[str, MultiLabelData]) -> None:
-    for name in ("train", "val", "test"):
-        if name not in data:
-            raise DataError(f"The data has no split {name!r}; expected at least train, val and test.")
-    for split in data.values():
-        problem = next(split.check(), None)
-        if problem:
-            raise DataError(f"{problem} `mlkd data check` lists all there is.")
-
-
 def _description(method: Method, data: Mapping[str, MultiLabelData], config: Config) -> dict[str, Any]:
     """All that makes a run, as plain values."""
     splits = {}
     for name, split in data.items():
         digest = hashlib.sha256(json.dumps([split.classes, split.ids]).encode())
         digest.update(split.targets.tobytes())
+        for boxes in split.boxes or ():
+            digest.update(boxes.tobytes())
         splits[name] = digest.hexdigest()[:16]
     name = next(iter(data.values())).name
     return {

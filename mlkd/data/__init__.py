@@ -5,8 +5,8 @@ from __future__ import annotations
 import inspect
 from dataclasses import replace
 from pathlib import Path
-from types import NoneType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from mlkd.data import coco, voc
 from mlkd.data.dataset import (
@@ -53,7 +53,7 @@ def load_data(spec: str) -> dict[str, MultiLabelData]:
     Example:
         >>> data = load_data("scenes?seed=1")  # doctest: +SKIP
         >>> data["train"].targets.shape  # doctest: +SKIP
-        (1200, 20)
+        (4000, 20)
     """
     address, _, query = spec.partition("?")
     scheme, colon, root = address.partition(":")
@@ -94,14 +94,12 @@ def _options(spec: str, scheme: str, query: str) -> dict[str, Any]:
 
 def _kind(hint: Any) -> Any:
     """int, str, or the allowed values of a `Literal`; None for what cannot be written in a specification."""
+    if get_origin(hint) in (Union, UnionType):
+        parts = [part for part in get_args(hint) if part is not NoneType]
+        return _kind(parts[0]) if len(parts) == 1 else None
     if get_origin(hint) is Literal:
         return get_args(hint)
-    options = [_kind(part) for part in get_args(hint) if part is not NoneType] or [hint]
-    return (
-        options[0]
-        if len(options) == 1 and (options[0] in (int, str) or isinstance(options[0], tuple))
-        else None
-    )
+    return hint if hint in (int, str) else None
 
 
 def _convert(spec: str, name: str, text: str, kind: Any) -> Any:

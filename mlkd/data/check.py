@@ -6,10 +6,11 @@ import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from itertools import combinations, islice
+from typing import Any
 
 from tqdm.auto import tqdm
 
-from mlkd.data.dataset import DataError, ImageFiles, MultiLabelData
+from mlkd.data.dataset import DataError, ImageFiles, MultiLabelData, show
 
 
 def check(data: Mapping[str, MultiLabelData], *, pixels: bool = True, limit: int = 100) -> list[str]:
@@ -48,7 +49,7 @@ def _problems(data: Mapping[str, MultiLabelData], pixels: bool) -> Iterator[str]
         yield from split.check()
     for (one, first), (other, second) in combinations(data.items(), 2):
         if first.classes != second.classes:
-            yield f"{first.name}: `classes` of {one} and {other} differ; expected the same names in one order."
+            yield f"{first.name}: `classes` of {one} and {other} differ; expected the same in one order."
         if "trainval" in (one, other) and {one, other} & {"train", "val"}:
             continue
         if shared := set(first.ids) & set(second.ids):
@@ -62,7 +63,7 @@ def _problems(data: Mapping[str, MultiLabelData], pixels: bool) -> Iterator[str]
 
 def _broken_pictures(data: Mapping[str, MultiLabelData]) -> Iterator[str]:
     """Decode each picture once, though it may be in several splits."""
-    jobs = {}
+    jobs: dict[Any, tuple[MultiLabelData, int]] = {}
     for split in data.values():
         for row in range(len(split)):
             key = split.images.paths[row] if isinstance(split.images, ImageFiles) else (split.split, row)
@@ -78,11 +79,18 @@ def _broken_pictures(data: Mapping[str, MultiLabelData]) -> Iterator[str]:
 
 
 def _broken(data: MultiLabelData, row: int) -> str | None:
-    files = isinstance(data.images, ImageFiles)
-    if files and not data.images.paths[row].is_file():
+    """What is wrong with the pixels of one picture."""
+    images = data.images
+    if isinstance(images, ImageFiles) and not images.paths[row].is_file():
         return None  # `MultiLabelData.check` has said it
     try:
-        height, width, channels = data.images[row].shape
-    except (DataError, ValueError) as error:
+        height, width = images[row].shape[:2]
+    except DataError as error:
         return str(error)
+    for _, x1, y1, x2, y2 in data.boxes[row] if data.boxes else ():
+        if x2 > width or y2 > height:
+            return (
+                f"{data.name} {data.split}: picture `{data.ids[row]}` is {width} x {height} pixels but "
+                f"has the box {show((x1, y1, x2, y2))}; expected x2 <= {width} and y2 <= {height}."
+            )
     return None

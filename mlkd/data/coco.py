@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from os.path import splitext
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -23,6 +24,8 @@ from mlkd.data.dataset import (
 )
 
 Unlabelled = Literal["drop", "keep"]
+
+LARGEST = 1_000_000  # pixels; no side of a picture is longer
 
 
 @reader("coco")
@@ -64,8 +67,8 @@ def read(
     for data in splits.values():
         if data.classes != some.classes:
             raise DataError(
-                f"{root}: `categories` of {data.split} and of {some.split} differ; expected the same names in "
-                f"the order of their ids."
+                f"{root}: `categories` of {data.split} and of {some.split} differ; expected the same names "
+                f"in one order of ids."
             )
     return standard_splits(splits)
 
@@ -103,7 +106,10 @@ def _read_split(root: Path, split: str, path: Path, unlabelled: Unlabelled) -> M
     ):
         if i in images:
             raise DataError(f"{where} has the `id` {i} of an image before it; expected each id once.")
-        images[i] = tuple(image)
+        file, width, height = image
+        if not (0 < width < LARGEST and 0 < height < LARGEST):
+            raise DataError(f"{where} has a `width` of {width} and a `height` of {height}; expected pixels.")
+        images[i] = (file, width, height)
 
     objects: dict[int | str, list[tuple[float, ...]]] = {i: [] for i in images}
     for where, (i, category, bbox) in _records(
@@ -127,7 +133,7 @@ def _read_split(root: Path, split: str, path: Path, unlabelled: Unlabelled) -> M
         split=split,
         images=ImageFiles(root, [f"{folder}/{file}" for file in files]),
         classes=[names[category] for category in column],
-        ids=[str(Path(file).with_suffix("")) for file in files],
+        ids=[splitext(file)[0] for file in files],
         objects=[np.array(objects[i], np.float32) for i in kept],
     )
 
@@ -167,7 +173,7 @@ def _records(
 
 def _corners(bbox: list[Any], width: float, height: float, where: str) -> tuple[float, ...]:
     """x1, y1, x2, y2 of COCO's x, y, width, height."""
-    if len(bbox) != 4 or not all(isinstance(value, int | float) for value in bbox):
+    if len(bbox) != 4 or not all(isinstance(value, int | float) and abs(value) < LARGEST for value in bbox):
         raise DataError(f"{where} has {bbox!r:.60} as `bbox`; expected four numbers: x, y, width, height.")
     x, y, w, h = bbox
     box = clip_box((x, y, x + w, y + h), width, height)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -183,7 +184,7 @@ def _read_xml(folder: Path, i: str, index: dict[str, int]) -> tuple[str, np.ndar
             _number(found, f"bndbox/{end}", path) for end in ("xmin", "ymin", "xmax", "ymax")
         )
         box = clip_box((xmin - 1, ymin - 1, xmax, ymax), width, height)
-        if box is None:
+        if box is None or xmin > xmax or ymin > ymax:
             raise DataError(
                 f"{path}: `bndbox` {show((xmin, ymin, xmax, ymax))} of `{name}` is no box in the picture; "
                 f"expected 1 <= xmin <= xmax <= {width:g} and 1 <= ymin <= ymax <= {height:g}."
@@ -202,6 +203,9 @@ def _text(element: Any, field: str, path: Path) -> str:
 def _number(element: Any, field: str, path: Path) -> float:
     text = _text(element, field, path)
     try:
-        return float(text)
+        number = float(text)
     except ValueError:
-        raise DataError(f"{path}: `{field}` in <{element.tag}> is `{text}`; expected a number.") from None
+        number = math.nan
+    if not math.isfinite(number):
+        raise DataError(f"{path}: `{field}` in <{element.tag}> is `{text}`; expected a number.")
+    return number

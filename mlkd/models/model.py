@@ -125,9 +125,14 @@ def save_model(model: MultiLabelModel, path: str | Path, **notes: str) -> None:
 def load_model(path: str | Path) -> MultiLabelModel:
     """The model that `save_model` wrote, on the CPU and in eval mode.
 
+    Args:
+        path: the file, or "mlkd:NAME" for a model that comes with the package ("mlkd:scenes_teacher").
+
     Raises:
         WeightsError: no such file, or not one that `save_model` wrote.
     """
+    if str(path).startswith("mlkd:"):
+        path = Path(__file__).parents[1] / "pretrained" / f"{str(path).removeprefix('mlkd:')}.safetensors"
     tensors = read_weights(Path(path))
     with safe_open(path, "pt") as file:
         metadata = file.metadata() or {}

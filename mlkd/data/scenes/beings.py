@@ -28,7 +28,10 @@ def person(pen: Pen, dice: Dice) -> None:
     if dice.chance(0.3):
         stripe = dice.paint()
         for y in (0.34, 0.44):
-            pen.flat([(left + 0.05, y), (right - 0.05, y), (right - 0.06, y + 0.045), (left + 0.06, y + 0.045)], stripe)
+            pen.flat(
+                [(left + 0.05, y), (right - 0.05, y), (right - 0.06, y + 0.045), (left + 0.06, y + 0.045)],
+                stripe,
+            )
     if skirt:
         pen.shape([(0.32, 0.5), (0.68, 0.5), (0.84, 0.76), (0.16, 0.76)], bottom)
     pen.limb([(0.5, 0.18), (0.5, 0.23)], 0.06, skin, edge=False)
@@ -38,9 +41,10 @@ def person(pen: Pen, dice: Dice) -> None:
         pen.oval(0.5, 0.09, 0.24, 0.09, hat, part=(10, 20))
         pen.box(0.5 - 0.3, 0.075, 0.5 + dice.uniform(0.2, 0.36), 0.1, hat)
     else:
-        pen.oval(0.5, 0.09, 0.235, 0.092, hair, part=(9, 21))
+        pen.oval(0.5, 0.095, 0.24, 0.088, hair, part=(10, 20))
     for x in (0.42, 0.6):
-        pen.dot(x, 0.12, 0.013, BLACK)
+        pen.dot(x, 0.125, 0.012, BLACK)
+    pen.limb([(0.45, 0.165), (0.56, 0.165)], 0.01, shade(skin, 0.6), edge=False)
 
 
 def _legs(pen: Pen, xs: tuple[float, ...], top: float, width: float, colour: Colour, foot: Colour) -> None:
@@ -51,7 +55,9 @@ def _legs(pen: Pen, xs: tuple[float, ...], top: float, width: float, colour: Col
         pen.limb([(x + (0.02 if k % 2 else -0.01), 0.95), (x + 0.03, 0.96)], width, foot)
 
 
-def _patches(pen: Pen, dice: Dice, colour: Colour, area: tuple[float, float, float, float], count: int) -> None:
+def _patches(
+    pen: Pen, dice: Dice, colour: Colour, area: tuple[float, float, float, float], count: int
+) -> None:
     """Blots within an area (x1, y1, x2, y2)."""
     x1, y1, x2, y2 = area
     for _ in range(count):
@@ -122,7 +128,12 @@ def cat(pen: Pen, dice: Dice) -> None:
     for side in (-1, 1):
         pen.dot(x + 0.02 + 0.08 * side, y - 0.02, 0.036, eyes)
         pen.dot(x + 0.02 + 0.08 * side, y - 0.02, 0.02, BLACK)
-        pen.limb([(x + 0.06 * side, y + 0.06), (x + 0.24 * side, y + 0.08)], 0.008, mix(fur, WHITE, 0.7), edge=False)
+        pen.limb(
+            [(x + 0.06 * side, y + 0.06), (x + 0.24 * side, y + 0.08)],
+            0.008,
+            mix(fur, WHITE, 0.7),
+            edge=False,
+        )
     pen.dot(x + 0.02, y + 0.045, 0.022, (206, 120, 120))
 
 
@@ -148,7 +159,9 @@ def bird(pen: Pen, dice: Dice) -> None:
         pen.oval(0.42, 0.58, 0.2, 0.13, wing)
     ahead = r * pen.height / pen.width
     long = dice.uniform(1.5, 2.1) * ahead
-    pen.shape([(x + 0.8 * ahead, y - 0.07), (x + long, y + 0.02), (x + 0.8 * ahead, y + 0.08)], beak, lit=False)
+    pen.shape(
+        [(x + 0.8 * ahead, y - 0.07), (x + long, y + 0.02), (x + 0.8 * ahead, y + 0.08)], beak, lit=False
+    )
     pen.dot(x + 0.4 * ahead, y - 0.03, 0.05, WHITE)
     pen.dot(x + 0.42 * ahead, y - 0.03, 0.032, BLACK)
 
@@ -167,7 +180,14 @@ def horse(pen: Pen, dice: Dice) -> None:
     pen.shape(neck, fur)
     pen.shape([(0.75, 0.0 + up), (0.79, 0.1 + up), (0.72, 0.09 + up)], fur, lit=False)
     pen.shape(
-        [(0.72, 0.1 + up), (0.8, 0.07 + up), (0.9, 0.14 + up), (0.99, 0.28 + up), (0.95, 0.34 + up), (0.78, 0.23 + up)],
+        [
+            (0.72, 0.1 + up),
+            (0.8, 0.07 + up),
+            (0.9, 0.14 + up),
+            (0.99, 0.28 + up),
+            (0.95, 0.34 + up),
+            (0.78, 0.23 + up),
+        ],
         fur,
     )
     pen.oval(0.955, 0.295 + up, 0.04, 0.045, dice.pick([socks, shade(fur, 0.6)]), lit=False, edge=False)
@@ -186,7 +206,19 @@ def cow(pen: Pen, dice: Dice) -> None:
     _legs(pen, (0.19, 0.28, 0.58, 0.67), 0.66, 0.09, fur, BLACK)
     if dice.chance(0.7):
         pen.oval(0.36, 0.69, 0.08, 0.08, (232, 160, 160))
-    pen.shape([(0.1, 0.32), (0.16, 0.26), (0.68, 0.26), (0.77, 0.34), (0.74, 0.64), (0.62, 0.7), (0.2, 0.69), (0.12, 0.6)], fur)
+    pen.shape(
+        [
+            (0.1, 0.32),
+            (0.16, 0.26),
+            (0.68, 0.26),
+            (0.77, 0.34),
+            (0.74, 0.64),
+            (0.62, 0.7),
+            (0.2, 0.69),
+            (0.12, 0.6),
+        ],
+        fur,
+    )
     if dice.chance(0.65):
         for x in (0.22, 0.42, 0.6):
             y, rx, ry = dice.uniform(0.36, 0.56), dice.uniform(0.05, 0.1), dice.uniform(0.06, 0.12)
@@ -196,7 +228,17 @@ def cow(pen: Pen, dice: Dice) -> None:
     for side in (-1, 1):
         pen.limb([(0.83 + 0.06 * side, y - 0.12), (0.83 + 0.1 * side, y - 0.25)], 0.035, horn)
         pen.oval(0.83 + 0.12 * side, y - 0.08, 0.06, 0.045, fur)
-    pen.shape([(0.74, y - 0.15), (0.92, y - 0.15), (0.94, y + 0.05), (0.9, y + 0.2), (0.77, y + 0.2), (0.72, y + 0.05)], fur)
+    pen.shape(
+        [
+            (0.74, y - 0.15),
+            (0.92, y - 0.15),
+            (0.94, y + 0.05),
+            (0.9, y + 0.2),
+            (0.77, y + 0.2),
+            (0.72, y + 0.05),
+        ],
+        fur,
+    )
     pen.oval(0.835, y + 0.16, 0.1, 0.085, (232, 176, 168), lit=False)
     for side in (-1, 1):
         pen.dot(0.835 + 0.05 * side, y + 0.16, 0.016, BLACK)

@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw
 
 Colour = tuple[int, int, int]
 Point = tuple[float, float]
+Box = tuple[int, int, int, int]  # x1, y1, x2, y2 in canvas pixels; x2 and y2 lie just outside
 T = TypeVar("T")
 
 PAINTS: tuple[Colour, ...] = (
@@ -105,7 +106,7 @@ class Pen:
 
     def __init__(self, picture: Image.Image, numbers: Image.Image, light: int, ink: int):
         self.picture, self.numbers = ImageDraw.Draw(picture), ImageDraw.Draw(numbers)
-        self.canvas, self.light, self.ink = picture, light, ink
+        self.canvas, self.owners, self.light, self.ink = picture, numbers, light, ink
         self.lay((0, 0, picture.width, picture.height))
 
     def lay(
@@ -127,7 +128,17 @@ class Pen:
         side, cos, sin = (-1 if flip else 1), math.cos(turn), math.sin(turn)
         self._x = (x1 + x2) / 2, side * self.width * cos, -self.height * sin
         self._y = y2, side * self.width * sin, self.height * cos
-        self.extent = [math.inf, math.inf, -math.inf, -math.inf]
+        self.extent = (1 << 20, 1 << 20, -1 << 20, -1 << 20)
+
+    def seen(self, number: int, extent: Box) -> tuple[int, Box | None]:
+        """How many canvas pixels within `extent` show the object `number`, and the box around them."""
+        x1, y1, x2, y2 = (min(self.canvas.width, max(0, edge)) for edge in extent)
+        if x1 >= x2 or y1 >= y2:
+            return 0, None
+        mask = self.owners.crop((x1, y1, x2, y2)).point([255 * (k == number) for k in range(256)])
+        found = mask.getbbox()
+        box = found and (x1 + found[0], y1 + found[1], x1 + found[2], y1 + found[3])
+        return mask.histogram()[255], box
 
     def _pixels(self, points: Sequence[Point], margin: int = 0) -> list[tuple[int, int]]:
         (ox, ax, bx), (oy, ay, by) = self._x, self._y
@@ -137,12 +148,12 @@ class Pen:
         ]
         xs, ys = [x for x, _ in xy], [y for _, y in xy]
         x1, y1, x2, y2 = self.extent
-        self.extent = [
+        self.extent = (
             min(x1, min(xs) - margin),
             min(y1, min(ys) - margin),
             max(x2, max(xs) + margin + 1),
             max(y2, max(ys) + margin + 1),
-        ]
+        )
         return xy
 
     def shape(self, points: Sequence[Point], colour: Colour, *, lit: bool = True, edge: bool = True) -> None:
@@ -183,7 +194,9 @@ class Pen:
             points.append((x + rx * _CIRCLE[part[1] % 20][0], y + ry * _CIRCLE[part[1] % 20][1]))
         self.shape(points, colour, lit=lit, edge=edge)
 
-    def disc(self, x: float, y: float, r: float, colour: Colour, *, lit: bool = True, edge: bool = True) -> None:
+    def disc(
+        self, x: float, y: float, r: float, colour: Colour, *, lit: bool = True, edge: bool = True
+    ) -> None:
         """A circle about (x, y); the radius is a share of the height, whatever the aspect ratio."""
         self.oval(x, y, r * self.height / self.width, r, colour, lit=lit, edge=edge)
 
@@ -192,7 +205,15 @@ class Pen:
         self.disc(x, y, r, colour, lit=False, edge=False)
 
     def box(
-        self, x1: float, y1: float, x2: float, y2: float, colour: Colour, *, lit: bool = True, edge: bool = True
+        self,
+        x1: float,
+        y1: float,
+        x2: float,
+        y2: float,
+        colour: Colour,
+        *,
+        lit: bool = True,
+        edge: bool = True,
     ) -> None:
         """An upright rectangle."""
         self.shape([(x1, y1), (x2, y1), (x2, y2), (x1, y2)], colour, lit=lit, edge=edge)
@@ -229,4 +250,15 @@ class Pen:
         for k in range(8):
             column.putpixel((0, k), mix(top, bottom, k / 7))
         if last > first:
-            self.canvas.paste(column.resize((self.canvas.width, last - first), Image.Resampling.BILINEAR), (0, first))
+            column = column.resize((1, last - first), Image.Resampling.BILINEAR)
+            self.canvas.paste(
+                column.resize((self.canvas.width, last - first), Image.Resampling.NEAREST), (0, first)
+            )
+
+    def shadow(self) -> None:
+        """A soft dark ellipse at the foot of the unit square; it hides nobody."""
+        wide, high = max(2, round(0.9 * self.width)), max(2, round(0.1 * self.height + 0.04 * self.width))
+        mask = Image.new("L", (wide, high))
+        ImageDraw.Draw(mask).ellipse((0, 0, wide - 1, high - 1), 70)
+        x, y = round(self._x[0]) - wide // 2, round(self._y[0]) - round(0.6 * high)
+        self.canvas.paste((20, 20, 40), (x, y), mask)

@@ -39,16 +39,32 @@ def car(pen: Pen, dice: Dice) -> None:
     front, back = dice.uniform(0.66, 0.82), dice.pick([0.04, 0.04, 0.16, 0.22])
     roof = dice.uniform(0.02, 0.16)
     pen.shape(
-        [(back, 0.52), (back + 0.08, roof + 0.02), (back + 0.14, roof), (front - 0.22, roof), (front, 0.48)], paint
+        [(back, 0.52), (back + 0.08, roof + 0.02), (back + 0.14, roof), (front - 0.22, roof), (front, 0.48)],
+        paint,
     )
     middle = (back + front) / 2 - 0.02
-    pen.shape([(back + 0.07, 0.44), (back + 0.13, roof + 0.1), (middle - 0.02, roof + 0.1), (middle - 0.02, 0.44)], glass)
-    pen.shape([(middle + 0.02, 0.44), (middle + 0.02, roof + 0.1), (front - 0.22, roof + 0.1), (front - 0.06, 0.44)], glass)
     pen.shape(
-        [(0.01, 0.5), (0.06, 0.44), (front, 0.44), (0.95, 0.52), (0.99, 0.62), (0.99, 0.82), (0.02, 0.82)], paint
+        [(back + 0.07, 0.44), (back + 0.13, roof + 0.1), (middle - 0.02, roof + 0.1), (middle - 0.02, 0.44)],
+        glass,
+    )
+    pen.shape(
+        [
+            (middle + 0.02, 0.44),
+            (middle + 0.02, roof + 0.1),
+            (front - 0.22, roof + 0.1),
+            (front - 0.06, 0.44),
+        ],
+        glass,
+    )
+    pen.shape(
+        [(0.01, 0.5), (0.06, 0.44), (front, 0.44), (0.95, 0.52), (0.99, 0.62), (0.99, 0.82), (0.02, 0.82)],
+        paint,
     )
     pen.limb([(middle, 0.48), (middle, 0.78)], 0.012, shade(paint, 0.6), edge=False)
-    pen.flat([(middle + 0.06, 0.56), (middle + 0.12, 0.56), (middle + 0.12, 0.6), (middle + 0.06, 0.6)], shade(paint, 0.5))
+    pen.flat(
+        [(middle + 0.06, 0.56), (middle + 0.12, 0.56), (middle + 0.12, 0.6), (middle + 0.06, 0.6)],
+        shade(paint, 0.5),
+    )
     pen.oval(0.96, 0.6, 0.03, 0.06, (250, 230, 150), lit=False, edge=False)
     pen.box(0.005, 0.54, 0.035, 0.66, (190, 50, 48), lit=False, edge=False)
     for x in (0.23, 0.77):
@@ -57,7 +73,11 @@ def car(pen: Pen, dice: Dice) -> None:
 
 def bus(pen: Pen, dice: Dice) -> None:
     """A long tall box with a row of windows and a door; one or two decks."""
-    paint, glass, band = dice.paint(), dice.near(dice.pick([GLASS, (86, 104, 120), (60, 66, 76)])), dice.paint()
+    paint, glass, band = (
+        dice.paint(),
+        dice.near(dice.pick([GLASS, (86, 104, 120), (60, 66, 76)])),
+        dice.paint(),
+    )
     decks = 2 if dice.chance(0.25) else 1
     pen.shape([(0.02, 0.06), (0.04, 0.02), (0.95, 0.02), (0.98, 0.08), (0.99, 0.86), (0.01, 0.86)], paint)
     windows, rows = dice.integer(4, 6), (0.12, 0.5) if decks == 2 else (dice.uniform(0.14, 0.2),)
@@ -79,10 +99,9 @@ def bus(pen: Pen, dice: Dice) -> None:
 def boat(pen: Pen, dice: Dice) -> None:
     """A hull with sails, a cabin and funnel, or oars."""
     hull, kind = dice.paint(), dice.pick(["sail", "sail", "motor", "row"])
-    top = 0.5 if kind == "row" else 0.72
     if kind == "sail":
         sail, second = dice.pick([WHITE, dice.paint()]), dice.pick([WHITE, dice.paint()])
-        pen.limb([(0.48, 0.03), (0.48, top + 0.02)], 0.03, (120, 88, 62))
+        pen.limb([(0.48, 0.03), (0.48, 0.74)], 0.03, (120, 88, 62))
         pen.shape([(0.51, 0.05), (0.86, 0.64), (0.51, 0.64)], sail)
         pen.shape([(0.44, 0.12), (0.44, 0.64), (0.16, 0.64)], second)
     elif kind == "motor":
@@ -91,11 +110,21 @@ def boat(pen: Pen, dice: Dice) -> None:
         pen.shape([(0.18, 0.74), (0.2, 0.42), (0.66, 0.42), (0.72, 0.74)], cabin)
         for x in (0.28, 0.42, 0.56):
             pen.dot(x, 0.57, 0.055, (70, 92, 116))
-    pen.shape([(0.02, top), (0.98, top - 0.04), (0.82, 0.98), (0.16, 0.98)], hull)
-    pen.flat([(0.03, top + 0.02), (0.96, top - 0.01), (0.94, top + 0.05), (0.05, top + 0.07)], mix(hull, WHITE, 0.55))
+    else:
+        pen.oval(0.48, 0.72, 0.44, 0.07, shade(hull, 0.5), lit=False)
+        for x in (0.3, 0.52):
+            pen.box(x, 0.68, x + 0.1, 0.74, (176, 130, 84), lit=False)
+        pen.limb([(0.5, 0.5), (0.3, 0.68)], 0.035, (176, 130, 84))
+    pen.shape(
+        [(0.0, 0.7), (0.5, 0.755), (1.0, 0.66), (0.92, 0.84), (0.82, 0.97), (0.14, 0.97), (0.05, 0.86)], hull
+    )
+    pen.flat(
+        [(0.01, 0.73), (0.5, 0.785), (0.985, 0.7), (0.97, 0.74), (0.5, 0.83), (0.02, 0.77)],
+        mix(hull, WHITE, 0.6),
+    )
     if kind == "row":
-        pen.limb([(0.4, 0.5), (0.14, 0.95)], 0.07, (176, 130, 84))
-        pen.limb([(0.66, 0.5), (0.8, 0.95)], 0.07, (176, 130, 84))
+        pen.limb([(0.5, 0.74), (0.7, 0.97)], 0.035, (176, 130, 84))
+        pen.oval(0.72, 0.96, 0.06, 0.05, (176, 130, 84))
 
 
 def traffic_light(pen: Pen, dice: Dice) -> None:
@@ -129,7 +158,10 @@ def umbrella(pen: Pen, dice: Dice) -> None:
         x1, x2 = xs[k], xs[k + 1]
         side = (-0.08, -0.02, 0.02, 0.08)
         m1, m2 = (0.5 + 1.6 * s for s in (side[k - 1], side[k] if k < 4 else side[3]))
-        pen.flat([(x1, edge), (m1, 0.15), (0.5, top), (m2, 0.15), (x2, edge), ((x1 + x2) / 2, edge - 0.07)], colours[1])
+        pen.flat(
+            [(x1, edge), (m1, 0.15), (0.5, top), (m2, 0.15), (x2, edge), ((x1 + x2) / 2, edge - 0.07)],
+            colours[1],
+        )
 
 
 def bottle(pen: Pen, dice: Dice) -> None:
@@ -148,7 +180,9 @@ def bottle(pen: Pen, dice: Dice) -> None:
         pen.box(0.51 - body, y, 0.49 + body, y + 0.24, label, lit=False, edge=False)
         pen.box(0.36, y + 0.06, 0.64, y + 0.12, shade(label, 0.6), lit=False, edge=False)
     pen.box(0.48 - slim, 0.01, 0.52 + slim, 0.09, cap)
-    pen.limb([(0.5 - 0.6 * body, neck + 0.14), (0.5 - 0.6 * body, 0.9)], 0.025, mix(glass, WHITE, 0.7), edge=False)
+    pen.limb(
+        [(0.5 - 0.6 * body, neck + 0.14), (0.5 - 0.6 * body, 0.9)], 0.025, mix(glass, WHITE, 0.7), edge=False
+    )
 
 
 def cup(pen: Pen, dice: Dice) -> None:
@@ -158,20 +192,44 @@ def cup(pen: Pen, dice: Dice) -> None:
     if dice.chance(0.3):
         pen.oval(0.45, 0.93, 0.45, 0.07, mix(paint, WHITE, 0.4))
     pen.limb([(0.74, top + 0.16), (0.95, top + 0.2), (0.93, 0.66), (0.72, 0.74)], 0.09, paint)
-    pen.shape([(0.1, top), (0.78, top), (0.78 - taper, 0.93), (0.7 - taper, 0.98), (0.18 + taper, 0.98), (0.1 + taper, 0.93)], paint)
+    pen.shape(
+        [
+            (0.1, top),
+            (0.78, top),
+            (0.78 - taper, 0.93),
+            (0.7 - taper, 0.98),
+            (0.18 + taper, 0.98),
+            (0.1 + taper, 0.93),
+        ],
+        paint,
+    )
     if dice.chance(0.4):
         y = dice.uniform(0.5, 0.7)
-        pen.flat([(0.12 + taper / 2, y), (0.76 - taper / 2, y), (0.76 - taper / 2, y + 0.12), (0.12 + taper / 2, y + 0.12)], second)
+        pen.flat(
+            [
+                (0.12 + taper / 2, y),
+                (0.76 - taper / 2, y),
+                (0.76 - taper / 2, y + 0.12),
+                (0.12 + taper / 2, y + 0.12),
+            ],
+            second,
+        )
     pen.oval(0.44, top, 0.34, 0.075, mix(paint, WHITE, 0.4), lit=False)
     pen.oval(0.44, top + 0.015, 0.28, 0.05, dice.near((98, 62, 44)), lit=False, edge=False)
     if dice.chance(0.3):
         for x in (0.36, 0.54):
-            pen.limb([(x, top - 0.06), (x + 0.04, top - 0.12), (x, top - 0.16)], 0.02, (226, 226, 226), edge=False)
+            pen.limb(
+                [(x, top - 0.06), (x + 0.04, top - 0.12), (x, top - 0.16)], 0.02, (226, 226, 226), edge=False
+            )
 
 
 def bowl(pen: Pen, dice: Dice) -> None:
     """A wide half circle on a foot; empty, or with soup or a heap of something."""
-    paint, second, food = dice.paint(), dice.paint(), dice.near(dice.pick([(226, 150, 60), (240, 226, 190), (120, 160, 80)]))
+    paint, second, food = (
+        dice.paint(),
+        dice.paint(),
+        dice.near(dice.pick([(226, 150, 60), (240, 226, 190), (120, 160, 80)])),
+    )
     pen.box(0.34, 0.86, 0.66, 0.99, paint)
     if dice.chance(0.35):
         for x in (0.3, 0.5, 0.7):
@@ -185,17 +243,17 @@ def bowl(pen: Pen, dice: Dice) -> None:
 
 
 def apple(pen: Pen, dice: Dice) -> None:
-    """Two merged rounds with a dent, a stem and a leaf; red, green, yellow or in between."""
-    skin = dice.near(dice.pick([(204, 52, 48), (160, 186, 72), (232, 190, 84), (222, 120, 70), (150, 40, 60)]))
-    pen.shape(
-        [(0.5, 0.3), (0.62, 0.22), (0.8, 0.24), (0.95, 0.4), (0.95, 0.62), (0.82, 0.88), (0.66, 0.98), (0.5, 0.93),
-         (0.34, 0.98), (0.18, 0.88), (0.05, 0.62), (0.05, 0.4), (0.2, 0.24), (0.38, 0.22)],
-        skin,
-    )  # fmt: skip
+    """Round with a dent, a stem and a leaf; red, green, yellow or in between."""
+    skin = dice.near(
+        dice.pick([(204, 52, 48), (160, 186, 72), (232, 190, 84), (222, 120, 70), (150, 40, 60)])
+    )
+    right = [(0.5, 0.31), (0.6, 0.23), (0.74, 0.2), (0.87, 0.26), (0.95, 0.38), (0.97, 0.52), (0.93, 0.68)]
+    right += [(0.86, 0.82), (0.76, 0.93), (0.64, 0.98), (0.5, 0.95)]
+    pen.shape([*right, *((1 - x, y) for x, y in right[-2:0:-1])], skin)
     pen.limb([(0.5, 0.32), (0.54, 0.08)], 0.05, (104, 72, 50), edge=False)
     if dice.chance(0.7):
         pen.shape([(0.54, 0.2), (0.66, 0.05), (0.86, 0.06), (0.74, 0.2)], (106, 160, 78), lit=False)
-    pen.oval(0.28, 0.44, 0.07, 0.1, mix(skin, WHITE, 0.6), lit=False, edge=False)
+    pen.oval(0.3, 0.42, 0.07, 0.1, mix(skin, WHITE, 0.6), lit=False, edge=False)
 
 
 def chair(pen: Pen, dice: Dice) -> None:
@@ -210,15 +268,21 @@ def chair(pen: Pen, dice: Dice) -> None:
         pen.limb([(0.12, 0.06), (0.66, 0.06)], 0.07, wood)
         pen.limb([(0.14, 0.26), (0.62, 0.26)], 0.04, wood)
     else:
-        pen.shape([(0.1, 0.04), (0.16, 0.01), (0.62, 0.01), (0.68, 0.04), (0.66, height), (0.12, height)], seat)
-    pen.shape([(0.08, height + 0.06), (0.22, height - 0.05), (0.92, height - 0.05), (0.8, height + 0.06)], seat)
+        pen.shape(
+            [(0.1, 0.04), (0.16, 0.01), (0.62, 0.01), (0.68, 0.04), (0.66, height), (0.12, height)], seat
+        )
+    pen.shape(
+        [(0.08, height + 0.06), (0.22, height - 0.05), (0.92, height - 0.05), (0.8, height + 0.06)], seat
+    )
     for x in (0.12, 0.76):
         pen.limb([(x, height + 0.06), (x, 0.97)], 0.05, wood)
 
 
 def laptop(pen: Pen, dice: Dice) -> None:
     """An open screen above a keyboard seen from the front."""
-    case = dice.near(dice.pick([(176, 180, 186), (96, 100, 108), (52, 50, 54), (240, 236, 226), (205, 164, 120)]))
+    case = dice.near(
+        dice.pick([(176, 180, 186), (96, 100, 108), (52, 50, 54), (240, 236, 226), (205, 164, 120)])
+    )
     screen = dice.pick([dice.paint(), (50, 70, 110), (226, 236, 244)])
     pen.shape([(0.14, 0.03), (0.86, 0.03), (0.88, 0.66), (0.12, 0.66)], case)
     pen.box(0.18, 0.08, 0.82, 0.6, screen, lit=False, edge=False)
@@ -229,36 +293,45 @@ def laptop(pen: Pen, dice: Dice) -> None:
     pen.box(0.01, 0.92, 0.99, 0.98, shade(case, 0.75), lit=False)
     for k in range(3):
         y = 0.69 + 0.055 * k
-        pen.flat([(0.15 - 0.02 * k, y), (0.85 + 0.02 * k, y), (0.86 + 0.02 * k, y + 0.035), (0.14 - 0.02 * k, y + 0.035)], shade(case, 0.5))
+        pen.flat(
+            [
+                (0.15 - 0.02 * k, y),
+                (0.85 + 0.02 * k, y),
+                (0.86 + 0.02 * k, y + 0.035),
+                (0.14 - 0.02 * k, y + 0.035),
+            ],
+            shade(case, 0.5),
+        )
     pen.flat([(0.4, 0.86), (0.6, 0.86), (0.61, 0.91), (0.39, 0.91)], shade(case, 0.8))
 
 
 def mouse(pen: Pen, dice: Dice) -> None:
-    """A computer mouse: a low dome with two buttons and a wheel, with or without a cable."""
+    """A computer mouse from above: a rounded case, two buttons, a wheel, with or without a cable."""
     case = dice.near(dice.pick([(52, 50, 54), (240, 236, 226), (168, 172, 178), dice.paint()]))
+    wheel, line = dice.pick([BLACK, (200, 60, 56), (150, 154, 160)]), shade(case, 0.45)
     if dice.chance(0.6):
-        pen.limb([(0.86, 0.62), (0.97, 0.4), (0.88, 0.2), (0.99, 0.04)], 0.05, (70, 70, 76), edge=False)
-    pen.shape(
-        [(0.02, 0.92), (0.04, 0.6), (0.16, 0.34), (0.36, 0.22), (0.6, 0.26), (0.8, 0.46), (0.92, 0.74), (0.94, 0.94)],
-        case,
-    )
-    pen.limb([(0.52, 0.26), (0.6, 0.58), (0.92, 0.72)], 0.035, shade(case, 0.45), edge=False)
-    pen.oval(0.7, 0.44, 0.06, 0.12, dice.pick([BLACK, (200, 60, 56), (150, 154, 160)]), lit=False)
+        bend = dice.uniform(-0.3, 0.3)
+        cable = [(0.5, 0.3), (0.5 + 0.2 * bend, 0.16), (0.5 + 0.7 * bend, 0.1), (0.5 + bend, 0.01)]
+        pen.limb(cable, 0.05, (84, 84, 90), edge=False)
+    half = [(0.2, 0.22), (0.34, 0.27), (0.42, 0.4), (0.44, 0.7), (0.38, 0.86), (0.24, 0.96), (0.1, 0.99)]
+    pen.shape([*((0.5 + x, y) for x, y in half), *((0.5 - x, y) for x, y in half[::-1])], case)
+    pen.limb([(0.08, 0.56), (0.3, 0.6), (0.7, 0.6), (0.92, 0.56)], 0.035, line, edge=False)
+    pen.limb([(0.5, 0.22), (0.5, 0.6)], 0.035, line, edge=False)
+    pen.oval(0.5, 0.4, 0.08, 0.1, wheel, lit=False)
 
 
 def book(pen: Pen, dice: Dice) -> None:
     """Lying in a stack, standing with its cover to the front, or open."""
     cover, second, page = dice.paint(), dice.paint(), (244, 236, 214)
-    kind = dice.pick(["stack", "stack", "front", "open"])
+    kind = dice.pick(["stack", "front", "open"])
     if kind == "stack":
-        count = dice.integer(1, 3)
+        high, count = dice.uniform(0.24, 0.33), dice.integer(2, 3)
         for k in range(count):
-            high = 0.32
-            y, x = 1 - high * (k + 1), dice.uniform(0.0, 0.1)
-            colour = dice.paint() if k else cover
-            pen.box(x, y, x + 0.9, y + high, colour)
-            pen.box(x + 0.1, y + 0.07, x + 0.9, y + high - 0.07, page, lit=False, edge=False)
-            pen.limb([(x + 0.14, y + high / 2), (x + 0.86, y + high / 2)], 0.015, (190, 178, 150), edge=False)
+            y, x, colour = 1 - high * (k + 1), dice.uniform(0.0, 0.14), dice.paint()
+            pen.box(x, y, x + 0.84, y + high, colour)
+            pen.box(x + 0.12, y + 0.06, x + 0.84, y + high - 0.06, page, lit=False, edge=False)
+            pen.limb([(x + 0.14, y + high / 2), (x + 0.82, y + high / 2)], 0.015, (190, 178, 150), edge=False)
+            pen.box(x, y + 0.08, x + 0.07, y + high - 0.08, mix(colour, WHITE, 0.5), lit=False, edge=False)
     elif kind == "front":
         pen.box(0.26, 0.02, 0.8, 0.98, page)
         pen.box(0.2, 0.01, 0.74, 0.99, cover)
@@ -266,8 +339,25 @@ def book(pen: Pen, dice: Dice) -> None:
         pen.box(0.34, 0.18, 0.66, 0.34, second, lit=False, edge=False)
         pen.box(0.38, 0.44, 0.62, 0.5, mix(cover, WHITE, 0.5), lit=False, edge=False)
     else:
-        pen.shape([(0.01, 0.3), (0.5, 0.38), (0.99, 0.3), (0.99, 0.94), (0.5, 0.99), (0.01, 0.94)], cover, lit=False)
+        pen.shape(
+            [(0.01, 0.3), (0.5, 0.38), (0.99, 0.3), (0.99, 0.94), (0.5, 0.99), (0.01, 0.94)], cover, lit=False
+        )
         for side in (-1, 1):
-            pen.shape([(0.5, 0.34), (0.5 + 0.22 * side, 0.2), (0.5 + 0.45 * side, 0.24), (0.5 + 0.45 * side, 0.86), (0.5 + 0.22 * side, 0.82), (0.5, 0.93)], page)
+            pen.shape(
+                [
+                    (0.5, 0.34),
+                    (0.5 + 0.22 * side, 0.2),
+                    (0.5 + 0.45 * side, 0.24),
+                    (0.5 + 0.45 * side, 0.86),
+                    (0.5 + 0.22 * side, 0.82),
+                    (0.5, 0.93),
+                ],
+                page,
+            )
             for y in (0.4, 0.52, 0.64):
-                pen.limb([(0.5 + 0.08 * side, y + 0.02), (0.5 + 0.38 * side, y - 0.04)], 0.025, (150, 140, 130), edge=False)
+                pen.limb(
+                    [(0.5 + 0.08 * side, y + 0.02), (0.5 + 0.38 * side, y - 0.04)],
+                    0.025,
+                    (150, 140, 130),
+                    edge=False,
+                )

@@ -1,0 +1,116 @@
+"""Tables and numbers about finished runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from mlkd.data import MultiLabelData
+from mlkd.metrics import METRICS, PROTOCOLS, evaluate
+from mlkd.runs import Run, all_runs
+
+
+def group_runs(runs: Iterable[Run]) -> dict[str, list[Run]]:
+    """Runs that differ in nothing but the seed, by a short title such as "l2d student"."""
+    groups: dict[str, list[Run]] = {}
+    titles: dict[str, str] = {}
+    for run in runs:
+        config = run.config
+        training = {name: value for name, value in config["training"].items() if name != "seed"}
+        key = json.dumps({**config, "training": training}, sort_keys=True)
+        if key not in titles:
+            title = f"{config['method']} {training['role']}" if training["role"] == "student" else "teacher"
+            taken = sum(other == title or other.startswith(f"{title} #") for other in titles.values())
+            titles[key] = title if not taken else f"{title} #{taken + 1}"
+        groups.setdefault(titles[key], []).append(run)
+    return groups
+
+
+def runs_on(root: str | Path, data: MultiLabelData) -> list[Run]:
+    """The finished runs that were scored on exactly these pictures, labels and classes."""
+    found = []
+    for run in all_runs(root):
+        if run.complete and data.split in run.mean_ap:
+            predictions = run.predictions(data.split)
+            same = predictions.classes == data.classes and tuple(predictions.ids.tolist()) == data.ids
+            if same and np.array_equal(predictions.targets, data.targets):
+                found.append(run)
+    return found
+
+
+def score_table(
+    groups: dict[str, list[Run]],
+    data: MultiLabelData,
+    validation: str = "val",
+    protocols: Sequence[str] = PROTOCOLS,
+    metrics: Sequence[str] = METRICS,
+) -> pd.DataFrame:
+    """Every group's scores under every protocol, from the same prediction files.
+
+    Returns:
+        One row per group, protocol, metric: `mean` over seeds and `std` (of the seeds, nan for one), as
+        fractions, and `n` seeds.
+    """
+    rows = []
+    for title, runs in groups.items():
+        for protocol in protocols:
+            scores = []
+            for run in runs:
+                found, chosen_on = run.predictions(data.split), run.predictions(validation)
+                scores.append(
+                    evaluate(
+                        found.targets,
+                        found.logits,
+                        protocol,
+                        classes=found.classes,
+                        ignored=data.ignored,
+                        validation=(chosen_on.targets, chosen_on.logits),
+                        bootstrap=0,
+                    )
+                )
+            for metric in metrics:
+                values = np.array([score[metric] for score in scores])
+                spread = values.std(ddof=1) if len(values) > 1 else np.nan
+                rows.append((title, protocol, metric, values.mean(), spread, len(values)))
+    return pd.DataFrame(rows, columns=["run", "protocol", "metric", "mean", "std", "n"])
+
+
+def results_table(root: str | Path, data: MultiLabelData) -> pd.DataFrame:
+    """One line per group of runs on this data, ready to print: mean ± standard deviation over seeds, in %."""
+    groups = group_runs(runs_on(root, data))
+    scores = score_table(groups, data, protocols=("threshold(0.5)",), metrics=("mAP", "CF1", "OF1"))
+    rows = []
+    for title, runs in groups.items():
+        training = runs[0].config["training"]
+        row = {"run": title, "backbone": training["backbone"], "epochs": training["epochs"], "seeds": len(runs)}
+        for score in scores[scores["run"] == title].itertuples():
+            row[f"{score.metric} %"] = show_score(score.mean, score.std)
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def runs_table(root: str | Path) -> pd.DataFrame:
+    """One line per run, finished or not."""
+    rows = []
+    for run in all_runs(root):
+        config, scores = run.config, run.mean_ap if run.complete else {}
+        epochs = config["training"]["epochs"]
+        rows.append(
+            {
+                "run": run.path.name,
+                "data": config["data"]["name"],
+                "epochs": f"{epochs if run.complete else len(run.history)}/{epochs}",
+                "val mAP %": f"{100 * scores['val']:.2f}" if scores else "",
+                "test mAP %": f"{100 * scores['test']:.2f}" if scores else "",
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def show_score(mean: float, std: float) -> str:
+    """A fraction and its spread in percent: "57.1 ± 0.4", or "57.1" where there is one seed."""
+    return f"{100 * mean:.1f}" + ("" if np.isnan(std) else f" ± {100 * std:.1f}")

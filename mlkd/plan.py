@@ -1,0 +1,194 @@
+"""What a study trains: the networks, schedules and weights of a preset, on one data set.
+
+A notebook or a command says `plan(data="scenes", preset="quick")` and gets the data, a teacher's and a student's
+configuration, each method's settings and the seeds; everything in it was chosen on the validation split.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mlkd.config import Config
+from mlkd.data import MultiLabelData, load_data
+from mlkd.methods import Method, create
+from mlkd.runs import Run
+from mlkd.spelling import check_one_of
+from mlkd.train import fit
+
+PRESETS = ("smoke", "quick", "full")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A teacher, students and their data.
+
+    Attributes:
+        spec, data: the data set, as given to `load_data` and as read.
+        preset: "smoke" (does it run?), "quick" (minutes on a CPU) or "full".
+        teacher_config, student_config: how each is trained; the seed is set by each training.
+        settings: method name -> its settings.
+        seeds: the students' seeds.
+        runs: the folder of all runs.
+    """
+
+    spec: str
+    preset: str
+    data: Mapping[str, MultiLabelData]
+    teacher_config: Config
+    student_config: Config
+    settings: Mapping[str, Mapping[str, Any]]
+    seeds: tuple[int, ...]
+    runs: Path = field(default=Path("runs"))
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.data["train"].classes
+
+    def teacher(self) -> Run:
+        """The teacher's run: read if it is complete, else trained."""
+        return fit(create("vanilla", **self.settings["vanilla"]), self.data, self.teacher_config, runs=self.runs)
+
+    def method(self, name: str, **changes: Any) -> Method:
+        """A method with this plan's settings, and with the teacher if it needs one."""
+        method = create(name, **{**self.settings.get(name, {}), **changes})
+        return replace(method, teacher=self.teacher().model()) if method.needs_teacher else method
+
+    def student(self, name: str, seed: int = 0, **changes: Any) -> Run:
+        """A student's run with the method of that name: read if it is complete, else trained.
+
+        `changes` go to the method (`lambda_cd=0.01`).
+        """
+        return fit(self.method(name, **changes), self.data, self.student_config.but(seed=seed), runs=self.runs)
+
+    def students(self, name: str, **changes: Any) -> list[Run]:
+        """One run per seed."""
+        return [self.student(name, seed, **changes) for seed in self.seeds]
+
+
+def plan(
+    data: str = "scenes",
+    preset: str = "quick",
+    seeds: int = 0,
+    *,
+    runs: str | Path = "runs",
+    teacher_backbone: str = "",
+    teacher_weights: str = "",
+    student_backbone: str = "",
+    student_weights: str = "",
+    image_size: int = 0,
+    plugin: str = "",
+) -> Plan:
+    """The plan of a preset on a data set.
+
+    Args:
+        data: as for `load_data`: "scenes", "voc:/path?year=2007", "coco:/path".
+        preset: "smoke", "quick" or "full".
+        seeds: how many students of each method; 0 for as many as the preset says.
+        runs: the folder of all runs.
+        teacher_backbone, student_backbone: other timm names than the preset's; "" keeps them.
+        teacher_weights, student_weights: local weight files for the backbones; "" for the preset's way.
+        image_size: side of the pictures in pixels; 0 keeps the preset's.
+        plugin: a Python file that is run first; it may register backbones with timm, or methods.
+
+    Raises:
+        ValueError: an unknown preset, or a plugin that is not there; the argument is named.
+    """
+    check_one_of("preset", preset, PRESETS)
+    if plugin:
+        run_plugin(plugin)
+    splits: Mapping[str, MultiLabelData] = load_data(data)
+    scheme = data.split("?")[0].split(":")[0]
+    base = _scenes(preset) if scheme == "scenes" else _photographs(preset)
+    if preset == "smoke":
+        splits = {name: _first(split, 96) for name, split in splits.items()}
+    common = {"image_size": image_size} if image_size else {}
+    teacher = _with(base.teacher_config, teacher_backbone, teacher_weights).but(role="teacher", **common)
+    student = _with(base.student_config, student_backbone, student_weights).but(**common)
+    count = seeds or len(base.seeds)
+    return replace(
+        base,
+        spec=data,
+        data=splits,
+        teacher_config=teacher,
+        student_config=student,
+        seeds=tuple(range(count)),
+        runs=Path(runs),
+    )
+
+
+def run_plugin(path: str | Path) -> None:
+    """Runs a user's Python file, which may register backbones with timm or methods with `mlkd.methods.register`."""
+    file = Path(path)
+    if not file.is_file():
+        raise ValueError(f"`plugin` is {str(path)!r}, and there is no such file; expected a Python file.")
+    spec = importlib.util.spec_from_file_location(f"mlkd_plugin_{file.stem}", file)
+    if spec is None or spec.loader is None:
+        raise ValueError(f"`plugin` is {str(path)!r}, expected a file that ends in .py.")
+    spec.loader.exec_module(importlib.util.module_from_spec(spec))
+
+
+def _with(config: Config, backbone: str, weights: str) -> Config:
+    """The configuration with another backbone or other weights: then it is trained, not read from a file."""
+    if backbone:
+        config = config.but(backbone=backbone, backbone_settings={}, pretrained=bool(config.pretrained), init="")
+    return config.but(pretrained=weights) if weights else config
+
+
+def _first(data: MultiLabelData, count: int) -> MultiLabelData:
+    """The first pictures of a split, and for every class at least one that has it."""
+    rows = set(range(min(count, len(data)))) | set(data.targets.argmax(axis=0)[data.targets.any(axis=0)].tolist())
+    return data.subset(np.array(sorted(rows)))
+
+
+SMALL_NET = Config(
+    backbone="resnet8_cifar",
+    backbone_settings={"stem_stride": 2},
+    embed_dim=64,
+    pretrained=False,
+    image_size=96,
+    epochs=20,
+    optimizer="adamw",
+    lr=3e-3,
+    weight_decay=0.05,
+    clip_norm=5.0,
+    augment=("flip", "cutout"),
+    precision="bf16",
+)
+"""Small residual nets from scratch: what the drawn scenes are trained with."""
+
+
+def _scenes(preset: str) -> Plan:
+    teacher = SMALL_NET.but(backbone="resnet14x2_cifar", embed_dim=128, epochs=25)
+    student = SMALL_NET
+    if preset == "quick":
+        teacher = teacher.but(init="mlkd:scenes_teacher", epochs=0)
+        student = student.but(epochs=8)
+    if preset == "smoke":
+        teacher = teacher.but(backbone="resnet8_cifar", epochs=1, precision="float32")
+        student = student.but(epochs=1, precision="float32")
+    settings = {
+        "vanilla": {"bce_reduction": "batchmean"},
+        "l2d": {"bce_reduction": "batchmean", "lambda_mld": 1.0, "lambda_cd": 0.005, "lambda_id": 0.05},
+    }
+    seeds = {"smoke": 1, "quick": 2, "full": 5}[preset]
+    return Plan("", preset, {}, teacher, student, settings, tuple(range(seeds)))
+
+
+def _photographs(preset: str) -> Plan:
+    """Pretrained backbones: the paper's recipe, ResNet-101 to ResNet-34 (L2D, Sec. 4); shorter and smaller in quick."""
+    teacher = Config(backbone="resnet101")
+    student = Config(backbone="resnet34")
+    if preset != "full":
+        shorter = {"epochs": 4, "image_size": 128, "lr": 5e-4, "precision": "bf16", "augment": ("flip", "cutout")}
+        teacher, student = teacher.but(**shorter), student.but(**shorter)
+    if preset == "smoke":
+        tiny = {"epochs": 1, "image_size": 64, "precision": "float32"}
+        teacher, student = teacher.but(**tiny), student.but(**tiny)
+    seeds = {"smoke": 1, "quick": 2, "full": 3}[preset]
+    return Plan("", preset, {}, teacher, student, {"vanilla": {}, "l2d": {}}, tuple(range(seeds)))

@@ -1,0 +1,169 @@
+"""One notebook: executed by papermill in a process of its own, and watched meanwhile."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple
+
+import papermill
+from nbclient.exceptions import CellTimeoutError
+from papermill.exceptions import PapermillExecutionError
+from tqdm import tqdm
+
+from mlkd.progress import PROGRESS_FILE
+
+KERNEL_ENVIRONMENT = {
+    "JUPYTER_PREFER_ENV_PATH": "1",  # "python3" is this interpreter, not one the user installed elsewhere
+    "MPLBACKEND": "module://matplotlib_inline.backend_inline",  # figures stand in the notebook
+    "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # no advice about debuggers
+}
+
+
+class Outcome(NamedTuple):
+    """How a notebook ended: `error` is empty, or says in a sentence where and why it stopped."""
+
+    seconds: float
+    error: str
+
+
+class Screen:
+    """What is seen while notebooks run: two live bars in a terminal, elsewhere a line at each start and end."""
+
+    def __init__(self, notebooks: int):
+        self.live = sys.stderr.isatty()
+        self.bar = tqdm(
+            desc="notebooks",
+            total=notebooks,
+            disable=not self.live,
+            position=0,
+            dynamic_ncols=True,
+            smoothing=0,
+            bar_format="{desc} |{bar}| {n_fmt}/{total_fmt} [{elapsed}, {remaining} left]",
+        )
+
+    def __enter__(self) -> Screen:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.bar.close()
+
+    def say(self, text: str) -> None:
+        if self.live:
+            tqdm.write(text)
+        else:
+            print(text, flush=True)
+
+    def skip(self, text: str) -> None:
+        """A notebook that need not run; it must not make the estimate of the time left too short."""
+        self.say(text)
+        self.bar.initial += 1
+        self.bar.update()
+
+    @contextmanager
+    def watch(self, title: str, cells: int, status_file: Path) -> Iterator[tqdm]:
+        """A bar over a notebook's cells; a thread shows beside it what the training in the notebook says."""
+        if not self.live:
+            print(f"{title}: started", flush=True)
+        bar = tqdm(
+            desc=title,
+            total=cells,
+            disable=not self.live,
+            position=1,
+            leave=False,
+            dynamic_ncols=True,
+            bar_format="{desc} |{bar:20}| {n_fmt}/{total_fmt} cells [{elapsed}{postfix}]",
+        )
+        ended = threading.Event()
+
+        def poll() -> None:
+            while not ended.wait(0.5):
+                status = status_file.read_text() if status_file.is_file() else ""
+                bar.set_postfix_str(status, refresh=True)
+                self.bar.refresh()
+
+        thread = threading.Thread(target=poll, daemon=True)
+        if self.live:
+            thread.start()
+        try:
+            yield bar
+        finally:
+            ended.set()
+            if self.live:
+                thread.join()
+            bar.close()
+        self.bar.update()
+
+
+def execute(
+    source: Path, target: Path, parameters: Mapping[str, Any], *, cells: int, timeout_s: int, screen: Screen
+) -> Outcome:
+    """Executes the notebook `source` in this process's folder; `target` is written when it has ended, well or not."""
+    unfinished = target.parent / ".unfinished.ipynb"
+    started, number, error = time.monotonic(), 0, ""
+
+    with tempfile.TemporaryDirectory() as folder, _quiet(status_file := Path(folder) / "status"):
+        with screen.watch(target.stem, cells, status_file) as bar:
+
+            def cell_starts(cell: Any, cell_index: int) -> None:
+                nonlocal number
+                number += bool(cell.cell_type == "code" and cell.source.strip())
+                status_file.unlink(missing_ok=True)
+                bar.update(cell_index - bar.n)
+
+            def seconds_left(cell: Any) -> int:
+                return max(1, math.ceil(started + timeout_s - time.monotonic()))
+
+            try:
+                papermill.execute_notebook(
+                    source,
+                    unfinished,
+                    parameters=dict(parameters),
+                    kernel_name="python3",
+                    progress_bar=False,
+                    on_cell_start=cell_starts,
+                    timeout_func=seconds_left,
+                )
+            except PapermillExecutionError as failed:
+                said = str(failed.evalue).strip().split("\n")[0]
+                error = f"Cell [{number}]: {failed.ename}{': ' if said else ''}{said}"
+            except CellTimeoutError:
+                error = f"Cell [{number}]: stopped, because the notebook took longer than {timeout_s} s."
+            except RuntimeError as failed:  # nbclient's DeadKernelError, or a kernel that never answered
+                error = f"Cell [{number}]: its process ended ({failed}). Was there enough memory?"
+            except BaseException:
+                unfinished.unlink(missing_ok=True)
+                raise
+        os.replace(unfinished, target)
+    return Outcome(time.monotonic() - started, error)
+
+
+@contextmanager
+def _quiet(status_file: Path) -> Iterator[None]:
+    """The environment a notebook's process inherits; papermill says nothing of its own."""
+    changed = {**KERNEL_ENVIRONMENT, PROGRESS_FILE: str(status_file)}
+    before = {name: os.environ.get(name) for name in changed}
+    logger = logging.getLogger("papermill")
+    level = logger.level
+    os.environ.update(changed)
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

@@ -1,0 +1,217 @@
+"""Pascal VOC folders."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mlkd.data import voc
+from mlkd.data.check import check
+from mlkd.data.dataset import DataError
+
+COLUMN = {name: column for column, name in enumerate(voc.CLASSES)}
+
+
+def labels(data, picture: str) -> set[str]:
+    return {data.classes[k] for k in np.flatnonzero(data.targets[data.ids.index(picture)])}
+
+
+def test_splits_and_labels(voc_folder: Path) -> None:
+    splits = voc.read(voc_folder)
+    assert {name: split.ids for name, split in splits.items()} == {
+        "train": ("1", "2"), "val": ("3",), "test": ("4", "5"), "trainval": ("1", "2", "3"),
+    }  # fmt: skip
+    train = splits["train"]
+    assert (train.name, train.split, train.classes) == ("VOC2007", "train", voc.CLASSES)
+    assert labels(train, "1") == {"cat", "dog"}
+    assert labels(train, "2") == {"person"}
+    assert train.images[0].shape == (30, 40, 3)
+    assert train.ignored is None
+    assert check(splits) == []
+
+
+def test_boxes_lose_the_one_and_gain_the_end(voc_folder: Path) -> None:
+    """A VOC box counts pixels from 1 and includes the last: 11..40 covers x from 10 to 40."""
+    boxes = voc.read(voc_folder)["train"].boxes
+    assert boxes is not None
+    cat, dog, person = COLUMN["cat"], COLUMN["dog"], COLUMN["person"]
+    assert boxes[0].tolist() == [[cat, 0, 0, 10, 10], [cat, 4, 4, 20, 20], [dog, 10, 5, 40, 30]]
+    assert boxes[1].tolist() == [[person, 1, 2, 4, 5]]
+
+
+@pytest.mark.parametrize(
+    ("difficult", "present", "ignored"),
+    [
+        ("positive", [{"cat", "dog"}, {"cat", "person"}, {"car"}], None),
+        ("ignore", [{"cat", "dog"}, {"person"}, set()], [set(), {"cat"}, {"car"}]),
+        ("negative", [{"cat", "dog"}, {"person"}, set()], None),
+    ],
+)
+def test_difficult(voc_folder: Path, difficult, present: list[set], ignored: list[set] | None) -> None:
+    splits = voc.read(voc_folder, difficult=difficult)
+    assert [labels(splits["train"], "1"), *(labels(splits["test"], i) for i in "45")] == present
+    for split in splits.values():
+        assert split.boxes is not None
+        for row, boxes in enumerate(split.boxes):  # boxes are those of the labels
+            assert {split.classes[int(k)] for k in boxes[:, 0]} == labels(split, split.ids[row])
+    if ignored is None:
+        assert splits["test"].ignored is None
+    else:
+        found = [*splits["train"].ignored[:1], *splits["test"].ignored]
+        assert [{voc.CLASSES[k] for k in np.flatnonzero(row)} for row in found] == ignored
+
+
+def test_difficult_unknown(voc_folder: Path) -> None:
+    with pytest.raises(ValueError, match=r"`difficult` is `ignored`; expected .* Did you mean `ignore`\?"):
+        voc.read(voc_folder, difficult="ignored")  # type: ignore[arg-type]
+
+
+class TestFolders:
+    def test_from_above(self, voc_folder: Path) -> None:
+        for root in (voc_folder, voc_folder.parent, voc_folder.parent.parent):
+            assert voc.read(root)["test"].ids == ("4", "5")
+            assert voc.read(root, year=2007)["test"].ids == ("4", "5")
+
+    def test_year_chooses(self, voc_folder: Path) -> None:
+        shutil.copytree(voc_folder, voc_folder.with_name("VOC2012"))
+        with pytest.raises(DataError, match="choose one by `year`, one of 2007, 2012"):
+            voc.read(voc_folder.parent)
+        assert voc.read(voc_folder.parent, year=2012)["train"].name == "VOC2012"
+
+    def test_errors(self, voc_folder: Path) -> None:
+        with pytest.raises(DataError, match="nowhere: no such folder"):
+            voc.read(voc_folder / "nowhere")
+        with pytest.raises(DataError, match="no VOC folder with `ImageSets/Main`"):
+            voc.read(voc_folder / "JPEGImages")
+        with pytest.raises(DataError, match="no folder `VOC2012`"):
+            voc.read(voc_folder, year=2012)
+
+    def test_without_test_the_official_val_is_scored_on(self, voc_folder: Path) -> None:
+        (voc_folder / "ImageSets/Main/test.txt").unlink()
+        splits = voc.read(voc_folder)
+        assert splits["test"].ids == ("3",)
+        assert {*splits["train"].ids, *splits["val"].ids} == {"1", "2"}
+
+
+class TestClasses:
+    def test_from_the_lists_of_classes(self, tmp_path: Path, write_voc: Callable[..., Path]) -> None:
+        objects = {i: [("mug", 1, 1, 9, 9, 0), ("traffic light", 1, 1, 9, 9, 0)] for i in "123"}
+        lists = {"train": ["1"], "val": ["2"], "test": ["3"], "context_shift": ["3"]}
+        lists |= {f"{name}_{split}": ["1  1"] for name in ("mug", "traffic light") for split in lists}
+        splits = voc.read(write_voc(tmp_path / "own", lists, objects))
+        assert splits["train"].classes == ("mug", "traffic light")
+        assert list(splits) == ["train", "val", "test", "context_shift"]
+
+    def test_by_argument_in_that_order(self, tmp_path: Path, write_voc: Callable[..., Path]) -> None:
+        objects = {i: [("mug", 1, 1, 9, 9, 0)] for i in "123"}
+        folder = write_voc(tmp_path / "own", {"train": ["1"], "val": ["2"], "test": ["3"]}, objects)
+        train = voc.read(folder, classes=["spoon", "mug"])["train"]
+        assert train.classes == ("spoon", "mug")
+        assert train.targets.tolist() == [[0, 1]]
+
+    def test_lists_of_the_twenty_leave_all_twenty(self, voc_folder: Path) -> None:
+        (voc_folder / "ImageSets/Main/cat_train.txt").write_text("1  1\n2 -1\n")
+        assert voc.read(voc_folder)["train"].classes == voc.CLASSES
+
+
+BAD_XML = {
+    "broken": (
+        "</annotation>",
+        "</annotatio>",
+        r"1\.xml: broken or forbidden XML \(mismatched tag: line 13, column",
+    ),
+    "entities": (
+        "<annotation>",
+        '<!DOCTYPE a [<!ENTITY e "x">]><annotation>',
+        "forbidden XML .*EntitiesForbidden",
+    ),
+    "no width": ("<width>40</width>", "", r"1\.xml: no `size/width` in <annotation>"),
+    "no name": ("<name>cat</name>", "", "no `name` in <object>"),
+    "no xmin": ("<xmin>1</xmin><ymin>1<", "<ymin>1<", "no `bndbox/xmin` in <object>"),
+    "words": ("<ymax>10<", "<ymax>ten<", "`bndbox/ymax` in <object> is `ten`; expected a number"),
+    "class": ("<name>cat</name>", "<name>cats</name>", "unknown class `cats` .* nearest known one is `cat`"),
+    "wide": ("<xmax>40<", "<xmax>42<", r"`bndbox` \(11, 6, 42, 30\) of `dog` is no box .* xmax <= 40"),
+    "early": ("<xmin>11<", "<xmin>-1<", "of `dog` is no box"),
+    "turned": ("<xmin>11<", "<xmin>41<", "of `dog` is no box"),
+    "nan": ("<xmin>11<", "<xmin>nan<", "`bndbox/xmin` in <object> is `nan`; expected a number"),
+    "path": ("<filename>1.jpg", "<filename>../../1.jpg", "lies outside the data folder"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_XML)
+def test_bad_xml(voc_folder: Path, case: str) -> None:
+    good, bad, message = BAD_XML[case]
+    path = voc_folder / "Annotations" / "1.xml"
+    text = path.read_text()
+    assert good in text
+    path.write_text(text.replace(good, bad))
+    with pytest.raises(DataError, match=message):
+        voc.read(voc_folder)
+
+
+def test_one_pixel_outside_is_rounding(voc_folder: Path) -> None:
+    path = voc_folder / "Annotations" / "1.xml"
+    path.write_text(path.read_text().replace("<xmax>40<", "<xmax>41<").replace("<xmin>1<", "<xmin>0<"))
+    boxes = voc.read(voc_folder)["train"].boxes
+    assert boxes is not None
+    assert boxes[0][[0, 2], 1:].tolist() == [[0, 0, 10, 10], [10, 5, 40, 30]]
+
+
+class TestBadLists:
+    def test_missing_annotation(self, voc_folder: Path) -> None:
+        (voc_folder / "Annotations/4.xml").unlink()
+        with pytest.raises(
+            DataError, match=r"4\.xml: no such annotation file, though the id `4` stands in a list"
+        ):
+            voc.read(voc_folder)
+
+    def test_no_list(self, voc_folder: Path) -> None:
+        for path in (voc_folder / "ImageSets/Main").iterdir():
+            path.unlink()
+        with pytest.raises(DataError, match=r"no list of a split such as `ImageSets/Main/train\.txt`"):
+            voc.read(voc_folder)
+
+    def test_empty_list(self, voc_folder: Path) -> None:
+        (voc_folder / "ImageSets/Main/val.txt").write_text("\n")
+        with pytest.raises(DataError, match=r"val\.txt: the list is empty"):
+            voc.read(voc_folder)
+
+    def test_id_leads_out(self, voc_folder: Path) -> None:
+        (voc_folder / "ImageSets/Main/val.txt").write_text("../../../1\n")
+        with pytest.raises(DataError, match="lies outside the data folder"):
+            voc.read(voc_folder)
+
+
+@pytest.mark.parametrize("difficult", ["positive", "ignore", "negative"])
+def test_real_labels(real_data: Path, tmp_path: Path, write_voc: Callable[..., Path], difficult) -> None:
+    """Boxes of 200 real pictures give the labels of VOC's lists: 1 present, 0 only difficult, -1 absent."""
+    path = real_data / "labels" / "voc2007_labels.npz"
+    if not path.is_file():
+        pytest.skip("no real VOC labels")
+    real = dict(np.load(path))
+    lists, objects, sizes, expected = {}, {}, {}, {}
+    for part in ("trainval", "test"):
+        only_difficult = np.flatnonzero((real[f"{part}_labels"] == 0).any(axis=1))
+        rows = np.union1d(only_difficult[:30], np.arange(0, len(real[f"{part}_ids"]), 70))
+        expected[part] = real[f"{part}_labels"][rows]
+        lists[part] = [f"{real[f'{part}_ids'][row]:06d}" for row in rows]
+        for row, i in zip(rows, lists[part], strict=True):
+            sizes[i] = tuple(real[f"{part}_image_wh"][row])
+            of_it = np.flatnonzero(real[f"{part}_box_image"] == row)
+            objects[i] = [
+                (real["class_names"][real[f"{part}_box_class"][k]], *real[f"{part}_box_xyxy"][k],
+                 real[f"{part}_box_difficult"][k])
+                for k in of_it
+            ]  # fmt: skip
+    splits = voc.read(write_voc(tmp_path / "VOC2007", lists, objects, sizes), difficult=difficult)
+    for part, wanted in expected.items():
+        assert len(wanted) >= 100
+        assert splits[part].ids == tuple(lists[part])
+        assert (splits[part].targets == ((wanted >= 0) if difficult == "positive" else (wanted == 1))).all()
+        if difficult == "ignore":
+            assert (splits[part].ignored == (wanted == 0)).all()
+            assert (wanted == 0).any()
