@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from mlkd.data import MultiLabelData
-from mlkd.metrics import METRICS, PROTOCOLS, evaluate
+from mlkd.metrics import METRICS, PROTOCOLS, average_precision, evaluate
 from mlkd.runs import Run, all_runs
 
 
@@ -86,7 +86,12 @@ def results_table(root: str | Path, data: MultiLabelData) -> pd.DataFrame:
     rows = []
     for title, runs in groups.items():
         training = runs[0].config["training"]
-        row = {"run": title, "backbone": training["backbone"], "epochs": training["epochs"], "seeds": len(runs)}
+        row = {
+            "run": title,
+            "backbone": training["backbone"],
+            "epochs": training["epochs"],
+            "seeds": len(runs),
+        }
         for score in scores[scores["run"] == title].itertuples():
             row[f"{score.metric} %"] = show_score(score.mean, score.std)
         rows.append(row)
@@ -109,6 +114,12 @@ def runs_table(root: str | Path) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+def class_ap(run: Run, data: MultiLabelData) -> np.ndarray:
+    """A run's average precision for each class of a split, shape (q,), nan for a class without positives."""
+    found = run.predictions(data.split)
+    return average_precision(found.targets, found.logits, data.ignored)
 
 
 def show_score(mean: float, std: float) -> str:

@@ -6,7 +6,7 @@ import datetime
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -36,7 +36,9 @@ Plugin = Annotated[str, typer.Option(help="a Python file that registers backbone
 
 
 @data_cli.command("check")
-def data_check(data: Annotated[str, typer.Argument(help="scenes, voc:/path?year=2007 or coco:/path")]) -> None:
+def data_check(
+    data: Annotated[str, typer.Argument(help="scenes, voc:/path?year=2007 or coco:/path")],
+) -> None:
     """Decode every picture and compare labels and boxes: one line for each thing that is wrong."""
     splits = mlkd.load_data(data)
     problems = check_data(splits)
@@ -62,6 +64,7 @@ def train(
     student_weights: Weights = "",
     image_size: Size = 0,
     plugin: Plugin = "",
+    export: Annotated[Path | None, typer.Option(help="also write the model to this .safetensors file")] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="a setting of the training or the method: epochs=5")
     ] = None,
@@ -79,7 +82,10 @@ def train(
         plugin=plugin,
     )
     run = _train(plan, method, role, seed, dict(_setting(text) for text in set_ or []))
-    print(f"{run.path}: mAP " + ", ".join(f"{split} {100 * score:.2f}" for split, score in run.mean_ap.items()))
+    scores = ", ".join(f"{split} {100 * score:.2f}" for split, score in run.mean_ap.items())
+    print(f"{run.path}: mAP % {scores}")
+    if export:
+        _export(run, export)
 
 
 @cli.command()
@@ -99,7 +105,7 @@ def report(
     """Run the notebooks in order and make reports/NAME/index.html of them; an interrupted report goes on."""
     from mlkd import report as reporting
 
-    parameters = {
+    parameters: dict[str, Any] = {
         "data": data,
         "preset": preset,
         "seeds": seeds,
@@ -130,16 +136,19 @@ def runs(
     print(table.to_string(index=False) if len(table) else f"{folder}: no runs here.")
 
 
-@cli.command()
-def export(
+@cli.command("export")
+def export_run(
     run: Annotated[Path, typer.Argument(help="a finished run's folder")],
     file: Annotated[Path, typer.Argument(help="the model file to write, .safetensors")],
 ) -> None:
     """Write a run's model as one file that rebuilds it, with what made it and its scores inside."""
-    source = mlkd.Run(run)
-    notes = {"config": source.config, "metrics": source.metrics, "date": str(datetime.date.today())}
-    mlkd.save_model(source.model(), file, **{name: json.dumps(note) for name, note in notes.items()})
-    print(f"{file}: {file.stat().st_size / 1e6:.1f} MB, from {run}.")
+    _export(mlkd.Run(run), file)
+
+
+def _export(run: mlkd.Run, file: Path) -> None:
+    notes = {"config": run.config, "metrics": run.metrics, "date": str(datetime.date.today())}
+    mlkd.save_model(run.model(), file, **{name: json.dumps(note) for name, note in notes.items()})
+    print(f"{file}: {file.stat().st_size / 1e6:.1f} MB, from {run.path}.")
 
 
 def _train(plan: Plan, method: str, role: str, seed: int, settings: dict) -> mlkd.Run:

@@ -172,7 +172,7 @@ def _scenes(preset: str) -> Plan:
     if preset == "smoke":
         teacher = teacher.but(backbone="resnet8_cifar", epochs=1, precision="float32")
         student = student.but(epochs=1, precision="float32")
-    settings = {
+    settings: dict[str, dict[str, Any]] = {
         "vanilla": {"bce_reduction": "batchmean"},
         "l2d": {"bce_reduction": "batchmean", "lambda_mld": 1.0, "lambda_cd": 0.005, "lambda_id": 0.05},
     }
@@ -185,7 +185,13 @@ def _photographs(preset: str) -> Plan:
     teacher = Config(backbone="resnet101")
     student = Config(backbone="resnet34")
     if preset != "full":
-        shorter = {"epochs": 4, "image_size": 128, "lr": 5e-4, "precision": "bf16", "augment": ("flip", "cutout")}
+        shorter = {
+            "epochs": 4,
+            "image_size": 128,
+            "lr": 5e-4,
+            "precision": "bf16",
+            "augment": ("flip", "cutout"),
+        }
         teacher, student = teacher.but(**shorter), student.but(**shorter)
     if preset == "smoke":
         tiny = {"epochs": 1, "image_size": 64, "precision": "float32"}

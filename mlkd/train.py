@@ -65,9 +65,7 @@ def fit(
     return run
 
 
-def _train(
-    run: Run, title: str, method: Method, data: Mapping[str, MultiLabelData], config: Config
-) -> None:
+def _train(run: Run, title: str, method: Method, data: Mapping[str, MultiLabelData], config: Config) -> None:
     engine = _engine(config.precision)
     _set_seed(config.seed, 0)
     model = load_model(config.init) if config.init else _new_model(config, data["train"].classes)
@@ -86,14 +84,14 @@ def _train(
         scheduler.load_state_dict(state["scheduler"])
     best, best_epoch, history = state["best"], state["best_epoch"], state["history"]
 
-    pixels = decoded(data["train"], config.image_size)
+    pixels = {name: decoded(split, config.image_size) for name, split in data.items() if name != "trainval"}
     with Progress(title, config.epochs, steps, config.batch_size, state["epoch"]) as progress:
         for epoch in range(state["epoch"], config.epochs):
             started, sums = time.monotonic(), dict[str, float]()
             model.train()
             for step, rows in enumerate(_batches(len(data["train"]), config, epoch)):
                 _set_seed(config.seed, 1 + epoch * steps + step)
-                batch = _batch(data["train"], pixels, rows, config.augment, engine.device)
+                batch = _batch(data["train"], pixels["train"], rows, config.augment, engine.device)
                 if teacher is not None:
                     batch = batch._replace(teacher=_teach(engine, teacher, batch.images))
                 with engine.autocast():
@@ -112,10 +110,14 @@ def _train(
                 progress.step(epoch, {name: value / (step + 1) for name, value in sums.items()})
 
             seconds = time.monotonic() - started
-            score = _mean_ap(data["val"], _predict(engine, student, data["val"], config))
-            row = {"epoch": epoch + 1, "lr": scheduler.get_last_lr()[0]}
+            score = _mean_ap(data["val"], _predict(engine, student, data["val"], pixels["val"]))
+            row: dict[str, float] = {"epoch": epoch + 1, "lr": float(scheduler.get_last_lr()[0])}
             row |= {name: value / steps for name, value in sums.items()}
-            row |= {"val_mAP": score, "seconds": seconds, "images_per_second": steps * config.batch_size / seconds}
+            row |= {
+                "val_mAP": score,
+                "seconds": seconds,
+                "images_per_second": steps * config.batch_size / seconds,
+            }
             history.append(row)
             if score > best:
                 best, best_epoch = score, epoch + 1
@@ -140,7 +142,7 @@ def _train(
     metrics: dict[str, Any] = {"best_epoch": best_epoch}
     for name, split in data.items():
         if name not in ("train", "trainval"):
-            predictions = _predict(engine, student, split, config)
+            predictions = _predict(engine, student, split, pixels[name])
             run.write_predictions(name, predictions)
             metrics[name] = {"mAP": _mean_ap(split, predictions)}
     metrics["parameters"] = sum(parameter.numel() for parameter in model.parameters())
@@ -148,17 +150,15 @@ def _train(
     run.finish(metrics)
 
 
-def predict(model: MultiLabelModel, data: MultiLabelData, *, batch_size: int = 256) -> Predictions:
+def predict(model: MultiLabelModel, data: MultiLabelData) -> Predictions:
     """A model's logits for every picture of a split, in its order."""
-    config = Config(image_size=model.image_size, batch_size=batch_size)
     engine = _engine("float32")
-    return _predict(engine, engine.prepare(model), data, config)
+    return _predict(engine, engine.prepare(model), data, decoded(data, model.image_size))
 
 
 @torch.no_grad()
-def _predict(engine, student, data: MultiLabelData, config: Config) -> Predictions:
+def _predict(engine, student, data: MultiLabelData, pixels: np.ndarray) -> Predictions:
     student.eval()
-    pixels = decoded(data, config.image_size)
     logits = []
     for start in range(0, len(data), 256):
         images = _to_tensor(pixels[start : start + 256]).to(engine.device)
@@ -236,9 +236,7 @@ def _batches(n: int, config: Config, epoch: int) -> Iterator[np.ndarray]:
         yield np.sort(order[start : start + config.batch_size])  # in file order: one sweep of the memory map
 
 
-def _batch(
-    data: MultiLabelData, pixels: np.ndarray, rows: np.ndarray, augmentations: tuple[str, ...], device
-) -> Batch:
+def _batch(data: MultiLabelData, pixels: np.ndarray, rows: np.ndarray, augmentations: tuple[str, ...], device) -> Batch:
     images = _to_tensor(pixels[rows]).to(device)
     ignored = None if data.ignored is None else torch.from_numpy(data.ignored[rows]).to(device)
     targets = torch.from_numpy(data.targets[rows]).float().to(device)

@@ -15,10 +15,10 @@ from mlkd.data.dataset import (
     ImageFiles,
     MultiLabelData,
     hold_out,
-    nearest,
     reader,
     standard_splits,
 )
+from mlkd.spelling import nearest
 
 __all__ = [
     "DataError",

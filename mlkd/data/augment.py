@@ -3,12 +3,13 @@ training loop sets from (seed, step) before each call."""
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from torchvision.transforms import v2
+
+from mlkd.spelling import check_one_of
 
 
 def flip(images: Tensor) -> Tensor:
@@ -46,10 +47,6 @@ AUGMENTATIONS = {"flip": flip, "cutout": cutout, "randaugment": randaugment}
 def augment(images: Tensor, names: Sequence[str]) -> Tensor:
     """Applies the named augmentations, in that order, to uint8 pictures (b, 3, H, W)."""
     for name in names:
-        if name not in AUGMENTATIONS:
-            near = difflib.get_close_matches(name, AUGMENTATIONS, 1, 0)[0]
-            raise ValueError(
-                f"`augment` names {name!r}, expected {', '.join(AUGMENTATIONS)}. Did you mean {near!r}?"
-            )
+        check_one_of("augment", name, AUGMENTATIONS)
         images = AUGMENTATIONS[name](images)
     return images

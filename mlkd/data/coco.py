@@ -17,11 +17,11 @@ from mlkd.data.dataset import (
     MultiLabelData,
     clip_box,
     from_objects,
-    nearest,
     reader,
     show,
     standard_splits,
 )
+from mlkd.spelling import check_one_of
 
 Unlabelled = Literal["drop", "keep"]
 
@@ -55,9 +55,7 @@ def read(
         ValueError: `unlabelled` is none of the two.
         DataError: a file is missing or broken, or says something impossible.
     """
-    if unlabelled not in get_args(Unlabelled):
-        near = nearest(str(unlabelled), get_args(Unlabelled))
-        raise ValueError(f"`unlabelled` is `{unlabelled}`; expected drop or keep. Did you mean `{near}`?")
+    check_one_of("unlabelled", unlabelled, get_args(Unlabelled))
     root = Path(root).resolve()
     splits = {
         split: _read_split(root, split, path, unlabelled)

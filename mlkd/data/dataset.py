@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,14 +17,6 @@ UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBom
 
 class DataError(ValueError):
     """Something in a data set is wrong; the message names the file, the field and what was expected."""
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """The member of `known` that is spelled most like `word`, for error messages."""
-    known = list(known)
-    # Case is a slip of the keyboard too: `difficult=IGNORE` is nearest to `ignore`.
-    match = difflib.get_close_matches(word.lower(), [name.lower() for name in known], n=1, cutoff=0.0)
-    return known[[name.lower() for name in known].index(match[0])]
 
 
 def inside(root: Path, path: str | Path) -> Path:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
 
-from mlkd.data.dataset import ImageFiles, MultiLabelData
+from mlkd.data.dataset import ImageFiles, Images, MultiLabelData
 from mlkd.files import cache_folder, written_whole
 
 
@@ -41,12 +40,9 @@ def _decode(data: MultiLabelData, size: int, path: os.PathLike) -> None:
     pixels.flush()
 
 
-def _resized(images: Sequence, index: int, size: int) -> np.ndarray:
+def _resized(images: Images, index: int, size: int) -> np.ndarray:
     """One picture at training size; a JPEG file is decoded no larger than needed."""
-    if isinstance(images, ImageFiles):
-        image = images.decode(index, size)
-    else:
-        image = Image.fromarray(images[index])
+    image = images.decode(index, size) if isinstance(images, ImageFiles) else Image.fromarray(images[index])
     if image.size != (size, size):
         image = image.resize((size, size), Image.Resampling.BILINEAR)
     return np.asarray(image)

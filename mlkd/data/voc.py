@@ -18,12 +18,12 @@ from mlkd.data.dataset import (
     clip_box,
     from_objects,
     inside,
-    nearest,
     present,
     reader,
     show,
     standard_splits,
 )
+from mlkd.spelling import check_one_of, nearest
 
 Difficult = Literal["positive", "ignore", "negative"]
 
@@ -75,12 +75,7 @@ def read(
         ValueError: `difficult` is none of the three.
         DataError: a file is missing or broken, or says something impossible.
     """
-    if difficult not in get_args(Difficult):
-        near = nearest(str(difficult), get_args(Difficult))
-        raise ValueError(
-            f"`difficult` is `{difficult}`; expected one of {', '.join(get_args(Difficult))}. "
-            f"Did you mean `{near}`?"
-        )
+    check_one_of("difficult", difficult, get_args(Difficult))
     folder = _find_folder(Path(root).resolve(), year)
     lists, class_files = _split_lists(folder)
     names = tuple(classes) if classes is not None else _class_names(class_files, lists)

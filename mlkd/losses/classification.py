@@ -8,9 +8,7 @@ from torch import Tensor
 from mlkd.losses.reduction import at_least_float32, check_same_shape, reduce
 
 
-def bce(
-    student_logits: Tensor, targets: Tensor, *, reduction: str = "sum", ignored: Tensor | None = None
-) -> Tensor:
+def bce(student_logits: Tensor, targets: Tensor, *, reduction: str = "sum", ignored: Tensor | None = None) -> Tensor:
     r"""Binary cross entropy, one term per image and label.
 
     $$ L_{BCE} = - \sum_{i=1}^{b} \sum_{k=1}^{q} y_{ik} \log \hat y_{ik} + (1 - y_{ik}) \log(1 - \hat y_{ik}) $$

@@ -6,13 +6,12 @@ class across images, and of one image across classes. `led` is the weighted sum 
 
 from __future__ import annotations
 
-import difflib
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from mlkd.losses.reduction import at_least_float32, check_same_shape, reduce
+from mlkd.spelling import check_one_of
 
 DISTANCES = ("mean", "raw")
 
@@ -52,9 +51,7 @@ def mld(student_logits: Tensor, teacher_logits: Tensor, *, reduction: str = "bat
     return reduce(terms, reduction)
 
 
-def cd(
-    student_embeddings: Tensor, teacher_embeddings: Tensor, targets: Tensor, *, distance: str = "mean"
-) -> Tensor:
+def cd(student_embeddings: Tensor, teacher_embeddings: Tensor, targets: Tensor, *, distance: str = "mean") -> Tensor:
     r"""Class-aware label-wise embedding distillation: how one class's embeddings lie across images.
 
     $$ L_{CD} = \sum_{k=1}^{q} \sum_{i,j \in [b]} \ell\big(\phi(e^T_{ik}, e^T_{jk}), \phi(e^S_{ik}, e^S_{jk})\big) $$
@@ -86,9 +83,7 @@ def cd(
     )  # Eq. (5): one group per class
 
 
-def id_(
-    student_embeddings: Tensor, teacher_embeddings: Tensor, targets: Tensor, *, distance: str = "mean"
-) -> Tensor:
+def id_(student_embeddings: Tensor, teacher_embeddings: Tensor, targets: Tensor, *, distance: str = "mean") -> Tensor:
     r"""Instance-aware label-wise embedding distillation: how one image's embeddings lie across its labels.
 
     $$ L_{ID} = \sum_{i=1}^{b} \sum_{k,l \in [q]} \ell\big(\phi(e^T_{ik}, e^T_{il}), \phi(e^S_{ik}, e^S_{il})\big) $$
@@ -131,9 +126,7 @@ def _structure(student: Tensor, teacher: Tensor, targets: Tensor, distance: str)
     Embeddings (groups, members, d) and targets (groups, members). The positives of each group are brought to the
     front and the rest cut off, so the work and memory go with the positives, not with all members.
     """
-    if distance not in DISTANCES:
-        near = difflib.get_close_matches(str(distance), DISTANCES, 1, 0)[0]
-        raise ValueError(f"`distance` is {distance!r}, expected 'mean' or 'raw'. Did you mean {near!r}?")
+    check_one_of("distance", distance, DISTANCES)
     positive, order = (targets > 0).sort(dim=1, descending=True, stable=True)
     count = positive.sum(dim=1)  # positives of each group
     keep = order[:, : max(int(count.max()), 1), None]

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import difflib
-
 from torch import Tensor
+
+from mlkd.spelling import check_one_of
 
 REDUCTIONS = ("sum", "batchmean", "none")
 
 
 def reduce(terms: Tensor, reduction: str) -> Tensor:
     """Terms (b, ...) to their "sum", their sum divided by b ("batchmean"), or themselves ("none")."""
-    if reduction == "sum":
-        return terms.sum()
-    if reduction == "batchmean":
-        return terms.sum() / len(terms)
+    check_one_of("reduction", reduction, REDUCTIONS)
     if reduction == "none":
         return terms
-    near = difflib.get_close_matches(str(reduction), REDUCTIONS, 1, 0)[0]
-    raise ValueError(f"`reduction` is {reduction!r}, expected one of {', '.join(REDUCTIONS)}. Did you mean {near!r}?")
+    return terms.sum() if reduction == "sum" else terms.sum() / len(terms)
 
 
 def check_same_shape(**tensors: Tensor) -> None:

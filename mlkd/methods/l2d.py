@@ -35,15 +35,14 @@ class L2D(Method):
 
     def terms(self, student: Output, batch: Batch) -> dict[str, Tensor]:
         teacher, targets = batch.teacher, batch.targets
+        assert teacher is not None  # the loop has seen to it, because of `needs_teacher`
         terms = {"bce": bce(student.logits, targets, reduction=self.bce_reduction, ignored=batch.ignored)}
         if self.lambda_mld:
             terms["mld"] = self.lambda_mld * mld(student.logits, teacher.logits)
-        if self.lambda_cd:
-            terms["cd"] = self.lambda_cd * cd(
-                student.embeddings, teacher.embeddings, targets, distance=self.distance
-            )
-        if self.lambda_id:
-            terms["id"] = self.lambda_id * id_(
-                student.embeddings, teacher.embeddings, targets, distance=self.distance
-            )
+        if self.lambda_cd or self.lambda_id:
+            mine, its = student.embeddings, teacher.embeddings
+            assert mine is not None  # likewise, because of `needs_embeddings`
+            assert its is not None
+            terms["cd"] = self.lambda_cd * cd(mine, its, targets, distance=self.distance)
+            terms["id"] = self.lambda_id * id_(mine, its, targets, distance=self.distance)
         return terms  # Eq. (9), term by term

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass, fields
 from typing import ClassVar, NamedTuple
 
 from torch import Tensor
 
 from mlkd.models import MultiLabelModel, Output, fingerprint
+from mlkd.spelling import check_one_of, nearest
 
 
 class Batch(NamedTuple):
@@ -87,18 +87,13 @@ def create(name: str, **settings) -> Method:
     Raises:
         ValueError: an unknown method or setting; the nearest known one is named.
     """
-    if name not in METHODS:
-        raise ValueError(f"`method` is {name!r}, which is none of {', '.join(METHODS)}.{_near(name, METHODS)}")
+    check_one_of("method", name, METHODS)
     known = [field.name for field in fields(METHODS[name])]
     for setting in settings:
         if setting not in known:
-            raise ValueError(f"The method {name!r} has no setting {setting!r}.{_near(setting, known)}")
+            guess = nearest(setting, known)
+            raise ValueError(f"The method {name!r} has no setting {setting!r}. Did you mean {guess!r}?")
     return METHODS[name](**settings)
-
-
-def _near(word: str, known) -> str:
-    near = difflib.get_close_matches(word, list(known), 1, 0.4)
-    return f" Did you mean {near[0]!r}?" if near else ""
 
 
 def _some(names: tuple[str, ...]) -> str:

@@ -6,6 +6,7 @@ import difflib
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -40,19 +41,19 @@ class Backbone(nn.Module):
 
     def __init__(self, name: str, pretrained: bool | str | Path = False, image_size: int = 224, **settings):
         super().__init__()
-        self.net = _create(name, pretrained is True, image_size, settings)
+        self.net: Any = _create(name, pretrained is True, image_size, settings)
         if pretrained and pretrained is not True:
             load_weights(self.net, Path(pretrained))
         config = resolve_model_data_config(self.net)
         self.mean: tuple[float, ...] = tuple(config["mean"])
         self.std: tuple[float, ...] = tuple(config["std"])
-        self.width: int = self.net.num_features
+        self.width = int(self.net.num_features)
         self.layout = self._find_layout(image_size)
 
     @torch.no_grad()
     def _find_layout(self, image_size: int) -> str:
         """How this net arranges its features, read off the features of one blank picture."""
-        was_training = self.net.training
+        was_training: bool = self.net.training
         features = self.net.eval().forward_features(torch.zeros(1, 3, image_size, image_size))
         self.net.train(was_training)
         if features.ndim == 3:
@@ -128,9 +129,7 @@ def load_weights(net: nn.Module, path: Path) -> None:
         WeightsError: tensors are missing or have another shape; the first of them are named.
     """
     found, wanted = read_weights(path), net.state_dict()
-    missing = [
-        name for name in wanted if name not in found and not name.endswith("num_batches_tracked")
-    ]
+    missing = [name for name in wanted if name not in found and not name.endswith("num_batches_tracked")]
     reshaped = [
         f"{name} {tuple(found[name].shape)} instead of {tuple(wanted[name].shape)}"
         for name in wanted

@@ -32,6 +32,10 @@ class BasicBlock(nn.Module):
         return F.relu(self.bn2(self.conv2(out)) + self.shortcut(x))
 
 
+CONFIG = {"mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25), "input_size": (3, 32, 32)}
+"""How these nets want their input, in timm's terms."""
+
+
 class CifarResNet(nn.Module):
     """A stem and three stages; each stage after the first halves the map.
 
@@ -41,6 +45,8 @@ class CifarResNet(nn.Module):
         stem_stride: 1 for 32 pixels, 2 for 64, 3 for 96: all end in 8 x 8 cells.
         num_classes: 0 leaves out the classifier, as everywhere in timm.
     """
+
+    pretrained_cfg = CONFIG
 
     def __init__(
         self,
@@ -80,9 +86,7 @@ def _create(pretrained: bool, **settings) -> CifarResNet:
     if pretrained:
         raise RuntimeError("There are no published weights of the small residual nets; train one, or give a file.")
     known = ("blocks", "widths", "stem_stride", "num_classes", "in_chans")
-    model = CifarResNet(**{name: settings[name] for name in known if name in settings})
-    model.pretrained_cfg = {"mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25), "input_size": (3, 32, 32)}
-    return model
+    return CifarResNet(**{name: settings[name] for name in known if name in settings})
 
 
 @register_model

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from mlkd.files import written_whole
 from mlkd.models.backbone import Backbone, WeightsError, read_weights
 from mlkd.models.heads import HEADS, GapHead, LabelWiseHead
+from mlkd.spelling import check_one_of
 
 
 class Output(NamedTuple):
@@ -91,9 +91,7 @@ def create_model(
         >>> model(torch.zeros(4, 3, 32, 32)).logits.shape
         torch.Size([4, 2])
     """
-    if head not in HEADS:
-        near = difflib.get_close_matches(head, HEADS, 1, 0)[0]
-        raise ValueError(f"`head` is {head!r}, expected one of {', '.join(HEADS)}. Did you mean {near!r}?")
+    check_one_of("head", head, HEADS)
     trunk = Backbone(backbone, pretrained, image_size, **backbone_settings)
     top: nn.Module
     if head == "gap":

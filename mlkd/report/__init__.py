@@ -45,8 +45,6 @@ def run(
     try:
         from mlkd.report.series import run_series
     except ModuleNotFoundError as error:
-        raise ImportError(
-            f"A report needs the package {error.name!r}: pip install 'mlkd[notebooks]'."
-        ) from error
+        raise ImportError(f"A report needs the package {error.name!r}: pip install 'mlkd[notebooks]'.") from error
     folder = None if notebooks is None else Path(notebooks)
     return run_series(name, parameters, folder, Path(reports), timeout_s, results)

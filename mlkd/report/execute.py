@@ -19,6 +19,7 @@ import papermill
 from nbclient.exceptions import CellTimeoutError
 from papermill.exceptions import PapermillExecutionError
 from tqdm import tqdm
+from traitlets.config import Config
 
 from mlkd.progress import PROGRESS_FILE
 
@@ -27,6 +28,9 @@ KERNEL_ENVIRONMENT = {
     "MPLBACKEND": "module://matplotlib_inline.backend_inline",  # figures stand in the notebook
     "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # no advice about debuggers
 }
+
+# A local socket where there is one: nobody else on the machine can listen.
+KERNEL_CONFIG = Config({"KernelManager": {"transport": "ipc"}} if os.name == "posix" else {})
 
 
 class Outcome(NamedTuple):
@@ -68,8 +72,9 @@ class Screen:
     def skip(self, text: str) -> None:
         """A notebook that need not run; it must not make the estimate of the time left too short."""
         self.say(text)
-        self.bar.initial += 1
-        self.bar.update()
+        if self.live:
+            self.bar.initial += 1
+            self.bar.update()
 
     @contextmanager
     def watch(self, title: str, cells: int, status_file: Path) -> Iterator[tqdm]:
@@ -134,6 +139,8 @@ def execute(
                     progress_bar=False,
                     on_cell_start=cell_starts,
                     timeout_func=seconds_left,
+                    config=KERNEL_CONFIG,
+                    extra_arguments=["--log-level=50"],  # an error is in the notebook; the rest is noise
                 )
             except PapermillExecutionError as failed:
                 said = str(failed.evalue).strip().split("\n")[0]

@@ -45,7 +45,7 @@ def test_unlabelled(coco_folder: Path) -> None:
     assert splits["test"].boxes is not None
     assert splits["test"].boxes[1].shape == (0, 5)
     assert check(splits) == []
-    with pytest.raises(ValueError, match=r"`unlabelled` is `kept`; .* Did you mean `keep`\?"):
+    with pytest.raises(ValueError, match=r"`unlabelled` is 'kept', .* Did you mean 'keep'\?"):
         coco.read(coco_folder, unlabelled="kept")  # type: ignore[arg-type]
 
 

@@ -19,7 +19,6 @@ from mlkd.data.dataset import (
     clip_box,
     from_objects,
     hold_out,
-    nearest,
     present,
     standard_splits,
 )
@@ -223,8 +222,3 @@ class TestStandardSplits:
             standard_splits(self.splits(test=2))
         with pytest.raises(DataError, match="no split to score on; found train"):
             standard_splits(self.splits(train=2))
-
-
-def test_nearest() -> None:
-    assert nearest("IGNORE", ["positive", "ignore", "negative"]) == "ignore"
-    assert nearest("zzz", ["positive"]) == "positive"

@@ -66,7 +66,7 @@ def test_difficult(voc_folder: Path, difficult, present: list[set], ignored: lis
 
 
 def test_difficult_unknown(voc_folder: Path) -> None:
-    with pytest.raises(ValueError, match=r"`difficult` is `ignored`; expected .* Did you mean `ignore`\?"):
+    with pytest.raises(ValueError, match=r"`difficult` is 'ignored', expected .* Did you mean 'ignore'\?"):
         voc.read(voc_folder, difficult="ignored")  # type: ignore[arg-type]
 
 

@@ -103,9 +103,7 @@ def _wall(pen: Pen, dice: Dice, floor: float) -> None:
 def _lamp(pen: Pen, dice: Dice, x: float, y: float) -> None:
     """A standing lamp whose foot is at (x, y)."""
     pen.limb([(x, y), (x, y - 0.3)], 0.012, (70, 66, 70))
-    pen.shape(
-        [(x - 0.04, y - 0.42), (x + 0.04, y - 0.42), (x + 0.08, y - 0.28), (x - 0.08, y - 0.28)], dice.paint()
-    )
+    pen.shape([(x - 0.04, y - 0.42), (x + 0.04, y - 0.42), (x + 0.08, y - 0.28), (x - 0.08, y - 0.28)], dice.paint())
 
 
 def _pot(pen: Pen, dice: Dice, x: float, y: float, size: float) -> None:
@@ -223,9 +221,7 @@ def _tufts(pen: Pen, dice: Dice, top: float, ground: Colour, count: int) -> None
     for _ in range(count):
         x, y = dice.uniform(0, 1), dice.uniform(top, 1)
         s, tone = 0.012 + 0.04 * (y - top), shade(ground, dice.pick([0.8, 0.88, 1.12]))
-        pen.flat(
-            [(x - s, y), (x - 0.3 * s, y - s), (x, y - 0.2 * s), (x + 0.6 * s, y - 1.1 * s), (x + s, y)], tone
-        )
+        pen.flat([(x - s, y), (x - 0.3 * s, y - s), (x, y - 0.2 * s), (x + 0.6 * s, y - 1.1 * s), (x + s, y)], tone)
 
 
 def street(pen: Pen, dice: Dice) -> None:

@@ -22,9 +22,7 @@ def person(pen: Pen, dice: Dice) -> None:
         pen.limb([(0.5 + 0.2 * side * wide, 0.28), elbow, (0.5 + side * hand[0], hand[1])], 0.06, top)
         pen.disc(0.5 + side * hand[0], hand[1], 0.032, skin)
     left, right = 0.5 - 0.24 * wide, 0.5 + 0.24 * wide
-    pen.shape(
-        [(left, 0.27), (left + 0.1, 0.22), (right - 0.1, 0.22), (right, 0.27), (0.68, 0.6), (0.32, 0.6)], top
-    )
+    pen.shape([(left, 0.27), (left + 0.1, 0.22), (right - 0.1, 0.22), (right, 0.27), (0.68, 0.6), (0.32, 0.6)], top)
     if dice.chance(0.3):
         stripe = dice.paint()
         for y in (0.34, 0.44):
@@ -55,9 +53,7 @@ def _legs(pen: Pen, xs: tuple[float, ...], top: float, width: float, colour: Col
         pen.limb([(x + (0.02 if k % 2 else -0.01), 0.95), (x + 0.03, 0.96)], width, foot)
 
 
-def _patches(
-    pen: Pen, dice: Dice, colour: Colour, area: tuple[float, float, float, float], count: int
-) -> None:
+def _patches(pen: Pen, dice: Dice, colour: Colour, area: tuple[float, float, float, float], count: int) -> None:
     """Blots within an area (x1, y1, x2, y2)."""
     x1, y1, x2, y2 = area
     for _ in range(count):
@@ -159,9 +155,7 @@ def bird(pen: Pen, dice: Dice) -> None:
         pen.oval(0.42, 0.58, 0.2, 0.13, wing)
     ahead = r * pen.height / pen.width
     long = dice.uniform(1.5, 2.1) * ahead
-    pen.shape(
-        [(x + 0.8 * ahead, y - 0.07), (x + long, y + 0.02), (x + 0.8 * ahead, y + 0.08)], beak, lit=False
-    )
+    pen.shape([(x + 0.8 * ahead, y - 0.07), (x + long, y + 0.02), (x + 0.8 * ahead, y + 0.08)], beak, lit=False)
     pen.dot(x + 0.4 * ahead, y - 0.03, 0.05, WHITE)
     pen.dot(x + 0.42 * ahead, y - 0.03, 0.032, BLACK)
 

@@ -16,10 +16,11 @@ from pathlib import Path
 from types import MappingProxyType
 
 from PIL import Image
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from mlkd.data.scenes.compose import VERSION, Drawing, draw
 from mlkd.data.scenes.kinds import CLASSES
+from mlkd.files import cache_folder
 
 SPLITS: Mapping[str, int] = MappingProxyType({"train": 4000, "val": 500, "test": 1000, "context_shift": 1000})
 
@@ -45,8 +46,7 @@ def _annotation(name: str, drawing: Drawing) -> str:
             "    <pose>Unspecified</pose>",
             f"    <truncated>{int(truncated)}</truncated>",
             "    <difficult>0</difficult>",
-            f"    <bndbox><xmin>{x1 + 1}</xmin><ymin>{y1 + 1}</ymin>"
-            f"<xmax>{x2}</xmax><ymax>{y2}</ymax></bndbox>",
+            f"    <bndbox><xmin>{x1 + 1}</xmin><ymin>{y1 + 1}</ymin><xmax>{x2}</xmax><ymax>{y2}</ymax></bndbox>",
             "  </object>",
         ]
     return "\n".join([*lines, "</annotation>", ""])
@@ -63,21 +63,20 @@ def _write_picture(job: _Job, root: Path, seed: int, size: int) -> frozenset[int
     return frozenset(drawing.boxes[:, 0].astype(int).tolist())
 
 
-def _cores() -> int:
-    """Cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+def _workers() -> int:
+    """As many processes as there are cores to use, but few: starting one costs seconds and memory."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, 4)
 
 
 def _write_pictures(jobs: list[_Job], root: Path, seed: int, size: int) -> Iterator[frozenset[int]]:
     """Each picture's classes, in order; several processes share the work when that pays."""
     work = partial(_write_picture, root=root, seed=seed, size=size)
     done = 0
-    if _cores() > 1 and len(jobs) >= 500:
+    if _workers() > 1 and len(jobs) >= 1000:
         # A script without `if __name__ == "__main__"` cannot start processes: then this one does it all.
         with contextlib.suppress(BrokenProcessPool):
-            with ProcessPoolExecutor(_cores(), multiprocessing.get_context("spawn")) as pool:
+            with ProcessPoolExecutor(_workers(), multiprocessing.get_context("spawn")) as pool:
                 for classes in pool.map(work, jobs, chunksize=50):
                     yield classes
                     done += 1
@@ -102,9 +101,7 @@ def write(root: str | Path, seed: int = 0, size: int = 96, splits: Mapping[str, 
     """
     root = Path(root).absolute()
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        raise FileExistsError(
-            f"{root} exists already; the scenes are written to a new folder. Remove it first?"
-        )
+        raise FileExistsError(f"{root} exists already; the scenes are written to a new folder. Remove it first?")
     root.parent.mkdir(parents=True, exist_ok=True)
     unfinished = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
     try:
@@ -119,14 +116,12 @@ def write(root: str | Path, seed: int = 0, size: int = 96, splits: Mapping[str, 
 
 def _write_all(root: Path, seed: int, size: int, splits: Mapping[str, int]) -> None:
     sets = root / "ImageSets" / "Main"
-    for folder_ in (root / "JPEGImages", root / "Annotations", sets):
-        folder_.mkdir(parents=True)
+    for part in (root / "JPEGImages", root / "Annotations", sets):
+        part.mkdir(parents=True)
     pairs = [(split, index) for split, count in splits.items() for index in range(count)]
     jobs = [(f"{number:06d}", split, index) for number, (split, index) in enumerate(pairs, start=1)]
-    progress = tqdm(
-        _write_pictures(jobs, root, seed, size), "drawing scenes", len(jobs), unit="picture", mininterval=0.5
-    )
-    present = list(progress)
+    drawn = _write_pictures(jobs, root, seed, size)
+    present = list(tqdm(drawn, "drawing scenes", len(jobs), unit=" pictures", leave=False, disable=None))
     for split in splits:
         rows = [(job[0], classes) for job, classes in zip(jobs, present, strict=True) if job[1] == split]
         (sets / f"{split}.txt").write_text("".join(f"{name}\n" for name, _ in rows), encoding="utf-8")
@@ -141,18 +136,13 @@ def folder(seed: int = 0, size: int = 96, cache: str | Path | None = None) -> Pa
     Args:
         seed: see `draw`.
         size: width and height of the pictures in pixels.
-        cache: folder to keep it in; default $MLKD_CACHE, else `mlkd` in $XDG_CACHE_HOME, else in ~/.cache.
+        cache: the folder to keep it in; default `mlkd.files.cache_folder()`.
     """
-    if cache is None:
-        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mlkd"
-        cache = os.environ.get("MLKD_CACHE") or home
-    root = Path(cache).expanduser().absolute() / f"scenes-v{VERSION}-s{seed}-{size}"
+    root = Path(cache or cache_folder()).expanduser().absolute() / f"scenes-v{VERSION}-s{seed}-{size}"
     if not (root / "ImageSets").is_dir():
         try:
             write(root, seed, size)
         except OSError:
-            if not (
-                root / "ImageSets"
-            ).is_dir():  # else another process was faster, and its folder is the same
-                raise
+            if not (root / "ImageSets").is_dir():
+                raise  # else another process finished first, and its folder is the same
     return root

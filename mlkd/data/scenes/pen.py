@@ -65,9 +65,7 @@ class Dice:
     def near(self, colour: Colour, spread: int = 14) -> Colour:
         """A colour like this one: lightness and each channel move by up to `spread`."""
         light = self.uniform(-spread, spread)
-        red, green, blue = (
-            min(255, max(0, round(c + light + self.uniform(-spread, spread) / 2))) for c in colour
-        )
+        red, green, blue = (min(255, max(0, round(c + light + self.uniform(-spread, spread) / 2))) for c in colour)
         return red, green, blue
 
     def paint(self) -> Colour:
@@ -135,25 +133,23 @@ class Pen:
         x1, y1, x2, y2 = (min(self.canvas.width, max(0, edge)) for edge in extent)
         if x1 >= x2 or y1 >= y2:
             return 0, None
-        mask = self.owners.crop((x1, y1, x2, y2)).point([255 * (k == number) for k in range(256)])
+        mask = self.owners.crop((x1, y1, x2, y2)).point([0] * number + [255] + [0] * (255 - number))
         found = mask.getbbox()
         box = found and (x1 + found[0], y1 + found[1], x1 + found[2], y1 + found[3])
         return mask.histogram()[255], box
 
     def _pixels(self, points: Sequence[Point], margin: int = 0) -> list[tuple[int, int]]:
         (ox, ax, bx), (oy, ay, by) = self._x, self._y
-        xy = [
-            (round(ox + ax * (x - 0.5) + bx * (y - 1)), round(oy + ay * (x - 0.5) + by * (y - 1)))
-            for x, y in points
-        ]
-        xs, ys = [x for x, _ in xy], [y for _, y in xy]
-        x1, y1, x2, y2 = self.extent
-        self.extent = (
-            min(x1, min(xs) - margin),
-            min(y1, min(ys) - margin),
-            max(x2, max(xs) + margin + 1),
-            max(y2, max(ys) + margin + 1),
-        )
+        xy = [(round(ox + ax * (x - 0.5) + bx * (y - 1)), round(oy + ay * (x - 0.5) + by * (y - 1))) for x, y in points]
+        if self.number:
+            xs, ys = [x for x, _ in xy], [y for _, y in xy]
+            x1, y1, x2, y2 = self.extent
+            self.extent = (
+                min(x1, min(xs) - margin),
+                min(y1, min(ys) - margin),
+                max(x2, max(xs) + margin + 1),
+                max(y2, max(ys) + margin + 1),
+            )
         return xy
 
     def shape(self, points: Sequence[Point], colour: Colour, *, lit: bool = True, edge: bool = True) -> None:
@@ -194,9 +190,7 @@ class Pen:
             points.append((x + rx * _CIRCLE[part[1] % 20][0], y + ry * _CIRCLE[part[1] % 20][1]))
         self.shape(points, colour, lit=lit, edge=edge)
 
-    def disc(
-        self, x: float, y: float, r: float, colour: Colour, *, lit: bool = True, edge: bool = True
-    ) -> None:
+    def disc(self, x: float, y: float, r: float, colour: Colour, *, lit: bool = True, edge: bool = True) -> None:
         """A circle about (x, y); the radius is a share of the height, whatever the aspect ratio."""
         self.oval(x, y, r * self.height / self.width, r, colour, lit=lit, edge=edge)
 
@@ -251,9 +245,7 @@ class Pen:
             column.putpixel((0, k), mix(top, bottom, k / 7))
         if last > first:
             column = column.resize((1, last - first), Image.Resampling.BILINEAR)
-            self.canvas.paste(
-                column.resize((self.canvas.width, last - first), Image.Resampling.NEAREST), (0, first)
-            )
+            self.canvas.paste(column.resize((self.canvas.width, last - first), Image.Resampling.NEAREST), (0, first))
 
     def shadow(self) -> None:
         """A soft dark ellipse at the foot of the unit square; it hides nobody."""

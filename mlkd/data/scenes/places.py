@@ -107,5 +107,5 @@ def shifted_cast(dice: Dice) -> tuple[str, list[str]]:
     for _ in range(count):
         names.append(dice.weighted(left))
         del left[names[-1]]
-    home = {place: sum(p.probability(name) for name in names) for place, p in PLACES.items()}
-    return min(home, key=lambda place: home[place] + dice.uniform(0, 0.3)), names
+    at_home = {place: sum(name in p.live for name in names) for place, p in PLACES.items()}
+    return min(PLACES, key=lambda place: at_home[place] + dice.unit()), names

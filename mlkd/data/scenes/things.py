@@ -115,9 +115,7 @@ def boat(pen: Pen, dice: Dice) -> None:
         for x in (0.3, 0.52):
             pen.box(x, 0.68, x + 0.1, 0.74, (176, 130, 84), lit=False)
         pen.limb([(0.5, 0.5), (0.3, 0.68)], 0.035, (176, 130, 84))
-    pen.shape(
-        [(0.0, 0.7), (0.5, 0.755), (1.0, 0.66), (0.92, 0.84), (0.82, 0.97), (0.14, 0.97), (0.05, 0.86)], hull
-    )
+    pen.shape([(0.0, 0.7), (0.5, 0.755), (1.0, 0.66), (0.92, 0.84), (0.82, 0.97), (0.14, 0.97), (0.05, 0.86)], hull)
     pen.flat(
         [(0.01, 0.73), (0.5, 0.785), (0.985, 0.7), (0.97, 0.74), (0.5, 0.83), (0.02, 0.77)],
         mix(hull, WHITE, 0.6),
@@ -180,9 +178,7 @@ def bottle(pen: Pen, dice: Dice) -> None:
         pen.box(0.51 - body, y, 0.49 + body, y + 0.24, label, lit=False, edge=False)
         pen.box(0.36, y + 0.06, 0.64, y + 0.12, shade(label, 0.6), lit=False, edge=False)
     pen.box(0.48 - slim, 0.01, 0.52 + slim, 0.09, cap)
-    pen.limb(
-        [(0.5 - 0.6 * body, neck + 0.14), (0.5 - 0.6 * body, 0.9)], 0.025, mix(glass, WHITE, 0.7), edge=False
-    )
+    pen.limb([(0.5 - 0.6 * body, neck + 0.14), (0.5 - 0.6 * body, 0.9)], 0.025, mix(glass, WHITE, 0.7), edge=False)
 
 
 def cup(pen: Pen, dice: Dice) -> None:
@@ -218,9 +214,7 @@ def cup(pen: Pen, dice: Dice) -> None:
     pen.oval(0.44, top + 0.015, 0.28, 0.05, dice.near((98, 62, 44)), lit=False, edge=False)
     if dice.chance(0.3):
         for x in (0.36, 0.54):
-            pen.limb(
-                [(x, top - 0.06), (x + 0.04, top - 0.12), (x, top - 0.16)], 0.02, (226, 226, 226), edge=False
-            )
+            pen.limb([(x, top - 0.06), (x + 0.04, top - 0.12), (x, top - 0.16)], 0.02, (226, 226, 226), edge=False)
 
 
 def bowl(pen: Pen, dice: Dice) -> None:
@@ -244,9 +238,7 @@ def bowl(pen: Pen, dice: Dice) -> None:
 
 def apple(pen: Pen, dice: Dice) -> None:
     """Round with a dent, a stem and a leaf; red, green, yellow or in between."""
-    skin = dice.near(
-        dice.pick([(204, 52, 48), (160, 186, 72), (232, 190, 84), (222, 120, 70), (150, 40, 60)])
-    )
+    skin = dice.near(dice.pick([(204, 52, 48), (160, 186, 72), (232, 190, 84), (222, 120, 70), (150, 40, 60)]))
     right = [(0.5, 0.31), (0.6, 0.23), (0.74, 0.2), (0.87, 0.26), (0.95, 0.38), (0.97, 0.52), (0.93, 0.68)]
     right += [(0.86, 0.82), (0.76, 0.93), (0.64, 0.98), (0.5, 0.95)]
     pen.shape([*right, *((1 - x, y) for x, y in right[-2:0:-1])], skin)
@@ -268,21 +260,15 @@ def chair(pen: Pen, dice: Dice) -> None:
         pen.limb([(0.12, 0.06), (0.66, 0.06)], 0.07, wood)
         pen.limb([(0.14, 0.26), (0.62, 0.26)], 0.04, wood)
     else:
-        pen.shape(
-            [(0.1, 0.04), (0.16, 0.01), (0.62, 0.01), (0.68, 0.04), (0.66, height), (0.12, height)], seat
-        )
-    pen.shape(
-        [(0.08, height + 0.06), (0.22, height - 0.05), (0.92, height - 0.05), (0.8, height + 0.06)], seat
-    )
+        pen.shape([(0.1, 0.04), (0.16, 0.01), (0.62, 0.01), (0.68, 0.04), (0.66, height), (0.12, height)], seat)
+    pen.shape([(0.08, height + 0.06), (0.22, height - 0.05), (0.92, height - 0.05), (0.8, height + 0.06)], seat)
     for x in (0.12, 0.76):
         pen.limb([(x, height + 0.06), (x, 0.97)], 0.05, wood)
 
 
 def laptop(pen: Pen, dice: Dice) -> None:
     """An open screen above a keyboard seen from the front."""
-    case = dice.near(
-        dice.pick([(176, 180, 186), (96, 100, 108), (52, 50, 54), (240, 236, 226), (205, 164, 120)])
-    )
+    case = dice.near(dice.pick([(176, 180, 186), (96, 100, 108), (52, 50, 54), (240, 236, 226), (205, 164, 120)]))
     screen = dice.pick([dice.paint(), (50, 70, 110), (226, 236, 244)])
     pen.shape([(0.14, 0.03), (0.86, 0.03), (0.88, 0.66), (0.12, 0.66)], case)
     pen.box(0.18, 0.08, 0.82, 0.6, screen, lit=False, edge=False)
@@ -339,9 +325,7 @@ def book(pen: Pen, dice: Dice) -> None:
         pen.box(0.34, 0.18, 0.66, 0.34, second, lit=False, edge=False)
         pen.box(0.38, 0.44, 0.62, 0.5, mix(cover, WHITE, 0.5), lit=False, edge=False)
     else:
-        pen.shape(
-            [(0.01, 0.3), (0.5, 0.38), (0.99, 0.3), (0.99, 0.94), (0.5, 0.99), (0.01, 0.94)], cover, lit=False
-        )
+        pen.shape([(0.01, 0.3), (0.5, 0.38), (0.99, 0.3), (0.99, 0.94), (0.5, 0.99), (0.01, 0.94)], cover, lit=False)
         for side in (-1, 1):
             pen.shape(
                 [

@@ -1,0 +1,282 @@
+"""One function per figure: takes arrays or a table, returns a matplotlib Figure, and draws no window itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import ScalarFormatter
+
+from mlkd.data import MultiLabelData
+
+COLOURS = {"teacher": "#444444", "vanilla": "#8c8c8c", "l2d": "#0072b2"}
+"""One colour per method in every figure (Okabe and Ito's, safe for colour-blind readers)."""
+MORE_COLOURS = ("#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+
+
+def colour(title: str) -> str:
+    """The colour of a method, or of a group of runs such as "l2d student"."""
+    name = title.split()[0]
+    return COLOURS.get(name) or MORE_COLOURS[sum(map(ord, name)) % len(MORE_COLOURS)]
+
+
+def picture_grid(
+    data: MultiLabelData, rows: Sequence[int], *, columns: int = 8, boxes: bool = False, names: bool = True
+) -> Figure:
+    """Pictures with their labels below and, if wanted, the boxes they come from.
+
+    Args:
+        data, rows: which pictures of which split.
+        columns: pictures in a line.
+        boxes: draw the boxes, where the data has them.
+        names: write the labels below each picture.
+    """
+    lines = -(-len(rows) // columns)
+    fig, axes = _axes(lines, columns, width=1.45 * columns, height=(1.95 if names else 1.5) * lines)
+    for ax in axes.flat:
+        ax.set_axis_off()
+    for ax, row in zip(axes.flat, rows, strict=False):
+        ax.imshow(data.images[row], interpolation="none")
+        if boxes and data.boxes is not None:
+            for _, x1, y1, x2, y2 in data.boxes[row]:
+                ax.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, color="#d55e00", lw=1))
+        if names:
+            labels = [data.classes[k] for k in np.flatnonzero(data.targets[row])]
+            ax.set_title(_wrapped(labels), fontsize=7, y=-0.04, va="top")
+    return fig
+
+
+def class_frequencies(splits: Mapping[str, MultiLabelData]) -> Figure:
+    """The share of the pictures of each split that has each label, the most frequent first."""
+    train = next(iter(splits.values()))
+    order = np.argsort(-train.targets.mean(axis=0), kind="stable")
+    fig, axes = _axes(1, 1, width=max(6.5, 0.16 * len(order) + 2), height=3.4)
+    ax = axes.flat[0]
+    for position, (name, split) in enumerate(splits.items()):
+        marker = "osD^v"[position % 5]
+        share = 100 * split.targets.mean(axis=0)[order]
+        ax.plot(share, marker, ms=5, alpha=0.8, label=f"{name} (n = {len(split)})")
+    ax.set_xticks(
+        range(len(order)),
+        [train.classes[k] for k in order],
+        rotation=90,
+        fontsize=8 if len(order) < 40 else 6,
+    )
+    ax.set(ylabel="pictures with the label (%)", ylim=(0, None), title="How often each label occurs")
+    ax.grid(axis="y", alpha=0.3)
+    ax.legend(frameon=False)
+    return fig
+
+
+def label_counts(splits: Mapping[str, MultiLabelData]) -> Figure:
+    """How many labels the pictures of each split have."""
+    fig, axes = _axes(1, len(splits), width=2.6 * len(splits), height=2.5, sharey=True)
+    for ax, (name, split) in zip(axes.flat, splits.items(), strict=True):
+        counts = split.targets.sum(axis=1)
+        share = 100 * np.bincount(counts) / len(counts)
+        ax.bar(range(len(share)), share, color="#56b4e9")
+        ax.set(title=f"{name}: {counts.mean():.2f} on average\n(n = {len(split)})", xlabel="labels in a picture")
+        ax.title.set_fontsize(9)
+    axes.flat[0].set_ylabel("pictures (%)")
+    return fig
+
+
+def conditional_heatmap(probabilities: np.ndarray, classes: Sequence[str], order: Sequence[int]) -> Figure:
+    """P(column | row) as a heat map, rows and columns in the given order."""
+    q = len(classes)
+    side = min(3 + 0.22 * q, 13)
+    fig, axes = _axes(1, 1, width=side + 0.8, height=side)
+    ax = axes.flat[0]
+    shown = 100 * probabilities[np.ix_(order, order)]
+    picture = ax.imshow(shown, cmap="viridis", vmin=0, vmax=max(shown.max(), 1))
+    size = 8 if q <= 40 else 5
+    ax.set_xticks(range(q), [classes[k] for k in order], rotation=90, fontsize=size)
+    ax.set_yticks(range(q), [classes[k] for k in order], fontsize=size)
+    ax.set(
+        title="Of the pictures with the row's label,\nhow many have the column's too",
+        xlabel="also there",
+        ylabel="there",
+    )
+    fig.colorbar(picture, ax=ax, label="pictures (%)", shrink=0.7)
+    return fig
+
+
+def prediction(
+    image: np.ndarray, probabilities: np.ndarray, truth: np.ndarray, classes: Sequence[str], top: int = 10
+) -> Figure:
+    """A picture beside the labels a model finds likeliest; the true ones are marked."""
+    order = np.argsort(-probabilities)[:top][::-1]
+    fig, axes = _axes(1, 2, width=7.5, height=3.2, width_ratios=(1, 1.3))
+    axes.flat[0].imshow(image, interpolation="none")
+    axes.flat[0].set_axis_off()
+    ax = axes.flat[1]
+    ax.barh(range(top), 100 * probabilities[order], color=["#0072b2" if truth[k] else "#bbbbbb" for k in order])
+    ax.set_yticks(range(top), [classes[k] + (" ✓" if truth[k] else "") for k in order])
+    ax.axvline(50, color="black", lw=0.8, ls=":")
+    ax.set(xlim=(0, 100), xlabel="probability (%)", title="The likeliest labels; blue with ✓: truly there")
+    ax.title.set_fontsize(10)
+    return fig
+
+
+def training_curves(histories: Mapping[str, Sequence[pd.DataFrame]]) -> Figure:
+    """Left: mAP on validation over the epochs. Then one panel for each loss term. A line per seed.
+
+    Args:
+        histories: title of a group of runs -> one history per seed.
+    """
+    known = ("epoch", "lr", "val_mAP", "seconds", "images_per_second")
+    terms = list(dict.fromkeys(name for group in histories.values() for h in group for name in h if name not in known))
+    panels = ["val_mAP", *terms]
+    fig, axes = _axes(1, len(panels), width=2.9 * len(panels) + 0.6, height=2.9)
+    for ax, panel in zip(axes.flat, panels, strict=True):
+        for title, group in histories.items():
+            for position, history in enumerate(group):
+                if panel in history:
+                    scale = 100 if panel == "val_mAP" else 1
+                    label = title if position == 0 else None
+                    ax.plot(
+                        history["epoch"],
+                        scale * history[panel],
+                        color=colour(title),
+                        label=label,
+                        lw=1.5,
+                        alpha=0.8,
+                    )
+        ax.set(
+            xlabel="epoch",
+            title="mAP on validation (%, higher is better)" if panel == "val_mAP" else f"{panel} (weighted)",
+        )
+        ax.title.set_fontsize(9)
+        ax.grid(alpha=0.3)
+    axes.flat[0].legend(frameon=False, fontsize=8)
+    return fig
+
+
+def scores_by_seed(scores: Mapping[str, Sequence[float]], *, metric: str = "mAP", split: str = "test") -> Figure:
+    """One dot per seed, a bar for the mean; the axis does not start at 0, and says so."""
+    titles = list(scores)
+    fig, axes = _axes(1, 1, width=6.2, height=1.2 + 0.42 * len(titles))
+    ax = axes.flat[0]
+    for position, title in enumerate(titles):
+        values = 100 * np.asarray(scores[title])
+        ax.plot(values, np.full(len(values), position), "o", color=colour(title), ms=6, alpha=0.7)
+        ax.plot([values.mean()] * 2, [position - 0.3, position + 0.3], color=colour(title), lw=2.5)
+        ax.annotate(f"{values.mean():.1f}", (values.mean(), position - 0.32), ha="center", va="bottom", fontsize=8)
+    ax.set_yticks(range(len(titles)), [f"{title} (n = {len(scores[title])})" for title in titles])
+    ax.set(
+        ylim=(len(titles) - 0.4, -0.8),
+        xlabel=f"{metric} on {split} (%, higher is better; axis does not start at 0)",
+    )
+    ax.margins(x=0.15)
+    ax.grid(axis="x", alpha=0.3)
+    return fig
+
+
+def protocol_scores(table: pd.DataFrame, metrics: Sequence[str] = ("CF1", "CF1_macro", "OF1")) -> Figure:
+    """The same predictions under every protocol: a panel per metric, a line per group of runs.
+
+    Args:
+        table: as `mlkd.analysis.score_table` returns it.
+    """
+    protocols, titles = list(dict.fromkeys(table["protocol"])), list(dict.fromkeys(table["run"]))
+    fig, axes = _axes(1, len(metrics), width=3.2 * len(metrics) + 1, height=0.8 + 0.6 * len(protocols), sharey=True)
+    for ax, metric in zip(axes.flat, metrics, strict=True):
+        for shift, title in enumerate(titles):
+            rows = table[(table["run"] == title) & (table["metric"] == metric)].set_index("protocol").loc[protocols]
+            height = np.arange(len(protocols)) + 0.14 * (shift - (len(titles) - 1) / 2)
+            ax.errorbar(
+                100 * rows["mean"],
+                height,
+                xerr=100 * rows["std"].fillna(0),
+                fmt="o",
+                ms=5,
+                color=colour(title),
+                label=title,
+            )
+        ax.set_yticks(range(len(protocols)), protocols)
+        ax.set(xlabel=f"{metric} (%)", ylim=(len(protocols) - 0.5, -0.5))
+        ax.grid(axis="x", alpha=0.3)
+    fig.legend(
+        *axes.flat[0].get_legend_handles_labels(),
+        loc="outside upper center",
+        ncols=len(titles),
+        frameon=False,
+    )
+    return fig
+
+
+def class_scores(ap: Mapping[str, float], train: MultiLabelData) -> Figure:
+    """Each class's average precision against how often it occurs in training."""
+    share = dict(zip(train.classes, 100 * train.targets.mean(axis=0), strict=True))
+    fig, axes = _axes(1, 1, width=7.5, height=4)
+    ax = axes.flat[0]
+    ax.plot([share[name] for name in ap], [100 * value for value in ap.values()], "o", color="#0072b2", alpha=0.7)
+    if len(ap) <= 40:
+        for name, value in ap.items():
+            ax.annotate(name, (share[name], 100 * value), xytext=(4, 3), textcoords="offset points", fontsize=8)
+    ax.set(xscale="log", ylim=(0, 103), title="Each class: how often it occurs, how well it is found")
+    ax.set(xlabel="training pictures with the label (%, logarithmic)", ylabel="AP on test (%, higher is better)")
+    ax.xaxis.set_major_formatter(ScalarFormatter())
+    ax.grid(alpha=0.3)
+    return fig
+
+
+def class_gains(gains: np.ndarray, classes: Sequence[str], frequencies: np.ndarray, *, title: str) -> Figure:
+    """Difference of AP for each class, seeds as dots and their mean as a bar; the most frequent class first.
+
+    Args:
+        gains: (seeds, q), in fractions; nan for a class without positives.
+        frequencies: (q,), share of the training pictures with the label.
+    """
+    order = np.argsort(-frequencies, kind="stable")
+    mean = 100 * gains[:, order].mean(axis=0)
+    fig, axes = _axes(1, 1, width=max(6.5, 0.17 * len(order) + 2), height=3.4)
+    ax = axes.flat[0]
+    ax.bar(range(len(order)), mean, color=np.where(mean >= 0, "#0072b2", "#d55e00"), alpha=0.75)
+    for row in gains:
+        ax.plot(100 * row[order], ".", color="black", ms=3)
+    ax.axhline(0, color="black", lw=0.8)
+    ax.set_xticks(range(len(order)), [classes[k] for k in order], rotation=90, fontsize=8 if len(order) < 40 else 6)
+    ax.set(ylabel="difference of AP (points)", title=title)
+    ax.grid(axis="y", alpha=0.3)
+    return fig
+
+
+def _axes(rows: int, columns: int, *, width: float, height: float, **settings) -> tuple[Figure, np.ndarray]:
+    """A figure that a notebook shows once, when a cell returns it, with its axes as an array (rows, columns)."""
+    ratios = settings.pop("width_ratios", None)
+    fig, axes = plt.subplots(
+        rows,
+        columns,
+        figsize=(width, height),
+        layout="constrained",
+        squeeze=False,
+        width_ratios=ratios,
+        **settings,
+    )
+    plt.close(fig)
+    for ax in axes.flat:
+        _plain(ax)
+    return fig, axes
+
+
+def _plain(ax: Axes) -> None:
+    ax.spines[["top", "right"]].set_visible(False)
+
+
+def _wrapped(labels: Sequence[str], width: int = 20) -> str:
+    """Label names in lines of about `width` characters."""
+    lines = [""]
+    for label in labels:
+        piece = label if not lines[-1] else f"{lines[-1]}, {label}"
+        if len(piece) > width and lines[-1]:
+            lines[-1] += ","
+            lines.append(label)
+        else:
+            lines[-1] = piece
+    return "\n".join(lines) if labels else "(none)"

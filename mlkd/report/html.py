@@ -1,0 +1,240 @@
+"""A report's pages: every executed notebook as HTML, and the index; nothing in them is loaded from elsewhere."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from html import escape, unescape
+from pathlib import Path
+from typing import Any, ClassVar
+
+import nbformat
+import pandas as pd
+from jinja2 import Environment, PackageLoader, pass_context
+from latex2mathml.converter import convert
+from markupsafe import Markup
+from nbconvert.exporters.html import HTMLExporter
+from nbconvert.filters.markdown_mistune import (
+    IPythonRenderer,
+    MarkdownWithMath,
+    MathBlockParser,
+    MathInlineParser,
+)
+from PIL import Image
+
+from mlkd.files import written_whole
+from mlkd.report.notebook import Notebook
+from mlkd.runs import environment
+
+THUMBNAIL = (640, 480)  # pixels, at most
+WIDGET = "application/vnd.jupyter.widget-view+json"
+ERROR_MARKER = "papermill-error-cell-tag"  # the cells papermill adds around a failure; the page has its own
+
+SPELLINGS = (  # LaTeX that the converter does not know, or spaces badly, and what it does know
+    (r"\\(begin|end)\{(?:aligned|split|eqnarray\*?)\}", r"\\\1{align*}"),
+    (r"\\tag\{([^{}]*)\}", r"\\qquad\\text{(\1)}"),
+    (r"\\[lr]Vert(?![a-zA-Z])", r"\\|"),
+    (r"\\[lr]vert(?![a-zA-Z])", "|"),
+)
+
+
+class Report:
+    """The pages of one report, in one folder."""
+
+    def __init__(self, name: str, folder: Path, parameters: Mapping[str, Any], series: Sequence[Notebook]):
+        self.name, self.folder, self.parameters, self.series = name, folder, parameters, series
+        self.templates = Environment(loader=PackageLoader("mlkd"), autoescape=True, trim_blocks=True)
+        source, _, _ = PackageLoader("mlkd").get_source(self.templates, "notebook.html.j2")
+        self.exporter = _Exporter(raw_template=source, embed_images=True)
+        self.style = Markup(PackageLoader("mlkd").get_source(self.templates, "report.css")[0])
+        self.thumbnails: dict[str, str] = {}
+
+    def write_page(self, notebook: Notebook, entry: Mapping[str, Any]) -> None:
+        """The page of an executed notebook."""
+        executed = nbformat.read(self.folder / notebook.path.name, as_version=4)
+        executed.cells = [cell for cell in executed.cells if ERROR_MARKER not in cell.metadata.get("tags", [])]
+        executed.metadata.pop("widgets", None)
+        outputs = [output for cell in executed.cells for output in cell.get("outputs", [])]
+        for output in outputs:
+            _make_static(output)
+        failed = next(
+            (
+                cell.get("id", "")
+                for cell in executed.cells
+                if any(output.output_type == "error" for output in cell.get("outputs", []))
+            ),
+            "",
+        )
+        place = self.series.index(notebook)
+        page = {
+            "report": self.name,
+            "style": self.style,
+            "before": self._link(self.series[place - 1]) if place else None,
+            "after": self._link(self.series[place + 1]) if place + 1 < len(self.series) else None,
+            "error": entry["error"],
+            "failed_cell": failed,
+        }
+        metadata = {"name": as_text(notebook.title), "path": str(notebook.path.parent)}
+        html, _ = self.exporter.from_notebook_node(executed, {"metadata": metadata, "mlkd": page})
+        with written_whole(self.folder / f"{notebook.stem}.html") as unfinished:
+            unfinished.write_text(self._linked(html), encoding="utf-8")
+        self.thumbnails[notebook.stem] = _thumbnail(outputs)
+
+    def write_index(self, record: Mapping[str, Mapping[str, Any]], results: pd.DataFrame | None = None) -> Path:
+        """The first page: what was asked, the results, and each notebook with its last figure. Returns its path."""
+        notebooks = [
+            {
+                "page": f"{notebook.stem}.html",
+                "title": self._markup(notebook.title, inline=True),
+                "question": self._markup(notebook.question),
+                "thumbnail": self.thumbnails.get(notebook.stem),
+                "status": record.get(notebook.stem, {}).get("status", "waiting"),
+                "took": duration(record.get(notebook.stem, {}).get("seconds", 0)),
+                "error": record.get(notebook.stem, {}).get("error", ""),
+            }
+            for notebook in self.series
+        ]
+        table = None if results is None else as_columns(results)
+        text = self.templates.get_template("index.html.j2").render(
+            name=self.name,
+            style=self.style,
+            made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
+            took=duration(sum(entry["seconds"] for entry in record.values())),
+            parameters=self.parameters,
+            environment=environment(),
+            notebooks=notebooks,
+            done=sum(notebook["status"] == "done" for notebook in notebooks),
+            failed=sum(notebook["status"] == "failed" for notebook in notebooks),
+            columns=[] if table is None else [(name, _is_number(table[name])) for name in table],
+            rows=[] if table is None else table.to_numpy().tolist(),
+        )
+        path = self.folder / "index.html"
+        with written_whole(path) as unfinished:
+            unfinished.write_text(text, encoding="utf-8")
+        return path
+
+    def _markup(self, markdown: str, *, inline: bool = False) -> Markup:
+        html = self._linked(_to_html(markdown))
+        return Markup(re.sub(r"^<p>|</p>\s*$", "", html) if inline else html)
+
+    def _linked(self, html: str) -> str:
+        """Links from one notebook to another lead from page to page."""
+        stems = "|".join(re.escape(notebook.stem) for notebook in self.series)
+        return re.sub(rf'href="(?:\./)?({stems})\.ipynb', r'href="\1.html', html)
+
+    def _link(self, notebook: Notebook) -> dict[str, str]:
+        return {"page": f"{notebook.stem}.html", "title": self._markup(notebook.title, inline=True)}
+
+
+class _Blocks(MathBlockParser):
+    """Markdown's blocks, where a code span with "$$" in it is not a formula."""
+
+    SPECIFICATION: ClassVar = {
+        **MathBlockParser.SPECIFICATION,
+        "multiline_math": r"(?<![\\`])\$\$[^`]*?(?<!\\)\$\$"
+        r"|\\begin\{(?P<math_env_name>[a-z]*\*?)\}(?s:.*?)\\end\{(?P=math_env_name)\}",
+    }
+
+
+class _Inline(MathInlineParser):
+    """What stands in a paragraph, where "$5 and $6" and "$5, `$HOME`" are not formulas."""
+
+    SPECIFICATION: ClassVar = {
+        **MathInlineParser.SPECIFICATION,
+        "inline_math_tex": r"(?<![$\\])\$(?=\S)(?P<math_inline_tex>(?:\\\$|[^`$])+?)(?<![\s\\])\$(?!\d)",
+    }
+
+
+class _Renderer(IPythonRenderer):
+    """Markdown whose formulas are MathML, which a browser draws without MathJax."""
+
+    def inline_math(self, body: str) -> str:
+        return as_mathml(body)
+
+    def block_math(self, body: str) -> str:
+        return as_mathml(body, "block")
+
+    def latex_environment(self, name: str, body: str) -> str:
+        return as_mathml(rf"\begin{{{name}}}{body}\end{{{name}}}", "block")
+
+
+class _Exporter(HTMLExporter):
+    """JupyterLab's page of a notebook, with our Markdown."""
+
+    @pass_context
+    def markdown2html(self, context: Any, source: str) -> str:
+        cell, metadata = context.get("cell", {}), context.get("resources", {}).get("metadata", {})
+        return _to_html(source, attachments=cell.get("attachments", {}), path=metadata.get("path", ""))
+
+
+def as_mathml(latex: str, display: str = "inline") -> str:
+    r"""A formula as MathML. One that the converter does not know stands there as its LaTeX source."""
+    for pattern, replacement in SPELLINGS:
+        latex = re.sub(pattern, replacement, latex)
+    try:
+        mathml = convert(latex.strip(), display=display)
+    except Exception:  # its errors have no class in common, and an index error is one of them
+        return f"<code>{escape(latex)}</code>"
+    return mathml.replace("<mo minsize=", '<mo lspace="0" rspace="0" minsize=')  # \big( is no binary operator
+
+
+def as_text(markdown: str) -> str:
+    """What a line of Markdown says, without its marks."""
+    return unescape(re.sub(r"<[^>]+>", "", _to_html(markdown))).strip()
+
+
+def as_columns(table: pd.DataFrame) -> pd.DataFrame:
+    """The same table with all cells as text and named row labels, if it has any, as the first columns."""
+    if not isinstance(table.index, pd.RangeIndex):
+        table = table.reset_index()
+    cells = [["" if pd.isna(cell) else str(cell) for cell in row] for row in table.to_numpy(dtype=object)]
+    return pd.DataFrame(cells, columns=[str(name) for name in table.columns])
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: "34 s", "3 min 20 s", "1 h 5 min"."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def _to_html(markdown: str, **settings: Any) -> str:
+    renderer = _Renderer(escape=False, embed_images=True, exclude_anchor_links=True, **settings)
+    return MarkdownWithMath(renderer, _Blocks(), _Inline(hard_wrap=False)).render(markdown)
+
+
+def _make_static(output: Any) -> None:
+    """Leaves of an output what a page without scripts can show."""
+    data = output.get("data", {})
+    data.pop("application/javascript", None)
+    if data.pop(WIDGET, None) is not None:
+        data["text/html"] = '<p class="mlkd-aside">A widget: open the notebook in JupyterLab to use it.</p>'
+    if "text/latex" in data and "text/html" not in data:
+        data["text/markdown"] = data.pop("text/latex")
+
+
+def _thumbnail(outputs: Sequence[Any]) -> str:
+    """The last figure of a notebook, smaller, as a data URL; empty where there is none."""
+    figures = [output.data["image/png"] for output in outputs if "image/png" in output.get("data", {})]
+    if not figures:
+        return ""
+    with Image.open(io.BytesIO(base64.b64decode(figures[-1]))) as image:
+        picture = image.convert("RGBA")
+    paper = Image.new("RGBA", picture.size, "white")
+    paper.alpha_composite(picture)
+    paper.thumbnail(THUMBNAIL, Image.Resampling.LANCZOS)
+    file = io.BytesIO()
+    paper.convert("RGB").save(file, "PNG", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def _is_number(column: pd.Series) -> bool:
+    """Whether the filled cells of a column of texts all begin as numbers do."""
+    filled = [cell for cell in column if cell]
+    return bool(filled) and all(re.match(r"[-+−±]?\.?\d", cell) for cell in filled)
