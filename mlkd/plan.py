@@ -7,6 +7,7 @@ configuration, each method's settings and the seeds; everything in it was chosen
 from __future__ import annotations
 
 import importlib.util
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -123,14 +124,25 @@ def plan(
 
 
 def run_plugin(path: str | Path) -> None:
-    """Runs a user's Python file, which may register backbones with timm or methods with `mlkd.methods.register`."""
-    file = Path(path)
-    if not file.is_file():
-        raise ValueError(f"`plugin` is {str(path)!r}, and there is no such file; expected a Python file.")
-    spec = importlib.util.spec_from_file_location(f"mlkd_plugin_{file.stem}", file)
-    if spec is None or spec.loader is None:
-        raise ValueError(f"`plugin` is {str(path)!r}, expected a file that ends in .py.")
-    spec.loader.exec_module(importlib.util.module_from_spec(spec))
+    """Runs a user's Python file, which may register backbones with timm or methods with `mlkd.methods.register`.
+
+    Once in a process: a second call with the same file does nothing.
+    """
+    file = Path(path).resolve()
+    name = f"mlkd_plugin_{file.stem}"
+    if not file.is_file() or file.suffix != ".py":
+        raise ValueError(f"`plugin` is {str(path)!r}, expected a Python file that exists and ends in .py.")
+    if name in sys.modules:
+        return
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec is not None
+    assert spec.loader is not None
+    sys.modules[name] = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(sys.modules[name])
+    except BaseException:
+        del sys.modules[name]
+        raise
 
 
 def _with(config: Config, backbone: str, weights: str) -> Config:

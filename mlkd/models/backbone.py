@@ -41,7 +41,7 @@ class Backbone(nn.Module):
 
     def __init__(self, name: str, pretrained: bool | str | Path = False, image_size: int = 224, **settings):
         super().__init__()
-        self.net: Any = _create(name, pretrained is True, image_size, settings)
+        self.net = _create(name, pretrained is True, image_size, settings)
         if pretrained and pretrained is not True:
             load_weights(self.net, Path(pretrained))
         config = resolve_model_data_config(self.net)
@@ -72,7 +72,7 @@ class Backbone(nn.Module):
         return features
 
 
-def _create(name: str, pretrained: bool, image_size: int, settings: Mapping) -> nn.Module:
+def _create(name: str, pretrained: bool, image_size: int, settings: Mapping) -> Any:
     if not timm.is_model(name.split(".")[0]):
         near = difflib.get_close_matches(name, timm.list_models(), 3, 0.5)
         hint = f" Near it: {', '.join(near)}." if near else " `timm.list_models()` has the names."

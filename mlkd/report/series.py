@@ -57,7 +57,7 @@ def run_series(
                         notebook.path,
                         copy,
                         maker["parameters"],
-                        cells=notebook.cells,
+                        cells=notebook.cells + bool(maker["parameters"]),  # papermill adds one
                         timeout_s=timeout_s,
                         screen=screen,
                     )

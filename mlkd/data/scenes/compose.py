@@ -14,7 +14,6 @@ from mlkd.data.scenes.places import PLACES, Place, cast, shifted_cast
 
 VERSION = 1  # of the pictures: raise it with every change that draws them differently
 FINE = 4  # canvas pixels per pixel of the picture, each way
-
 HIDDEN = 0.3  # an object of which less than this share stays visible is not in the picture
 SMALLEST = 12  # pixels an object must show
 
@@ -47,6 +46,7 @@ class _Actor(NamedTuple):
 
 
 def _overlap(first: _Actor, second: _Actor) -> float:
+    """The area that two objects' boxes share."""
     wide = min(first.x + first.width / 2, second.x + second.width / 2) - max(
         first.x - first.width / 2, second.x - second.width / 2
     )
@@ -65,6 +65,7 @@ def _stage(dice: Dice, place: Place, names: list[str]) -> list[_Actor]:
 
 
 def _spot(dice: Dice, place: Place, name: str, zoom: float, others: list[_Actor]) -> _Actor:
+    """A place to stand, nearer is larger: beside a companion, or the emptiest of four spots."""
     _, tall, aspect = KINDS[name]
     partner = {"mouse": "laptop", "umbrella": "person"}.get(name, "")
     for other in others:
@@ -126,6 +127,7 @@ def _light(dice: Dice, picture: Image.Image) -> np.ndarray:
 
 
 def _picture(dice: Dice, size: int, shifted: bool) -> Drawing:
+    """One attempt at a picture, perhaps with nothing to see in it: background, objects, boxes, light."""
     where, names = shifted_cast(dice) if shifted else cast(dice)
     place, side = PLACES[where], size * FINE
     canvas, numbers = Image.new("RGB", (side, side)), Image.new("L", (side, side))

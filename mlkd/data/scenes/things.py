@@ -141,25 +141,19 @@ def traffic_light(pen: Pen, dice: Dice) -> None:
 
 
 def umbrella(pen: Pen, dice: Dice) -> None:
-    """An open canopy in coloured gores, scalloped below, on a stick with a hooked handle."""
+    """An open canopy, plain or in two colours, scalloped below, on a stick with a hooked handle."""
     first, second = dice.paint(), dice.paint()
-    colours = (first, dice.pick([first, second, second]))
+    gore = dice.pick([first, second, second])
     wood = dice.near((120, 84, 58))
     pen.limb([(0.5, 0.02), (0.5, 0.92), (0.54, 0.97), (0.6, 0.93)], 0.035, wood)
-    gores, edge, top = 5, dice.uniform(0.44, 0.56), 0.06
-    xs = [0.01, 0.17, 0.38, 0.62, 0.83, 0.99]
+    edge, top = dice.uniform(0.44, 0.56), 0.06
     bend = [(0.01, edge), (0.1, 0.24), (0.3, 0.1), (0.5, top), (0.7, 0.1), (0.9, 0.24), (0.99, edge)]
     under = [(x, edge - (0.07 if k % 2 else 0.0)) for k, x in enumerate([0.99, 0.91, 0.83, 0.725, 0.62, 0.5])]
     left = [(1 - x, y) for x, y in reversed(under[:-1])]
-    pen.shape([*bend, *under, *left], colours[0])
-    for k in range(1, gores, 2):
-        x1, x2 = xs[k], xs[k + 1]
-        side = (-0.08, -0.02, 0.02, 0.08)
-        m1, m2 = (0.5 + 1.6 * s for s in (side[k - 1], side[k] if k < 4 else side[3]))
-        pen.flat(
-            [(x1, edge), (m1, 0.15), (0.5, top), (m2, 0.15), (x2, edge), ((x1 + x2) / 2, edge - 0.07)],
-            colours[1],
-        )
+    pen.shape([*bend, *under, *left], first)
+    for x1, m1, m2, x2 in ((0.17, 0.372, 0.468, 0.38), (0.62, 0.532, 0.628, 0.83)):
+        low = ((x1 + x2) / 2, edge - 0.07)
+        pen.flat([(x1, edge), (m1, 0.15), (0.5, top), (m2, 0.15), (x2, edge), low], gore)
 
 
 def bottle(pen: Pen, dice: Dice) -> None:

@@ -1,0 +1,15 @@
+"""Prints every benchmark as a line: what, our seconds, the reference's seconds, the ratio."""
+
+from __future__ import annotations
+
+import platform
+
+import torch
+
+from benchmarks import led, pixels
+
+if __name__ == "__main__":
+    print(f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}; medians\n")
+    for module in (led, pixels):
+        for what, ours, reference, ratio in module.run():
+            print(f"{ratio:7.1f} x   {1000 * ours:8.1f} ms   {1000 * reference:8.1f} ms   {what}", flush=True)

@@ -1,0 +1,323 @@
+"""The report: notebooks executed in order, resumable, read without network."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+import pytest
+
+nbformat = pytest.importorskip("nbformat")
+pytest.importorskip("papermill")
+pytest.importorskip("nbconvert")
+pytest.importorskip("latex2mathml")
+
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook  # noqa: E402
+from PIL import Image  # noqa: E402
+
+from mlkd import report  # noqa: E402
+from mlkd.report.html import as_columns, as_mathml, as_text, duration  # noqa: E402
+
+START = 'data = "scenes"\nseeds = [0]\nruns: str = "runs"'
+PRINT = """
+import os, sys
+print("GIVEN", data, seeds, runs)
+print("WHERE", os.getcwd(), sys.executable)
+assert os.environ["MLKD_PROGRESS_FILE"]
+"""
+FIGURE = """
+import matplotlib.pyplot as plt
+for color in ("red", "blue"):
+    figure, axes = plt.subplots(figsize=(8, 4), facecolor=color)
+    plt.show()
+"""
+MATH = r"""Rows are $x_i^2$; it costs $5 or $6, and `$y$` is code.
+
+$$ L = \frac{1}{b} \sum_{i=1}^{b} x_i $$
+
+[before](00_start.ipynb)"""
+
+
+def write(folder: Path, name: str, parameters: str, *cells: str, markdown: str = "") -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    notebook = new_notebook(
+        cells=[
+            new_markdown_cell(f"# About {name}\n\nWhat is **{name}**?\n\nMore of it."),
+            new_code_cell(parameters, metadata={"tags": ["parameters"]}),
+            *([new_markdown_cell(markdown)] if markdown else []),
+            *[new_code_cell(cell) for cell in cells],
+        ]
+    )
+    nbformat.write(notebook, folder / f"{name}.ipynb")
+    return folder / f"{name}.ipynb"
+
+
+class Done(NamedTuple):
+    root: Path
+    folder: Path
+    code: int
+    said: str
+
+
+def call(root: Path, *, results: bool = False, **parameters: object) -> Done:
+    """Runs the report `night` of `root`, in `root`."""
+    table = pd.DataFrame({"class": ["<script>alert(1)</script>", "cat & dog"], "mAP": ["61.0 ± 0.4", ""]})
+    out = io.StringIO()
+    before = Path.cwd()
+    os.chdir(root)
+    try:
+        with contextlib.redirect_stdout(out):
+            code = report.run("night", parameters, results=(lambda: table) if results else None)
+    finally:
+        os.chdir(before)
+    return Done(root, root / "reports" / "night", code, out.getvalue())
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Done:
+    """A report of three notebooks, the second of which fails."""
+    root = tmp_path_factory.mktemp("report")
+    write(root / "notebooks", "00_start", START, PRINT)
+    write(root / "notebooks", "01_fails", "seeds = [0]", "x = 1", "raise KeyError('no such class')", "x")
+    write(root / "notebooks", "02_figure", "size = 1", FIGURE, markdown=MATH)
+    (root / "notebooks" / "notes.ipynb").write_text("not one of the series")
+    return call(root, results=True, data="voc", seeds=(1, 2), runs=Path("some/runs"))
+
+
+def outputs(path: Path) -> str:
+    cells = nbformat.read(path, as_version=4).cells
+    return "".join(out.get("text", "") for cell in cells for out in cell.get("outputs", []))
+
+
+def test_each_notebook_gets_the_parameters_it_knows(done: Done) -> None:
+    said = outputs(done.folder / "00_start.ipynb")
+    assert "GIVEN voc [1, 2] some/runs" in said
+    assert f"WHERE {done.root} {sys.executable}" in said
+    record = json.loads((done.folder / "report.json").read_text())["notebooks"]
+    assert [entry["parameters"] for entry in record.values()] == [
+        {"data": "voc", "seeds": [1, 2], "runs": "some/runs"},
+        {"seeds": [1, 2]},
+        {},
+    ]
+
+
+def test_a_failure_does_not_stop_the_others(done: Done) -> None:
+    assert done.code == 1
+    assert "01_fails: failed after" in done.said
+    assert "Cell [4]: KeyError: 'no such class'" in done.said
+    assert "1 of 3 notebooks failed: 01_fails." in done.said
+    assert re.search(r"02_figure: started\n02_figure: done in \d+ s\n", done.said)
+    index, page = ((done.folder / f"{name}.html").read_text() for name in ("index", "01_fails"))
+    assert "KeyError: &#39;no such class&#39;" in index
+    assert "This notebook did not reach its end." in page
+    target = re.search(r'href="#(cell-id=[^"]+)"', page)
+    assert target
+    assert f'id="{target[1]}"' in page
+
+
+def test_the_folder_holds_whole_files_only(done: Done) -> None:
+    stems = ("00_start", "01_fails", "02_figure")
+    expected = {"index.html", "report.json"} | {f"{stem}.{kind}" for stem in stems for kind in ("ipynb", "html")}
+    assert {path.name for path in done.folder.iterdir()} == expected
+    for stem in stems:
+        nbformat.validate(nbformat.read(done.folder / f"{stem}.ipynb", as_version=4))
+
+
+def test_pages_load_nothing_from_elsewhere(done: Done) -> None:
+    bs4 = pytest.importorskip("bs4")
+    for path in done.folder.glob("*.html"):
+        text = path.read_text()
+        page = bs4.BeautifulSoup(text, "html.parser")
+        assert not page.find_all(["script", "link", "iframe", "object", "embed"])
+        assert all(image["src"].startswith("data:") for image in page.find_all("img"))
+        assert not re.search(r"@import|url\(\s*['\"]?(?!data:|#)", "".join(s.text for s in page.find_all("style")))
+        policy = page.find("meta", attrs={"http-equiv": "Content-Security-Policy"})
+        assert policy["content"].startswith("default-src 'none';")
+        for link in page.find_all("a", href=True):
+            file, _, cell = link["href"].partition("#")
+            assert (done.folder / file).is_file()
+            assert not cell or file or f'id="{cell}"' in text
+
+
+def test_pages_lead_to_their_neighbours(done: Done) -> None:
+    page = (done.folder / "01_fails.html").read_text()
+    assert '<a href="00_start.html" rel="prev">← About 00_start</a>' in page
+    assert '<a href="02_figure.html" rel="next">About 02_figure →</a>' in page
+    assert '<a href="00_start.html">before</a>' in (done.folder / "02_figure.html").read_text()
+
+
+def test_formulas_are_mathml(done: Done) -> None:
+    page = (done.folder / "02_figure.html").read_text()
+    assert "<msubsup><mi>x</mi><mi>i</mi><mn>2</mn></msubsup>" in page
+    assert re.search(r'<math display="block".*<mfrac>.*</math>', page)
+    assert page.count("<math") == 2
+    assert "it costs $5 or $6, and <code>$y$</code> is code" in page
+
+
+def test_index_tells_what_was_asked_and_found(done: Done) -> None:
+    index = (done.folder / "index.html").read_text()
+    assert "2 of 3 notebooks done" in index
+    assert "<dt>data</dt><dd>voc</dd>" in index
+    assert "<dt>seeds</dt><dd>1, 2</dd>" in index
+    assert "<dt>torch</dt>" in index
+    assert '<a href="00_start.html">About 00_start</a>' in index
+    assert "<p>What is <strong>00_start</strong>?</p>" in index
+    assert "More of it" not in index
+
+
+def test_last_figure_is_the_thumbnail(done: Done) -> None:
+    index = (done.folder / "index.html").read_text()
+    figures = re.findall(r'src="data:image/png;base64,([^"]+)"', index)
+    assert len(figures) == 1
+    with Image.open(io.BytesIO(base64.b64decode(figures[0]))) as image:
+        assert max(image.size) <= 640
+        assert image.getpixel((1, 1)) == (0, 0, 255)  # the second figure, which is blue
+
+
+def test_results_are_escaped_and_printed(done: Done) -> None:
+    index = (done.folder / "index.html").read_text()
+    assert "<td>&lt;script&gt;alert(1)&lt;/script&gt;</td>" in index
+    assert "<td>cat &amp; dog</td>" in index
+    assert '<td class="number">61.0 ± 0.4</td>' in index
+    assert "<script" not in index
+    assert "61.0 ± 0.4" in done.said
+    assert done.said.rstrip().endswith(os.path.join("reports", "night", "index.html"))
+
+
+def test_goes_on_where_it_was(tmp_path: Path) -> None:
+    first = write(tmp_path / "notebooks", "00_start", START, "print(seeds)")
+    second = write(tmp_path / "notebooks", "01_fails", "seeds = [0]", "open('made')")
+    assert call(tmp_path, seeds=[1]).code == 1
+
+    (tmp_path / "made").touch()
+    again = call(tmp_path, seeds=[1])
+    assert again.code == 0
+    assert re.search(r"00_start: done before, in \d+ s", again.said)
+    assert "01_fails: done in" in again.said
+    assert "KeyError" not in (again.folder / "index.html").read_text()
+
+    second.write_text(second.read_text().replace("open('made')", "open('made').close()"))
+    changed = call(tmp_path, seeds=[1])
+    assert "00_start: done before" in changed.said
+    assert "01_fails: done in" in changed.said
+
+    second.unlink()
+    other = call(tmp_path, seeds=[2])
+    assert "00_start: done in" in other.said
+    assert "[2]" in outputs(other.folder / first.name)
+
+
+def test_unknown_parameter_names_the_nearest_before_anything_starts(tmp_path: Path) -> None:
+    write(tmp_path / "notebooks", "00_start", START)
+    with pytest.raises(ValueError, match="No notebook has a parameter 'seed'. Did you mean 'seeds'"):
+        call(tmp_path, data="voc", seed=3)
+    assert not (tmp_path / "reports").exists()
+
+
+def test_a_notebook_needs_one_cell_of_parameters(tmp_path: Path) -> None:
+    path = write(tmp_path, "00_start", START)
+    path.write_text(path.read_text().replace('"parameters"', '"settings"'))
+    with pytest.raises(ValueError, match=r"00_start.ipynb: 0 cells have the tag `parameters`, expected exactly"):
+        report.run("night", {}, notebooks=tmp_path, reports=tmp_path / "reports")
+
+
+def test_wrong_folders_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no notebooks named like"):
+        report.run("night", {}, notebooks=tmp_path)
+    with pytest.raises(ValueError, match="expected the name of one folder"):
+        report.run("../night", {}, notebooks=tmp_path)
+
+
+def test_a_notebook_that_takes_too_long_or_dies_has_failed(tmp_path: Path) -> None:
+    write(tmp_path / "notebooks", "00_slow", START, "import time; time.sleep(60)")
+    write(tmp_path / "notebooks", "01_dies", START, "import os; os._exit(3)")
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        code = report.run("night", {}, notebooks=tmp_path / "notebooks", reports=tmp_path / "reports", timeout_s=3)
+    assert code == 1
+    assert "Cell [2]: stopped, because the notebook took longer than 3 s." in out.getvalue()
+    assert "Cell [2]: its process ended" in out.getvalue()
+    assert (tmp_path / "reports" / "night" / "00_slow.ipynb").is_file()
+
+
+@pytest.fixture
+def asleep(tmp_path: Path) -> Iterator[tuple[Path, subprocess.Popen[str]]]:
+    """A report in a process of its own, whose only notebook waits."""
+    write(tmp_path / "notebooks", "00_start", START, "open('inside', 'w').close()\nimport time; time.sleep(60)")
+    code = "import sys; from mlkd.report import run; sys.exit(run('night', {}))"
+    path = os.pathsep.join([str(Path(report.__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": path},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "inside").exists() and time.monotonic() < deadline and process.poll() is None:
+            time.sleep(0.1)
+        yield tmp_path / "reports" / "night", process
+        process.kill()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_stopped_by_the_user(asleep: tuple[Path, subprocess.Popen[str]]) -> None:
+    folder, process = asleep
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert said.endswith("Stopped in 00_start; the same command continues there.\n")
+    assert "Traceback" not in said
+    assert not list(folder.iterdir())
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_killed_in_the_middle(asleep: tuple[Path, subprocess.Popen[str]]) -> None:
+    folder, process = asleep
+    process.kill()
+    process.wait(30)
+    assert not [path for path in folder.iterdir() if not path.name.startswith(".")]
+
+
+@pytest.mark.parametrize(
+    ("latex", "parts"),
+    [
+        (r"\begin{aligned} a &= b \\ &= c \end{aligned}", ["<mtable", "<mi>c</mi>"]),
+        (r"x \tag{3}", ["<mtext>(3)</mtext>"]),
+        (r"\lVert x \rVert_2", ["<msub>"]),
+        (r"\begin{cases} a & b", [r"<code>\begin{cases} a &amp; b</code>"]),
+    ],
+)
+def test_mathml(latex: str, parts: list[str]) -> None:
+    mathml = as_mathml(latex)
+    assert all(part in mathml for part in parts)
+    assert "<mi>&" not in mathml
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(0.4, "0 s"), (59.6, "1 min 0 s"), (200, "3 min 20 s"), (3900, "1 h 5 min")]
+)
+def test_duration(seconds: float, said: str) -> None:
+    assert duration(seconds) == said
+
+
+def test_plain_text_of_a_title() -> None:
+    assert as_text("**MLD** & `cd`, $x$") == "MLD & cd, x"
+
+
+def test_row_labels_become_columns() -> None:
+    table = pd.DataFrame({"mAP": [0.5, None]}, index=pd.Index(["cat", "dog"], name="class"))
+    assert as_columns(table).to_dict("list") == {"class": ["cat", "dog"], "mAP": ["0.5", ""]}
