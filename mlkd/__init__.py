@@ -1,12 +1,21 @@
-"""A notebook-first workbench for multi-label knowledge distillation."""
+"""A notebook-first workbench for multi-label knowledge distillation.
 
-from mlkd.config import Config
-from mlkd.data import DataError, MultiLabelData, load_data
-from mlkd.metrics import evaluate
-from mlkd.models import Output, create_model, load_model, save_model
-from mlkd.plan import Plan, plan
-from mlkd.runs import Predictions, Run, RunError, all_runs, environment
-from mlkd.train import TrainingError, fit, predict
+The names below are loaded when they are first used, so `import mlkd` and the command line start at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mlkd.config import Config
+    from mlkd.data import DataError, MultiLabelData, load_data
+    from mlkd.metrics import evaluate
+    from mlkd.models import Output, create_model, load_model, save_model
+    from mlkd.presets import Plan, plan
+    from mlkd.runs import Predictions, Run, RunError, all_runs, environment
+    from mlkd.train import TrainingError, fit, predict
 
 __version__ = "0.1.0"
 
@@ -31,3 +40,19 @@ __all__ = [
     "predict",
     "save_model",
 ]
+
+_MODULES = ("config", "data", "metrics", "models", "presets", "runs", "train")
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        for module in _MODULES:
+            found = getattr(importlib.import_module(f"mlkd.{module}"), name, None)
+            if found is not None:
+                globals()[name] = found
+                return found
+    raise AttributeError(f"module 'mlkd' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -13,7 +13,7 @@ import typer
 import mlkd
 from mlkd.analysis import results_table, runs_table
 from mlkd.data.check import check as check_data
-from mlkd.plan import Plan
+from mlkd.presets import Plan
 from mlkd.spelling import nearest
 
 cli = typer.Typer(

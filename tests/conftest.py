@@ -1,4 +1,4 @@
-"""Small data folders written on the spot, and real data where there is some."""
+"""Small data sets and trainings made on the spot, and real data where there is some."""
 
 from __future__ import annotations
 
@@ -10,8 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import settings
 from PIL import Image
+
+from mlkd.config import Config
+from mlkd.data import MultiLabelData, scenes
+from mlkd.models import MultiLabelModel, create_model
 
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
@@ -86,8 +91,7 @@ def write_coco() -> Callable[..., Path]:
         content = {
             "categories": [{"id": 9, "name": "apple"}, {"id": 2, "name": "zebra"}, {"id": 4, "name": "bus"}],
             "images": [
-                {"id": 100 + k, "file_name": name, "width": SIZE[0], "height": SIZE[1]}
-                for k, name in enumerate(names)
+                {"id": 100 + k, "file_name": name, "width": SIZE[0], "height": SIZE[1]} for k, name in enumerate(names)
             ],
             "annotations": [
                 {
@@ -126,9 +130,7 @@ def coco_folder(tmp_path: Path, write_coco: Callable[..., Path]) -> Path:
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """A folder of real data, `$MLKD_TEST_DATA`; what needs it is skipped where there is none."""
-    folder = Path(
-        os.environ.get("MLKD_TEST_DATA", Path(__file__).parents[1] / ".." / "shared" / "data")
-    ).resolve()
+    folder = Path(os.environ.get("MLKD_TEST_DATA", Path(__file__).parents[1] / ".." / "shared" / "data")).resolve()
     if not folder.is_dir():
         pytest.skip("no real data: set MLKD_TEST_DATA to a folder of it")
     return folder
@@ -145,3 +147,72 @@ def real_coco(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
         with tarfile.open(path) as tar:
             tar.extractall(root, filter="data")
     return root / "coco2017_subset"
+
+
+TOY_CLASSES = ("red", "green", "blue", "dark")
+
+
+def toy_split(split: str, first: int, count: int) -> MultiLabelData:
+    """Grey pictures of 32 x 32 pixels with a square of each colour that is a label, at a random place."""
+    rng = np.random.default_rng(first)
+    targets = (rng.random((count, len(TOY_CLASSES))) < 0.5).astype(np.uint8)
+    targets[0], targets[1] = 1, 0
+    images = rng.integers(100, 140, (count, 32, 32, 3)).astype(np.uint8)
+    for row, label in np.argwhere(targets):
+        y, x = rng.integers(0, 20, 2)
+        images[row, y : y + 12, x : x + 12] = 20
+        if label < 3:
+            images[row, y : y + 12, x : x + 12, label] = 240
+    ids = tuple(f"p{first + row:04d}" for row in range(count))
+    return MultiLabelData("toy", split, images, targets, TOY_CLASSES, ids)
+
+
+@pytest.fixture(scope="session")
+def toy_data() -> dict[str, MultiLabelData]:
+    """Pictures a small network learns in a second: 64 to train on, 40 to choose by, 40 to score on."""
+    return {
+        "train": toy_split("train", 0, 64),
+        "val": toy_split("val", 1000, 40),
+        "test": toy_split("test", 2000, 40),
+    }
+
+
+@pytest.fixture(scope="session")
+def toy_config() -> Config:
+    """Three epochs of four steps; about 0.1 s each."""
+    return Config(
+        backbone="resnet8_cifar",
+        backbone_settings={"widths": [8, 16, 16]},
+        embed_dim=16,
+        pretrained=False,
+        image_size=32,
+        epochs=3,
+        batch_size=16,
+        optimizer="adamw",
+        lr=5e-3,
+        augment=(),
+    )
+
+
+@pytest.fixture
+def toy_teacher() -> MultiLabelModel:
+    """A wider network with the same classes, always the same weights, in eval mode."""
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        return create_model("resnet8_cifar", TOY_CLASSES, image_size=32, embed_dim=32, widths=[12, 16, 24]).eval()
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache folder that goes with the session. Its scenes are few, so they are read in no time."""
+    folder = tmp_path_factory.mktemp("cache")
+    count = {"train": 110, "val": 30, "test": 40, "context_shift": 30}
+    scenes.write(folder / f"scenes-v{scenes.VERSION}-s0-96", splits=count)
+    return folder
+
+
+@pytest.fixture
+def own_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The session's cache folder in place of the user's, for the package and for processes it starts."""
+    monkeypatch.setenv("MLKD_CACHE", str(cache))
+    return cache

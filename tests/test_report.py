@@ -9,10 +9,9 @@ import json
 import os
 import re
 import signal
-import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,6 +27,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook  # noqa: 
 from PIL import Image  # noqa: E402
 
 from mlkd import report  # noqa: E402
+from mlkd.report.execute import Outcome  # noqa: E402
 from mlkd.report.html import as_columns, as_mathml, as_text, duration  # noqa: E402
 
 START = 'data = "scenes"\nseeds = [0]\nruns: str = "runs"'
@@ -147,8 +147,8 @@ def test_pages_load_nothing_from_elsewhere(done: Done) -> None:
         assert policy["content"].startswith("default-src 'none';")
         for link in page.find_all("a", href=True):
             file, _, cell = link["href"].partition("#")
-            assert (done.folder / file).is_file()
-            assert not cell or file or f'id="{cell}"' in text
+            assert not file or (done.folder / file).is_file()
+            assert file or f'id="{cell}"' in text
 
 
 def test_pages_lead_to_their_neighbours(done: Done) -> None:
@@ -196,32 +196,37 @@ def test_results_are_escaped_and_printed(done: Done) -> None:
     assert done.said.rstrip().endswith(os.path.join("reports", "night", "index.html"))
 
 
-def test_goes_on_where_it_was(tmp_path: Path) -> None:
-    first = write(tmp_path / "notebooks", "00_start", START, "print(seeds)")
-    second = write(tmp_path / "notebooks", "01_fails", "seeds = [0]", "open('made')")
-    assert call(tmp_path, seeds=[1]).code == 1
+def test_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only what failed, what changed, and what is asked with other parameters or another mlkd is run again."""
+    write(tmp_path / "notebooks", "00_start", START)
+    changing = write(tmp_path / "notebooks", "01_fails", "seeds = [0]")
+    ran: list[tuple[str, object]] = []
 
-    (tmp_path / "made").touch()
-    again = call(tmp_path, seeds=[1])
-    assert again.code == 0
-    assert re.search(r"00_start: done before, in \d+ s", again.said)
-    assert "01_fails: done in" in again.said
-    assert "KeyError" not in (again.folder / "index.html").read_text()
+    def execute(source: Path, target: Path, parameters: dict[str, object], **_: object) -> Outcome:
+        ran.append((source.stem, parameters["seeds"]))
+        target.write_bytes(source.read_bytes())
+        return Outcome(1.0, "Cell [2]: no." if source == Path("notebooks/01_fails.ipynb") and len(ran) == 2 else "")
 
-    second.write_text(second.read_text().replace("open('made')", "open('made').close()"))
-    changed = call(tmp_path, seeds=[1])
-    assert "00_start: done before" in changed.said
-    assert "01_fails: done in" in changed.said
+    monkeypatch.setattr("mlkd.report.series.execute", execute)
 
-    second.unlink()
-    other = call(tmp_path, seeds=[2])
-    assert "00_start: done in" in other.said
-    assert "[2]" in outputs(other.folder / first.name)
+    def run_now(seed: int = 1) -> tuple[int, list[tuple[str, object]]]:
+        start = len(ran)
+        return call(tmp_path, seeds=[seed]).code, ran[start:]
+
+    assert run_now() == (1, [("00_start", [1]), ("01_fails", [1])])
+    assert run_now() == (0, [("01_fails", [1])])
+    done_before = call(tmp_path, seeds=[1]).said
+    assert "00_start: done before, in 1 s\n01_fails: done before, in 1 s\n" in done_before
+    changing.write_text(changing.read_text().replace("What is", "What was"))
+    assert run_now() == (0, [("01_fails", [1])])
+    assert run_now(seed=2) == (0, [("00_start", [2]), ("01_fails", [2])])
+    monkeypatch.setattr("mlkd.report.series.__version__", "99")
+    assert run_now(seed=2) == (0, [("00_start", [2]), ("01_fails", [2])])
 
 
 def test_unknown_parameter_names_the_nearest_before_anything_starts(tmp_path: Path) -> None:
     write(tmp_path / "notebooks", "00_start", START)
-    with pytest.raises(ValueError, match="No notebook has a parameter 'seed'. Did you mean 'seeds'"):
+    with pytest.raises(ValueError, match=r"No notebook has a parameter 'seed'\. Did you mean 'seeds'"):
         call(tmp_path, data="voc", seed=3)
     assert not (tmp_path / "reports").exists()
 
@@ -240,6 +245,14 @@ def test_wrong_folders_are_refused(tmp_path: Path) -> None:
         report.run("../night", {}, notebooks=tmp_path)
 
 
+def test_missing_packages_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("mlkd.report.series", "mlkd.report.execute"):
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, "papermill", None)
+    with pytest.raises(ImportError, match=r"needs the package 'papermill': pip install 'mlkd\[notebooks\]'"):
+        report.run("night", {}, notebooks=tmp_path)
+
+
 def test_a_notebook_that_takes_too_long_or_dies_has_failed(tmp_path: Path) -> None:
     write(tmp_path / "notebooks", "00_slow", START, "import time; time.sleep(60)")
     write(tmp_path / "notebooks", "01_dies", START, "import os; os._exit(3)")
@@ -252,44 +265,29 @@ def test_a_notebook_that_takes_too_long_or_dies_has_failed(tmp_path: Path) -> No
     assert (tmp_path / "reports" / "night" / "00_slow.ipynb").is_file()
 
 
-@pytest.fixture
-def asleep(tmp_path: Path) -> Iterator[tuple[Path, subprocess.Popen[str]]]:
-    """A report in a process of its own, whose only notebook waits."""
-    write(tmp_path / "notebooks", "00_start", START, "open('inside', 'w').close()\nimport time; time.sleep(60)")
-    code = "import sys; from mlkd.report import run; sys.exit(run('night', {}))"
-    path = os.pathsep.join([str(Path(report.__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
-    process = subprocess.Popen(
-        [sys.executable, "-c", code],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": path},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    with process:
-        deadline = time.monotonic() + 60
-        while not (tmp_path / "inside").exists() and time.monotonic() < deadline and process.poll() is None:
-            time.sleep(0.1)
-        yield tmp_path / "reports" / "night", process
-        process.kill()
-
-
 @pytest.mark.skipif(os.name != "posix", reason="signals")
-def test_stopped_by_the_user(asleep: tuple[Path, subprocess.Popen[str]]) -> None:
-    folder, process = asleep
-    process.send_signal(signal.SIGINT)
-    said, _ = process.communicate(timeout=30)
-    assert process.returncode == 130
-    assert said.endswith("Stopped in 00_start; the same command continues there.\n")
-    assert "Traceback" not in said
+def test_stopped_in_the_middle(tmp_path: Path) -> None:
+    """Ctrl-C ends with a sentence; and at the moment before, where a kill could come, no file is half-written."""
+    write(tmp_path / "notebooks", "00_start", START, "open('inside', 'w').close()", "import time; time.sleep(60)")
+    folder = tmp_path / "reports" / "night"
+    there: list[str] = []
+
+    def interrupt() -> None:
+        deadline = time.monotonic() + 30
+        while not (tmp_path / "inside").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        time.sleep(0.5)
+        there.extend(path.name for path in folder.iterdir())
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    stopped = call(tmp_path)
+    thread.join()
+    assert stopped.code == 130
+    assert stopped.said.endswith("Stopped in 00_start; the same command continues there.\n")
+    assert there == [".unfinished.ipynb"]
     assert not list(folder.iterdir())
-
-
-@pytest.mark.skipif(os.name != "posix", reason="signals")
-def test_killed_in_the_middle(asleep: tuple[Path, subprocess.Popen[str]]) -> None:
-    folder, process = asleep
-    process.kill()
-    process.wait(30)
-    assert not [path for path in folder.iterdir() if not path.name.startswith(".")]
 
 
 @pytest.mark.parametrize(

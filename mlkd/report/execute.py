@@ -136,6 +136,7 @@ def execute(
                     unfinished,
                     parameters=dict(parameters),
                     kernel_name="python3",
+                    language="python",
                     progress_bar=False,
                     on_cell_start=cell_starts,
                     timeout_func=seconds_left,

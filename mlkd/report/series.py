@@ -41,7 +41,7 @@ def run_series(
         with Screen(len(series)) as screen:
             for notebook in series:
                 running = notebook.stem
-                maker = {
+                maker: dict[str, Any] = {
                     "sha256": notebook.sha256,
                     "parameters": {key: given[key] for key in notebook.parameters if key in given},
                     "mlkd": __version__,
