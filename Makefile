@@ -3,7 +3,7 @@
 PYTHON ?= python3
 READY := .venv/.ready
 
-.PHONY: setup report test check lint types lab bench lock teacher
+.PHONY: setup report test check lint types lab bench lock teacher figures
 .DEFAULT_GOAL := report
 
 setup: $(READY)
@@ -27,8 +27,8 @@ test: lint
 check: lint types test
 
 lint: setup
-	.venv/bin/ruff check mlkd tests notebooks benchmarks examples
-	.venv/bin/ruff format --check mlkd tests notebooks benchmarks examples
+	.venv/bin/ruff check mlkd tests notebooks benchmarks examples figures
+	.venv/bin/ruff format --check mlkd tests notebooks benchmarks examples figures
 
 types: setup
 	.venv/bin/mypy
@@ -41,8 +41,13 @@ bench: setup
 
 # The teacher that comes with the package: trained anew, written and scored (about 10 minutes on 2 cores).
 teacher: setup
-	.venv/bin/mlkd train --role teacher --preset full --export mlkd/pretrained/scenes_teacher.safetensors
+	.venv/bin/mlkd train --role teacher --preset full --runs runs/full --export mlkd/pretrained/scenes_teacher.safetensors
 	.venv/bin/mlkd train --role teacher --preset quick
+
+# The README's pictures and the default study's scores (about an hour on 2 cores).
+figures: setup
+	.venv/bin/mlkd report --preset full --runs runs/full
+	.venv/bin/python figures/make.py reports/scenes-full runs/full
 
 # requirements.lock, from pyproject.toml: exact versions with hashes, for every supported Python.
 lock:

@@ -30,7 +30,7 @@ from mlkd import report  # noqa: E402
 from mlkd.report.execute import Outcome  # noqa: E402
 from mlkd.report.html import as_columns, as_mathml, as_text, duration  # noqa: E402
 
-START = 'data = "scenes"\nseeds = [0]\nruns: str = "runs"'
+START = 'data = "scenes"\nseeds = [0]\nruns: str = "runs"\nplugin = ""'
 PRINT = """
 import os, sys
 print("GIVEN", data, seeds, runs)
@@ -93,7 +93,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Done:
     write(root / "notebooks", "01_fails", "seeds = [0]", "x = 1", "raise KeyError('no such class')", "x")
     write(root / "notebooks", "02_figure", "size = 1", FIGURE, markdown=MATH)
     (root / "notebooks" / "notes.ipynb").write_text("not one of the series")
-    return call(root, results=True, data="voc", seeds=(1, 2), runs=Path("some/runs"))
+    return call(root, results=True, data="voc", seeds=(1, 2), runs=Path("some/runs"), plugin="")
 
 
 def outputs(path: Path) -> str:
@@ -107,7 +107,7 @@ def test_each_notebook_gets_the_parameters_it_knows(done: Done) -> None:
     assert f"WHERE {done.root} {sys.executable}" in said
     record = json.loads((done.folder / "report.json").read_text())["notebooks"]
     assert [entry["parameters"] for entry in record.values()] == [
-        {"data": "voc", "seeds": [1, 2], "runs": "some/runs"},
+        {"data": "voc", "seeds": [1, 2], "runs": "some/runs", "plugin": ""},
         {"seeds": [1, 2]},
         {},
     ]
@@ -171,6 +171,7 @@ def test_index_tells_what_was_asked_and_found(done: Done) -> None:
     assert "2 of 3 notebooks done" in index
     assert "<dt>data</dt><dd>voc</dd>" in index
     assert "<dt>seeds</dt><dd>1, 2</dd>" in index
+    assert "<dt>plugin</dt>" not in index
     assert "<dt>torch</dt>" in index
     assert '<a href="00_start.html">About 00_start</a>' in index
     assert "<p>What is <strong>00_start</strong>?</p>" in index

@@ -46,10 +46,10 @@ class Report:
 
     def __init__(self, name: str, folder: Path, parameters: Mapping[str, Any], series: Sequence[Notebook]):
         self.name, self.folder, self.parameters, self.series = name, folder, parameters, series
-        self.templates = Environment(loader=PackageLoader("mlkd"), autoescape=True, trim_blocks=True)
-        source, _, _ = PackageLoader("mlkd").get_source(self.templates, "notebook.html.j2")
+        self.templates = Environment(loader=PackageLoader("mlkd.report"), autoescape=True, trim_blocks=True)
+        source, _, _ = PackageLoader("mlkd.report").get_source(self.templates, "notebook.html.j2")
         self.exporter = _Exporter(raw_template=source, embed_images=True)
-        self.style = Markup(PackageLoader("mlkd").get_source(self.templates, "report.css")[0])
+        self.style = Markup(PackageLoader("mlkd.report").get_source(self.templates, "report.css")[0])
         self.thumbnails: dict[str, str] = {}
 
     def write_page(self, notebook: Notebook, entry: Mapping[str, Any]) -> None:

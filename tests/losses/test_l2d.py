@@ -108,14 +108,10 @@ def reference_id(student_embeddings, teacher_embeddings, targets, *, distance="m
     return total
 
 
-def reference_led(
-    student_embeddings, teacher_embeddings, targets, *, lambda_cd=100, lambda_id=1000, distance="mean"
-):
+def reference_led(student_embeddings, teacher_embeddings, targets, *, lambda_cd=100, lambda_id=1000, distance="mean"):
     """The two embedding terms of Eq. 9 with their weights."""
     batch = student_embeddings, teacher_embeddings, targets
-    return lambda_cd * reference_cd(*batch, distance=distance) + lambda_id * reference_id(
-        *batch, distance=distance
-    )
+    return lambda_cd * reference_cd(*batch, distance=distance) + lambda_id * reference_id(*batch, distance=distance)
 
 
 PAIRS = {"cd": (cd, reference_cd), "id": (id_, reference_id), "led": (led, reference_led)}
@@ -676,9 +672,7 @@ def test_identical_embeddings_give_finite_numbers(loss, distance, dtype, who):
         student[:] = student[0, 0].clone()
     if who != "student":
         teacher[:] = teacher[0, 0].clone()
-    value, gradient = value_and_gradient(
-        loss, student.to(dtype), teacher.to(dtype), targets, distance=distance
-    )
+    value, gradient = value_and_gradient(loss, student.to(dtype), teacher.to(dtype), targets, distance=distance)
     assert torch.isfinite(value)
     assert torch.isfinite(gradient).all()
     assert (value == 0) == (who == "both")
@@ -776,9 +770,7 @@ def test_student_and_teacher_in_different_precisions(loss, distance, student_dty
     expected = value_and_gradient(loss, student.double(), teacher.double(), targets, distance=distance)
     torch.testing.assert_close(actual[0].double(), expected[0], rtol=1e-5, atol=0)
     rtol = 1e-2 if student_dtype == torch.bfloat16 else 1e-4
-    torch.testing.assert_close(
-        actual[1].double(), expected[1], rtol=rtol, atol=rtol * expected[1].abs().max().item()
-    )
+    torch.testing.assert_close(actual[1].double(), expected[1], rtol=rtol, atol=rtol * expected[1].abs().max().item())
 
 
 class LargestTensor(TorchDispatchMode):
@@ -877,9 +869,7 @@ def test_targets_of_other_images_or_labels(loss, shape):
 
 
 @each_ours
-@pytest.mark.parametrize(
-    ("wrong", "nearest"), [("men", "mean"), ("MEAN", "mean"), ("rawr", "raw"), ("row", "raw")]
-)
+@pytest.mark.parametrize(("wrong", "nearest"), [("men", "mean"), ("MEAN", "mean"), ("rawr", "raw"), ("row", "raw")])
 def test_an_unknown_distance_names_the_nearest(loss, wrong, nearest):
     with pytest.raises(ValueError, match=f"`distance` is '{wrong}'.*mean '{nearest}'"):
         loss(*random_embeddings(), distance=wrong)
