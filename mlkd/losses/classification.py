@@ -35,6 +35,8 @@ def bce(student_logits: Tensor, targets: Tensor, *, reduction: str = "sum", igno
         tensor(1.3863)
     """
     check_same_shape(student_logits=student_logits, targets=targets)
+    if ignored is not None:
+        check_same_shape(student_logits=student_logits, ignored=ignored)
     logits = at_least_float32(student_logits)
     terms = F.binary_cross_entropy_with_logits(logits, targets.to(logits), reduction="none")  # Eq. (1)
     if ignored is not None:

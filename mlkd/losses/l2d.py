@@ -134,7 +134,7 @@ def _structure(student: Tensor, teacher: Tensor, targets: Tensor, distance: str)
     pairs = valid[:, :, None] & valid[:, None, :]
 
     student_distances = _distances(student, keep, pairs)
-    teacher_distances = _distances(teacher.detach(), keep, pairs)
+    teacher_distances = _distances(teacher.detach(), keep, pairs).to(student_distances)
     if distance == "mean":
         student_distances = _over_mean(student_distances)
         teacher_distances = _over_mean(teacher_distances)
@@ -148,6 +148,7 @@ def _structure(student: Tensor, teacher: Tensor, targets: Tensor, distance: str)
 def _distances(embeddings: Tensor, keep: Tensor, pairs: Tensor) -> Tensor:
     """Euclidean distances within each group, 0 where the pair does not count. Eqs. (4), (7)."""
     kept = at_least_float32(embeddings).gather(1, keep.expand(-1, -1, embeddings.shape[2]))
+    kept = kept.masked_fill(~pairs.diagonal(dim1=1, dim2=2)[:, :, None], 0.0)  # what only fills up the group
     distances = torch.cdist(kept, kept, compute_mode="donot_use_mm_for_euclid_dist")
     return distances.masked_fill(~pairs, 0.0)
 
@@ -160,7 +161,8 @@ def _over_mean(distances: Tensor) -> Tensor:
 
 
 def _check_embeddings(student: Tensor, teacher: Tensor, targets: Tensor) -> None:
-    if student.shape[:2] != targets.shape or teacher.shape[:2] != targets.shape:
+    three = student.ndim == 3 and teacher.ndim == 3
+    if not three or student.shape[:2] != targets.shape or teacher.shape[:2] != targets.shape:
         raise ValueError(
             f"`student_embeddings` has shape {tuple(student.shape)}, `teacher_embeddings` {tuple(teacher.shape)} and "
             f"`targets` {tuple(targets.shape)}; expected (b, q, d), (b, q, any d) and (b, q) with one b and one q."
