@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
@@ -64,11 +65,12 @@ class Config:
         for name in self.augment:
             check_one_of("augment", name, AUGMENTATIONS)
         for name in ("batch_size", "image_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"`{name}` is {getattr(self, name)}, expected at least 1.")
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
+                raise ValueError(f"`{name}` is {getattr(self, name)!r}, expected a whole number of at least 1.")
         for name in ("epochs", "lr", "weight_decay", "clip_norm"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"`{name}` is {getattr(self, name)}, expected 0 or more.")
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or not 0 <= value < math.inf:
+                raise ValueError(f"`{name}` is {value!r}, expected a number, 0 or more.")
 
     def but(self, **changes: Any) -> Config:
         """This configuration with some settings changed; an unknown one is an error naming the nearest."""

@@ -367,9 +367,7 @@ def _checked(targets: ndarray, scores: ndarray, ignored: ndarray | None) -> tupl
     """`targets` as bool without the ignored ones, `scores` as float32 or float64, and which entries count."""
     targets, scores = np.asarray(targets), np.asarray(scores)
     if scores.ndim != 2 or scores.size == 0:
-        raise ValueError(
-            f"`scores` has shape {scores.shape}; expected (N, q), N pictures and q classes, not 0."
-        )
+        raise ValueError(f"`scores` has shape {scores.shape}; expected (N, q), N pictures and q classes, not 0.")
     if targets.shape != scores.shape:
         raise ValueError(
             f"`targets` has shape {targets.shape} but `scores` has {scores.shape}; both are (N, q). "

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import ScalarFormatter
+from matplotlib.ticker import NullFormatter, ScalarFormatter
 
 from mlkd.data import MultiLabelData
 
@@ -47,7 +47,7 @@ def picture_grid(
                 ax.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, color="#d55e00", lw=1))
         if names:
             labels = [data.classes[k] for k in np.flatnonzero(data.targets[row])]
-            ax.set_title(_wrapped(labels), fontsize=7, y=-0.04, va="top")
+            ax.set_title(_literal(_wrapped(labels)), fontsize=7, y=-0.04, va="top")
     return fig
 
 
@@ -63,7 +63,7 @@ def class_frequencies(splits: Mapping[str, MultiLabelData]) -> Figure:
         ax.plot(share, marker, ms=5, alpha=0.8, label=f"{name} (n = {len(split)})")
     ax.set_xticks(
         range(len(order)),
-        [train.classes[k] for k in order],
+        [_literal(train.classes[k]) for k in order],
         rotation=90,
         fontsize=8 if len(order) < 40 else 6,
     )
@@ -95,8 +95,8 @@ def conditional_heatmap(probabilities: np.ndarray, classes: Sequence[str], order
     shown = 100 * probabilities[np.ix_(order, order)]
     picture = ax.imshow(shown, cmap="viridis", vmin=0, vmax=max(shown.max(), 1))
     size = 8 if q <= 40 else 5
-    ax.set_xticks(range(q), [classes[k] for k in order], rotation=90, fontsize=size)
-    ax.set_yticks(range(q), [classes[k] for k in order], fontsize=size)
+    ax.set_xticks(range(q), [_literal(classes[k]) for k in order], rotation=90, fontsize=size)
+    ax.set_yticks(range(q), [_literal(classes[k]) for k in order], fontsize=size)
     ax.set(
         title="Of the pictures with the row's label,\nhow many have the column's too",
         xlabel="also there",
@@ -111,12 +111,13 @@ def prediction(
 ) -> Figure:
     """A picture beside the labels a model finds likeliest; the true ones are marked."""
     order = np.argsort(-probabilities)[:top][::-1]
+    bars = range(len(order))
     fig, axes = _axes(1, 2, width=7.5, height=3.2, width_ratios=(1, 1.3))
     axes.flat[0].imshow(image, interpolation="none")
     axes.flat[0].set_axis_off()
     ax = axes.flat[1]
-    ax.barh(range(top), 100 * probabilities[order], color=["#0072b2" if truth[k] else "#bbbbbb" for k in order])
-    ax.set_yticks(range(top), [classes[k] + (" ✓" if truth[k] else "") for k in order])
+    ax.barh(bars, 100 * probabilities[order], color=["#0072b2" if truth[k] else "#bbbbbb" for k in order])
+    ax.set_yticks(bars, [_literal(classes[k]) + (" ✓" if truth[k] else "") for k in order])
     ax.axvline(50, color="black", lw=0.8, ls=":")
     ax.set(xlim=(0, 100), xlabel="probability (%)", title="The likeliest labels; blue with ✓: truly there")
     ax.title.set_fontsize(10)
@@ -218,10 +219,13 @@ def class_scores(ap: Mapping[str, float], train: MultiLabelData) -> Figure:
     ax.plot([share[name] for name in ap], [100 * value for value in ap.values()], "o", color="#0072b2", alpha=0.7)
     if len(ap) <= 40:
         for name, value in ap.items():
-            ax.annotate(name, (share[name], 100 * value), xytext=(4, 3), textcoords="offset points", fontsize=8)
+            ax.annotate(
+                _literal(name), (share[name], 100 * value), xytext=(4, 3), textcoords="offset points", fontsize=8
+            )
     ax.set(xscale="log", ylim=(0, 103), title="Each class: how often it occurs, how well it is found")
     ax.set(xlabel="training pictures with the label (%, logarithmic)", ylabel="AP on test (%, higher is better)")
     ax.xaxis.set_major_formatter(ScalarFormatter())
+    ax.xaxis.set_minor_formatter(NullFormatter())
     ax.grid(alpha=0.3)
     return fig
 
@@ -241,7 +245,9 @@ def class_gains(gains: np.ndarray, classes: Sequence[str], frequencies: np.ndarr
     for row in gains:
         ax.plot(100 * row[order], ".", color="black", ms=3)
     ax.axhline(0, color="black", lw=0.8)
-    ax.set_xticks(range(len(order)), [classes[k] for k in order], rotation=90, fontsize=8 if len(order) < 40 else 6)
+    ax.set_xticks(
+        range(len(order)), [_literal(classes[k]) for k in order], rotation=90, fontsize=8 if len(order) < 40 else 6
+    )
     ax.set(ylabel="difference of AP (points)", title=title)
     ax.grid(axis="y", alpha=0.3)
     return fig
@@ -280,3 +286,8 @@ def _wrapped(labels: Sequence[str], width: int = 20) -> str:
         else:
             lines[-1] = piece
     return "\n".join(lines) if labels else "(none)"
+
+
+def _literal(text: str) -> str:
+    """Text that matplotlib draws as it is, dollar signs too, instead of reading a formula between them."""
+    return text.replace("$", r"\$")

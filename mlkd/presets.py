@@ -176,7 +176,7 @@ SMALL_NET = Config(
 
 
 def _scenes(preset: str) -> Plan:
-    teacher = SMALL_NET.but(backbone="resnet14x2_cifar", embed_dim=128, epochs=30)
+    teacher = SMALL_NET.but(backbone="resnet14x2_cifar", embed_dim=128, epochs=25)
     student = SMALL_NET
     if preset == "quick":
         teacher = teacher.but(init="mlkd:scenes_teacher", epochs=0)

@@ -64,9 +64,7 @@ def slow_predict(targets, scores, protocol, *, ignored=None, validation=None):
             elif name == "oracle_k":
                 predicted[i, k] = k in best_first[: sum(int(targets[i][c]) for c in counted)]
             else:
-                hidden = (
-                    validation[2] if len(validation) == 3 else np.zeros(np.shape(validation[0]), dtype=bool)
-                )
+                hidden = validation[2] if len(validation) == 3 else np.zeros(np.shape(validation[0]), dtype=bool)
                 columns = [[row[k] for row in table] for table in (validation[0], validation[1], hidden)]
                 predicted[i, k] = scores[i][k] >= slow_threshold(*columns)
     return predicted
@@ -433,9 +431,7 @@ def test_what_an_ignored_entry_holds_does_not_matter(protocol):
     ignored = np.random.default_rng(1).random(targets.shape) < 0.3
     more = {"ignored": ignored, "validation": drawn(30, seed=1), "bootstrap": 10}
     expected = evaluate(targets, scores, protocol, **more)
-    other = evaluate(
-        np.where(ignored, 1 - targets, targets), np.where(ignored, 1e4, scores), protocol, **more
-    )
+    other = evaluate(np.where(ignored, 1 - targets, targets), np.where(ignored, 1e4, scores), protocol, **more)
     assert other == expected
     assert expected != evaluate(targets, scores, protocol, **{**more, "ignored": None})
 
@@ -484,9 +480,7 @@ def test_intervals_are_those_of_scoring_each_repeated_sample(protocol, hide):
 
 
 def test_classes_missing_from_a_resample_are_left_out_of_it_and_empty_resamples_drawn_again():
-    targets = np.array(
-        [[1, 0], [0, 0], [0, 0], [0, 1]], dtype=np.uint8
-    )  # a quarter of the draws have one class
+    targets = np.array([[1, 0], [0, 0], [0, 0], [0, 1]], dtype=np.uint8)  # a quarter of the draws have one class
     scores = np.array([[-1.0, 2.0], [2.0, 1.0], [1.0, 0.0], [0.0, -1.0]])
     got = evaluate(targets, scores, bootstrap=50)
     values = recomputed(targets, scores, "threshold(0.5)", 50, 0)
@@ -619,16 +613,12 @@ def test_input_errors(function):
     for value in (2, -1, 0.5, math.nan):
         wrong = targets.astype(float)
         wrong[7, 3] = value
-        with pytest.raises(
-            ValueError, match=f"`targets` is {float(value)} at row 7, column 3; expected 0 or 1"
-        ):
+        with pytest.raises(ValueError, match=f"`targets` is {float(value)} at row 7, column 3; expected 0 or 1"):
             function(wrong, scores)
     for value in (math.nan, math.inf, -math.inf):
         wrong = scores.copy()
         wrong[[7, 9], 3] = value
-        with pytest.raises(
-            ValueError, match=f"`scores` is {value} at row 7, column 3; expected a finite logit"
-        ):
+        with pytest.raises(ValueError, match=f"`scores` is {value} at row 7, column 3; expected a finite logit"):
             function(targets, wrong)
     for ignored in (np.zeros((60, 4), dtype=bool), np.zeros((60, 5))):
         with pytest.raises(ValueError, match=r"`ignored` is .* but `scores` has shape \(60, 5\)"):

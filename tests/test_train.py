@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import random
@@ -147,7 +148,7 @@ def test_only_pictures_that_fill_a_batch_make_a_step_and_each_comes_once(
     keys = [[image.numpy().tobytes() for image in images] for images in seen]
     known = {image.tobytes(): row for row, image in enumerate(np.array(toy_data["train"].images).transpose(0, 3, 1, 2))}
     rows = [[known[key] for key in batch] for batch in keys]
-    first, second = sum(rows[:3], []), sum(rows[3:], [])
+    first, second = np.concatenate(rows[:3]).tolist(), np.concatenate(rows[3:]).tolist()
     assert len(set(first)) == len(set(second)) == 60
     assert first != second  # another order in each epoch
 
@@ -305,9 +306,7 @@ def test_whatever_makes_another_run_has_another_folder(
     split = toy_data["train"]
     box = np.array([[0, 1, 1, 5, 5]], np.float32)
     boxes = [box if row[0] else box[:0] for row in split.targets]
-    other_teacher = toy_teacher.__class__(
-        toy_teacher.backbone, toy_teacher.head, toy_teacher.classes, toy_teacher.settings
-    )
+    other_teacher = copy.deepcopy(toy_teacher)
     assert folder() == folder(create("vanilla"), dict(toy_data), seed=0, augment=[])
     folders = [
         folder(),
@@ -320,7 +319,7 @@ def test_whatever_makes_another_run_has_another_folder(
         folder(data=with_train(targets=1 - split.targets)),
         folder(data=with_train(ids=tuple(f"x{i}" for i in split.ids))),
         folder(data=with_train(boxes=boxes)),
-        folder(data=with_train(boxes=[found + [0, 0, 0, 1, 1] for found in boxes])),
+        folder(data=with_train(boxes=[found + np.eye(5, dtype=np.float32)[4] for found in boxes])),
         folder(data=with_train(ignored=split.targets == 0)),
         folder(data={name: part.subset(np.arange(30)) for name, part in toy_data.items()}),
     ]
@@ -443,7 +442,7 @@ def test_a_method_without_its_teacher_is_told(
 ) -> None:
     with pytest.raises(ValueError, match="'l2d' needs a teacher"):
         fit("l2d", toy_data, toy_config, runs=tmp_path)
-    with pytest.raises(ValueError, match="`method` is 'vanila'.*Did you mean 'vanilla'"):
+    with pytest.raises(ValueError, match=r"`method` is 'vanila'.*Did you mean 'vanilla'"):
         fit("vanila", toy_data, toy_config, runs=tmp_path)
     with pytest.raises(ValueError, match="student's head 'gap'"):
         fit(L2D(teacher=toy_teacher), toy_data, toy_config.but(head="gap"), runs=tmp_path)

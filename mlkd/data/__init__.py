@@ -67,9 +67,7 @@ def load_data(spec: str) -> dict[str, MultiLabelData]:
     if takes_root and not root:
         raise ValueError(f"`{spec}`: `{scheme}` needs a path, as in `{scheme}:/path/to/folder`.")
     if colon and not takes_root:
-        raise ValueError(
-            f"`{spec}`: `{scheme}` takes no path, expected `{scheme}` or `{scheme}?option=value`."
-        )
+        raise ValueError(f"`{spec}`: `{scheme}` takes no path, expected `{scheme}` or `{scheme}?option=value`.")
     options = _options(spec, scheme, query)
     return read(Path(root).expanduser(), **options) if takes_root else read(**options)
 
@@ -110,8 +108,7 @@ def _convert(spec: str, name: str, text: str, kind: Any) -> Any:
             raise ValueError(f"`{spec}`: `{name}` is `{text}`; expected a whole number.") from None
     if isinstance(kind, tuple) and text not in kind:
         raise ValueError(
-            f"`{spec}`: `{name}` is `{text}`; expected one of {', '.join(kind)}. "
-            f"Did you mean `{nearest(text, kind)}`?"
+            f"`{spec}`: `{name}` is `{text}`; expected one of {', '.join(kind)}. Did you mean `{nearest(text, kind)}`?"
         )
     return text
 

@@ -29,9 +29,7 @@ LARGEST = 1_000_000  # pixels; no side of a picture is longer
 
 
 @reader("coco")
-def read(
-    root: str | Path, *, year: int | None = None, unlabelled: Unlabelled = "drop"
-) -> dict[str, MultiLabelData]:
+def read(root: str | Path, *, year: int | None = None, unlabelled: Unlabelled = "drop") -> dict[str, MultiLabelData]:
     """Read a COCO folder: every split that has an `annotations/instances_<split>.json`.
 
     Official names carry a year, `annotations/instances_train2014.json` with the pictures in `train2014/`;
@@ -58,8 +56,7 @@ def read(
     check_one_of("unlabelled", unlabelled, get_args(Unlabelled))
     root = Path(root).resolve()
     splits = {
-        split: _read_split(root, split, path, unlabelled)
-        for split, path in _annotation_files(root, year).items()
+        split: _read_split(root, split, path, unlabelled) for split, path in _annotation_files(root, year).items()
     }
     some = next(iter(splits.values()))
     for data in splits.values():
@@ -86,9 +83,7 @@ def _annotation_files(root: Path, year: int | None) -> dict[str, Path]:
         raise DataError(f"{root}: no annotation file `annotations/instances_{wanted}.json`.")
     if len(found) > 1:
         years = ", ".join(sorted(filter(None, found)))
-        raise DataError(
-            f"{root}: `annotations` holds several data sets; choose one by `year`, one of {years}."
-        )
+        raise DataError(f"{root}: `annotations` holds several data sets; choose one by `year`, one of {years}.")
     return next(iter(found.values()))
 
 
@@ -99,9 +94,7 @@ def _read_split(root: Path, split: str, path: Path, unlabelled: Unlabelled) -> M
 
     images: dict[int | str, tuple[str, float, float]] = {}
     number, label = (int, float), (int, str)
-    for where, (i, *image) in _records(
-        content, "images", path, id=label, file_name=str, width=number, height=number
-    ):
+    for where, (i, *image) in _records(content, "images", path, id=label, file_name=str, width=number, height=number):
         if i in images:
             raise DataError(f"{where} has the `id` {i} of an image before it; expected each id once.")
         file, width, height = image
@@ -142,9 +135,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:  # the message of a JSON error names line and column
         raise DataError(f"{path}: broken JSON ({error}).") from error
     if not isinstance(content, dict):
-        raise DataError(
-            f"{path}: holds a {type(content).__name__}; expected an object with the key `images`."
-        )
+        raise DataError(f"{path}: holds a {type(content).__name__}; expected an object with the key `images`.")
     return content
 
 

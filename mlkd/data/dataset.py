@@ -271,9 +271,7 @@ def from_objects(
     )
 
 
-def hold_out(
-    train: MultiLabelData, fraction: float = 0.1, seed: int = 0
-) -> tuple[MultiLabelData, MultiLabelData]:
+def hold_out(train: MultiLabelData, fraction: float = 0.1, seed: int = 0) -> tuple[MultiLabelData, MultiLabelData]:
     """Two parts of `train`: what is left to train on, and a `val` split of `fraction` of the pictures.
 
     The pictures with the smallest hash of seed and id are held out, so the parts do not depend on the order

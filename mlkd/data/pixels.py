@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
 
-from mlkd.data.dataset import ImageFiles, Images, MultiLabelData
+from mlkd.data.dataset import DataError, ImageFiles, Images, MultiLabelData, missing
 from mlkd.files import cache_folder, written_whole
 
 
@@ -54,6 +54,8 @@ def _key(data: MultiLabelData, size: int) -> str:
     for index in range(len(data)):
         if isinstance(data.images, ImageFiles):
             path = data.images.paths[index]
+            if not path.is_file():
+                raise DataError(missing(path))
             status = path.stat()
             digest.update(f"{path} {status.st_size} {status.st_mtime_ns}".encode())
         else:

@@ -81,9 +81,7 @@ def read(
     names = tuple(classes) if classes is not None else _class_names(class_files, lists)
     index = {name: column for column, name in enumerate(names)}
     ids = {split: _read_list(path) for split, path in lists.items()}
-    pictures = {
-        i: _read_xml(folder, i, index) for i in dict.fromkeys(i for split in ids.values() for i in split)
-    }
+    pictures = {i: _read_xml(folder, i, index) for i in dict.fromkeys(i for split in ids.values() for i in split)}
 
     splits = {}
     for split, members in ids.items():
@@ -117,9 +115,7 @@ def _find_folder(root: Path, year: int | None) -> Path:
 def _split_lists(folder: Path) -> tuple[dict[str, Path], list[Path]]:
     """The lists of splits (a line is an id), by split, and those of classes (a line is an id and a sign)."""
     order = {"train": 0, "val": 1, "trainval": 2, "test": 3}
-    files = sorted(
-        (folder / "ImageSets" / "Main").glob("*.txt"), key=lambda f: (order.get(f.stem, 4), f.stem)
-    )
+    files = sorted((folder / "ImageSets" / "Main").glob("*.txt"), key=lambda f: (order.get(f.stem, 4), f.stem))
     lists, class_files = {}, []
     for path in files:
         with path.open(encoding="utf-8", errors="replace") as lines:
@@ -175,9 +171,7 @@ def _read_xml(folder: Path, i: str, index: dict[str, int]) -> tuple[str, np.ndar
                 f"{path}: unknown class `{name}` in `object/name`; the nearest known one is `{near}`. "
                 f"Classes other than VOC's come from `classes` or the lists `<class>_<split>.txt`."
             )
-        xmin, ymin, xmax, ymax = (
-            _number(found, f"bndbox/{end}", path) for end in ("xmin", "ymin", "xmax", "ymax")
-        )
+        xmin, ymin, xmax, ymax = (_number(found, f"bndbox/{end}", path) for end in ("xmin", "ymin", "xmax", "ymax"))
         box = clip_box((xmin - 1, ymin - 1, xmax, ymax), width, height)
         if box is None or xmin > xmax or ymin > ymax:
             raise DataError(

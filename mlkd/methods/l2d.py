@@ -43,6 +43,8 @@ class L2D(Method):
             mine, its = student.embeddings, teacher.embeddings
             assert mine is not None  # likewise, because of `needs_embeddings`
             assert its is not None
-            terms["cd"] = self.lambda_cd * cd(mine, its, targets, distance=self.distance)
-            terms["id"] = self.lambda_id * id_(mine, its, targets, distance=self.distance)
+            if self.lambda_cd:
+                terms["cd"] = self.lambda_cd * cd(mine, its, targets, distance=self.distance)
+            if self.lambda_id:
+                terms["id"] = self.lambda_id * id_(mine, its, targets, distance=self.distance)
         return terms  # Eq. (9), term by term

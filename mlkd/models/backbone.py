@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -56,9 +57,19 @@ class Backbone(nn.Module):
         was_training: bool = self.net.training
         features = self.net.eval().forward_features(torch.zeros(1, 3, image_size, image_size))
         self.net.train(was_training)
-        if features.ndim == 3:
-            return "tokens"
-        return "bdhw" if features.shape[1] == self.width else "bhwd"
+        if isinstance(features, Tensor) and features.ndim == 4 and self.width in (features.shape[1], features.shape[3]):
+            return "bdhw" if features.shape[1] == self.width else "bhwd"
+        if isinstance(features, Tensor) and features.ndim == 3:
+            cells = features.shape[1] - getattr(self.net, "num_prefix_tokens", 0)
+            side = math.isqrt(cells)
+            known = getattr(getattr(self.net, "patch_embed", None), "grid_size", None)
+            self.grid: tuple[int, int] = tuple(known) if known and math.prod(known) == cells else (side, side)
+            if math.prod(self.grid) == cells and features.shape[2] == self.width:
+                return "tokens"
+        raise ValueError(
+            f"`backbone` is a {type(self.net).__name__}, whose `forward_features` gives neither one feature map nor "
+            f"one token per cell of a grid; expected (b, D, H, W), (b, H, W, D) or tokens."
+        )
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalised pictures (b, 3, H, W) to features (b, D, H', W')."""
@@ -67,8 +78,7 @@ class Backbone(nn.Module):
             return features.permute(0, 3, 1, 2)
         if self.layout == "tokens":
             cells = features[:, getattr(self.net, "num_prefix_tokens", 0) :]
-            rows, columns = self.net.patch_embed.grid_size
-            return cells.transpose(1, 2).unflatten(2, (rows, columns))
+            return cells.transpose(1, 2).unflatten(2, self.grid)
         return features
 
 
@@ -108,7 +118,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, RuntimeError, EOFError, ValueError, OSError) as error:
-        raise WeightsError(f"{path}: not a readable weights file ({str(error).splitlines()[0]}).") from error
+        reason = (str(error) or type(error).__name__).splitlines()[0]  # some errors have no text
+        raise WeightsError(f"{path}: not a readable weights file ({reason}).") from error
     except Exception as error:  # pickle.UnpicklingError and what a hostile file may raise
         raise WeightsError(f"{path}: holds more than tensors, and is not loaded; save a plain state dict.") from error
     for key in ("state_dict", "model"):

@@ -85,8 +85,8 @@ class CifarResNet(nn.Module):
 def _create(pretrained: bool, **settings) -> CifarResNet:
     if pretrained:
         raise RuntimeError("There are no published weights of the small residual nets; train one, or give a file.")
-    known = ("blocks", "widths", "stem_stride", "num_classes", "in_chans")
-    return CifarResNet(**{name: settings[name] for name in known if name in settings})
+    from_timm = ("pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")  # what `create_model` adds
+    return CifarResNet(**{name: value for name, value in settings.items() if name not in from_timm})
 
 
 @register_model

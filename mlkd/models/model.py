@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from mlkd.files import written_whole
@@ -117,7 +117,7 @@ def save_model(model: MultiLabelModel, path: str | Path, **notes: str) -> None:
     metadata = {"settings": json.dumps(model.settings), "classes": json.dumps(model.classes), **notes}
     tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     with written_whole(path) as unfinished:
-        save_file(tensors, unfinished, metadata)
+        unfinished.write_bytes(save(tensors, metadata))
 
 
 def load_model(path: str | Path) -> MultiLabelModel:
@@ -132,8 +132,10 @@ def load_model(path: str | Path) -> MultiLabelModel:
     if str(path).startswith("mlkd:"):
         path = Path(__file__).parents[1] / "pretrained" / f"{str(path).removeprefix('mlkd:')}.safetensors"
     tensors = read_weights(Path(path))
-    with safe_open(path, "pt") as file:
-        metadata = file.metadata() or {}
+    metadata: dict[str, str] = {}
+    if Path(path).suffix == ".safetensors":
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
     if "settings" not in metadata or "classes" not in metadata:
         raise WeightsError(
             f"{path}: lacks the settings and class names that mlkd keeps in a model file. A backbone's weights "
@@ -146,7 +148,7 @@ def load_model(path: str | Path) -> MultiLabelModel:
 
 def fingerprint(model: MultiLabelModel) -> str:
     """A hash over class names and weights: two models with the same one give the same outputs."""
-    digest = hashlib.sha256(json.dumps(model.classes).encode())
+    digest = hashlib.sha256(json.dumps([model.classes, model.settings], sort_keys=True, default=str).encode())
     for name, value in sorted(model.state_dict().items()):
         digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]

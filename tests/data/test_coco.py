@@ -169,9 +169,7 @@ JSON = st.recursive(
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data(), JSON)
-def test_any_value_anywhere_is_read_or_named(
-    coco_folder: Path, val_file: Path, draw: st.DataObject, value
-) -> None:
+def test_any_value_anywhere_is_read_or_named(coco_folder: Path, val_file: Path, draw: st.DataObject, value) -> None:
     """Whatever stands in the file: it is a data set, or the error is a `DataError`."""
     original = val_file.read_text()
     content = json.loads(original)

@@ -17,10 +17,10 @@ from mlkd.data.scenes import CLASSES, compose, draw, files
 # sha256 of pixels and boxes of the first 20 pictures of each split. If it changes, the pictures have changed:
 # raise `VERSION`, so that nobody's cached folder and nobody's published number silently means another data set.
 SHA256 = {
-    "train": "68b353210d39bc19dc8103c28394bcd6843e0b3af8d40ca67793841628b3b281",
-    "val": "0ee7cf873001c9018c7074dc11ef87dcaf25ef3eef519838ccc8d75e3cf4b93d",
-    "test": "635f7b75a0e7d2a505c2bc4deeefcdc163a08d71aafcc54a31a8cd1b408faec0",
-    "context_shift": "f77c65bcd96b34e3a94816d91c6255ae8568a3e86063caf5c063d4b1b4d7aa97",
+    "train": "e1c160fed11122ba551e71efb5eb01e827ec4c0b9791c93fcacdef94ab7df08f",
+    "val": "7da58e0f270d996cce1bdacb36ba5d804e02fd55aadfd97f766d2df69f6427f2",
+    "test": "dd43c162e4a3e2c61b9bf0536e906a48b27b71e175c76c882c11145d89303354",
+    "context_shift": "42670301bcd53ffd9866d56c0e6252c36f5bbba926a078872bc58034167b9bcc",
 }
 SMALL = {"train": 6, "test": 3, "context_shift": 3}
 

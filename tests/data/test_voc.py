@@ -164,9 +164,7 @@ def test_one_pixel_outside_is_rounding(voc_folder: Path) -> None:
 class TestBadLists:
     def test_missing_annotation(self, voc_folder: Path) -> None:
         (voc_folder / "Annotations/4.xml").unlink()
-        with pytest.raises(
-            DataError, match=r"4\.xml: no such annotation file, though the id `4` stands in a list"
-        ):
+        with pytest.raises(DataError, match=r"4\.xml: no such annotation file, though the id `4` stands in a list"):
             voc.read(voc_folder)
 
     def test_no_list(self, voc_folder: Path) -> None:

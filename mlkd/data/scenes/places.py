@@ -9,7 +9,7 @@ from mlkd.data.scenes.backgrounds import harbour, living, meadow, park, room, st
 from mlkd.data.scenes.kinds import CLASSES
 from mlkd.data.scenes.pen import Dice, Pen
 
-STRAY = 0.004  # probability of a class in a place where it does not live
+CHANCE = 0.25  # share of the objects that are in a picture by chance, wherever it plays: see `probability`
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Place:
 
     Attributes:
         weight: share of the scenes that play here.
-        live: probability of each class that lives here to be in the picture.
+        live: how probable each class that lives here is to be in a picture where nothing is by chance.
         back: draws everything behind the objects.
         ground: heights (shares of the picture) between which objects stand, far to near.
         table: height of the back edge of a table across the picture, or None. Small things stand on it, and
@@ -32,10 +32,6 @@ class Place:
     ground: tuple[float, float]
     table: float | None = None
     afloat: tuple[float, float] | None = None
-
-    def probability(self, name: str) -> float:
-        """How probable it is that a picture of this place has the class."""
-        return self.live.get(name, STRAY)
 
 
 PLACES: dict[str, Place] = {
@@ -91,10 +87,20 @@ SHIFT_WEIGHTS: dict[str, float] = {
 SHIFT_MORE = 0.15  # probability of one more class, since more is hidden where things do not belong
 
 
+def probability(name: str, place: str) -> float:
+    """How probable it is that a picture of this place has the class.
+
+    Where it lives decides, but not alone: a share `CHANCE` is as in any place. Without it, a network that tells the
+    places apart has no need to look at the objects; with it the classes are as frequent as before.
+    """
+    anywhere = sum(p.weight * p.live.get(name, 0.0) for p in PLACES.values())
+    return (1 - CHANCE) * PLACES[place].live.get(name, 0.0) + CHANCE * anywhere
+
+
 def cast(dice: Dice) -> tuple[str, list[str]]:
     """A place and who is there: each class with its probability, the mouse mostly with a laptop."""
     place = dice.weighted({name: p.weight for name, p in PLACES.items()})
-    names = [name for name in CLASSES if dice.chance(PLACES[place].probability(name))]
+    names = [name for name in CLASSES if dice.chance(probability(name, place))]
     if "mouse" in names and "laptop" not in names and dice.chance(0.85):
         names.insert(0, "laptop")
     return place, names

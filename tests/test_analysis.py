@@ -1,0 +1,189 @@
+"""Tables about runs, on runs that were written without a training."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mlkd.analysis import (
+    class_ap,
+    group_runs,
+    results_table,
+    runs_on,
+    runs_table,
+    score_table,
+    show_score,
+)
+from mlkd.data import MultiLabelData
+from mlkd.metrics import METRICS, PROTOCOLS, average_precision, evaluate
+from mlkd.runs import Predictions, Run, open_run
+
+Data = dict[str, MultiLabelData]
+
+
+def write_run(
+    root: Path, data: Data, *, method: str = "vanilla", complete: bool = True, settings=None, **training
+) -> Run:
+    """A run whose logits are the labels and noise that depends on the seed."""
+    training = {"role": "student", "backbone": "resnet8_cifar", "epochs": 3, "seed": 0, **training}
+    splits = {name: str((split.ids, split.classes, split.targets.tolist())) for name, split in data.items()}
+    about = {"name": data["test"].name, "splits": splits}
+    run = open_run(
+        root, {"method": method, "settings": settings or {"teacher": None}, "data": about, "training": training}
+    )
+    rng = np.random.default_rng(training["seed"])
+    metrics = {}
+    for name in ("val", "test"):
+        split = data[name]
+        logits = (split.targets - 0.5 + rng.normal(0, 1, split.targets.shape)).astype(np.float32)
+        metrics[name] = {"mAP": float(np.nanmean(average_precision(split.targets, logits)))}
+        if complete:
+            run.write_predictions(name, Predictions(np.array(split.ids), split.targets, logits, split.classes))
+    run.write_history([{"epoch": 1, "bce": 0.5, "val_mAP": 0.4}])
+    if complete:
+        run.finish({"best_epoch": 1, **metrics})
+    return run
+
+
+def test_only_seeds_are_merged(toy_data: Data, tmp_path: Path) -> None:
+    def made(**changes) -> Run:
+        return write_run(tmp_path, toy_data, **changes)
+
+    runs = [
+        made(seed=0),
+        made(seed=1),
+        made(seed=0, epochs=4),
+        made(seed=1, epochs=4),
+        made(method="l2d", settings={"lambda_cd": 1.0}),
+        made(method="l2d", settings={"lambda_cd": 1.0}, seed=5),
+        made(method="l2d", settings={"lambda_cd": 2.0}),
+        made(method="l2d", settings={"lambda_cd": 3.0}),
+        made(role="teacher"),
+        made(role="teacher", backbone="resnet20_cifar"),
+        write_run(tmp_path, {**toy_data, "test": toy_data["test"].subset(np.arange(30))}),
+    ]
+    groups = group_runs(runs)
+    assert {title: [runs.index(run) for run in group] for title, group in groups.items()} == {
+        "vanilla student": [0, 1],
+        "vanilla student #2": [2, 3],
+        "l2d student": [4, 5],
+        "l2d student #2": [6],
+        "l2d student #3": [7],
+        "teacher": [8],
+        "teacher #2": [9],
+        "vanilla student #3": [10],
+    }
+    assert group_runs([]) == {}
+
+
+def test_runs_on_other_data_are_left_out(toy_data: Data, tmp_path: Path) -> None:
+    test = toy_data["test"]
+    assert runs_on(tmp_path / "absent", test) == []
+    good = [write_run(tmp_path, toy_data, seed=0), write_run(tmp_path, toy_data, seed=1)]
+    others = [
+        replace(test, ids=tuple(f"x{i}" for i in test.ids)),
+        replace(test, targets=np.roll(test.targets, 1, axis=0)),
+        replace(test, classes=("red", "green", "blue", "light")),
+        test.subset(np.arange(20)),
+    ]
+    for other in others:
+        write_run(tmp_path, {**toy_data, "test": other})
+    write_run(tmp_path, toy_data, seed=2, complete=False)
+    assert [run.path for run in runs_on(tmp_path, test)] == sorted(run.path for run in good)
+    assert [len(runs_on(tmp_path, other)) for other in others] == [1, 1, 1, 1]
+    assert runs_on(tmp_path, replace(test, split="context_shift")) == []
+
+
+def test_the_score_table_is_evaluate_on_the_predictions(toy_data: Data, tmp_path: Path) -> None:
+    ignored = (toy_data["test"].targets == 0) & (np.random.default_rng(0).random((40, 4)) < 0.2)
+    test = replace(toy_data["test"], ignored=ignored)
+    runs = [write_run(tmp_path, toy_data, seed=seed) for seed in (0, 1, 2)]
+    alone = write_run(tmp_path, toy_data, method="l2d", seed=4)
+    table = score_table({"three": runs, "one": [alone]}, test)
+    assert len(table) == 2 * len(PROTOCOLS) * len(METRICS)
+    assert list(table.columns) == ["run", "protocol", "metric", "mean", "std", "n"]
+    for protocol in PROTOCOLS:
+        scores = []
+        for run in [*runs, alone]:
+            found, val = run.predictions("test"), run.predictions("val")
+            validation = (val.targets, val.logits)
+            scores.append(
+                evaluate(found.targets, found.logits, protocol, ignored=ignored, validation=validation, bootstrap=0)
+            )
+        for metric in METRICS:
+            rows = table[(table["protocol"] == protocol) & (table["metric"] == metric)].set_index("run")
+            three = [score[metric] for score in scores[:3]]
+            assert rows.loc["three", "mean"] == pytest.approx(sum(three) / 3)
+            assert rows.loc["three", "std"] == pytest.approx(np.std(three, ddof=1))
+            assert rows.loc["three", "n"] == 3
+            assert rows.loc["one", "mean"] == pytest.approx(scores[3][metric])
+            assert np.isnan(rows.loc["one", "std"])
+            assert rows.loc["one", "n"] == 1
+
+
+def test_thresholds_are_tuned_on_val(toy_data: Data, tmp_path: Path) -> None:
+    """Without a look at test: its labels may be anything."""
+    run = write_run(tmp_path, toy_data)
+    found, val = run.predictions("test"), run.predictions("val")
+    shifted = Predictions(val.ids, val.targets, val.logits + 5.0, val.classes)
+    run.write_predictions("val", shifted)
+    table = score_table({"run": [run]}, toy_data["test"], protocols=("tuned",), metrics=("OR",))
+    expected = evaluate(found.targets, found.logits, "tuned", validation=(val.targets, val.logits + 5.0), bootstrap=0)
+    assert table["mean"].tolist() == [expected["OR"]]
+    assert expected["OR"] < 0.5  # thresholds that are 5 too high
+
+
+def test_the_results_table_is_ready_to_print(toy_data: Data, tmp_path: Path) -> None:
+    runs = [write_run(tmp_path, toy_data, seed=seed) for seed in (0, 1)]
+    write_run(tmp_path, toy_data, role="teacher", backbone="resnet14x2_cifar", epochs=0)
+    write_run(tmp_path, {**toy_data, "test": toy_data["test"].subset(np.arange(20))})
+    table = results_table(tmp_path, toy_data["test"]).set_index("run")
+    assert list(table.columns) == ["backbone", "epochs", "seeds", "mAP %", "CF1 %", "OF1 %"]
+    assert sorted(table.index) == ["teacher", "vanilla student"]
+    assert table.loc["teacher", ["backbone", "epochs", "seeds"]].tolist() == ["resnet14x2_cifar", 0, 1]
+    scores = [100 * run.mean_ap["test"] for run in runs]
+    student = table.loc["vanilla student"]
+    assert student["seeds"] == 2
+    assert student["mAP %"] == f"{np.mean(scores):.1f} ± {np.std(scores, ddof=1):.1f}"
+    assert "±" not in table.loc["teacher", "mAP %"]
+    assert len(results_table(tmp_path / "absent", toy_data["test"])) == 0
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "text"),
+    [(0.571, 0.004, "57.1 ± 0.4"), (0.571, float("nan"), "57.1"), (1, 0, "100.0 ± 0.0"), (0.00049, 1e-9, "0.0 ± 0.0")],
+)
+def test_scores_are_shown_in_percent(mean: float, std: float, text: str) -> None:
+    assert show_score(mean, std) == text
+
+
+def test_every_run_is_listed(toy_data: Data, tmp_path: Path) -> None:
+    done = write_run(tmp_path, toy_data, seed=0)
+    half = write_run(tmp_path, toy_data, seed=1, complete=False)
+    table = runs_table(tmp_path).set_index("run")
+    assert table.loc[done.path.name].tolist() == [
+        "toy",
+        "3/3",
+        f"{100 * done.mean_ap['val']:.2f}",
+        f"{100 * done.mean_ap['test']:.2f}",
+    ]
+    assert table.loc[half.path.name].tolist() == ["toy", "1/3", "", ""]
+    assert isinstance(runs_table(tmp_path / "absent"), pd.DataFrame)
+
+
+def test_class_ap_is_that_of_each_class(toy_data: Data, tmp_path: Path) -> None:
+    test = toy_data["test"]
+    targets = test.targets.copy()
+    targets[:, 2] = 0  # a class without positives
+    test = replace(test, targets=targets, ignored=(targets == 0) & (np.arange(40)[:, None] < 5))
+    run = write_run(tmp_path, {**toy_data, "test": test})
+    found = run.predictions("test")
+    scores = class_ap(run, test)
+    assert scores.shape == (4,)
+    assert np.isnan(scores[2])
+    expected = evaluate(found.targets, found.logits, classes=test.classes, ignored=test.ignored, bootstrap=0)["AP"]
+    assert {name: scores[k] for k, name in enumerate(test.classes) if k != 2} == pytest.approx(expected)

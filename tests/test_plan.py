@@ -1,0 +1,218 @@
+"""Presets: what a study trains, and what its arguments change."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import mlkd
+from mlkd.config import Config
+from mlkd.data import MultiLabelData
+from mlkd.methods import METHODS
+from mlkd.models import create_model
+from mlkd.presets import PRESETS, Plan
+
+pytestmark = pytest.mark.usefixtures("own_cache")
+
+PLUGIN = """
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mlkd.methods import Vanilla, register
+from mlkd.models.cifar_resnet import CifarResNet
+from timm.models import register_model
+
+
+@register_model
+def NAME(pretrained=False, **settings):
+    return CifarResNet(blocks=1, widths=(4, 8, 12))
+
+
+@register("NAME")
+@dataclass
+class Mine(Vanilla):
+    mine: float = 2.0
+"""
+
+
+@pytest.fixture
+def toy_plan(toy_data: Mapping[str, MultiLabelData], toy_config: Config, tmp_path: Path) -> Plan:
+    student = toy_config.but(epochs=1)
+    settings = {"vanilla": {"bce_reduction": "batchmean"}, "l2d": {"lambda_cd": 0.5, "lambda_id": 0.25}}
+    return Plan("toy", "smoke", toy_data, student.but(role="teacher"), student, settings, (0, 1), tmp_path / "runs")
+
+
+@pytest.mark.parametrize(("preset", "count"), [("smoke", 1), ("quick", 2), ("full", 5)])
+def test_the_presets_of_the_scenes(preset: str, count: int) -> None:
+    plan = mlkd.plan("scenes", preset)
+    assert (plan.spec, plan.preset, plan.runs) == ("scenes", preset, Path("runs"))
+    assert plan.seeds == tuple(range(count))
+    assert plan.teacher_config.role == "teacher"
+    assert plan.student_config.role == "student"
+    assert plan.student_config.epochs > 0
+    assert bool(plan.teacher_config.init) == (preset == "quick")
+    assert plan.classes == plan.data["test"].classes
+    assert set(plan.settings) == {"vanilla", "l2d"}
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_the_presets_of_photographs(preset: str, voc_folder: Path) -> None:
+    plan = mlkd.plan(f"voc:{voc_folder}", preset)
+    assert (plan.teacher_config.backbone, plan.student_config.backbone) == ("resnet101", "resnet34")
+    assert plan.teacher_config.pretrained is True
+    assert len(plan.classes) == 20
+    if preset == "full":  # the paper's recipe: all of `Config`'s defaults
+        assert plan.student_config == Config()
+        assert plan.settings["l2d"] == {}
+
+
+@pytest.mark.parametrize(("preset", "nearest"), [("qick", "quick"), ("Full", "full"), ("smok", "smoke")])
+def test_an_unknown_preset_names_the_nearest(preset: str, nearest: str) -> None:
+    with pytest.raises(ValueError, match=f"`preset` is '{preset}'.*smoke, quick, full.*Did you mean '{nearest}'"):
+        mlkd.plan("scenes", preset)
+
+
+def test_seeds() -> None:
+    assert mlkd.plan("scenes", "quick", 3).seeds == (0, 1, 2)
+    assert mlkd.plan("scenes", "full", seeds=1).seeds == (0,)
+    with pytest.raises(ValueError, match="`seeds` is -1"):
+        mlkd.plan("scenes", "quick", -1)
+
+
+def test_overrides_reach_the_configurations(tmp_path: Path) -> None:
+    plain = mlkd.plan("scenes", "full")
+    plan = mlkd.plan(
+        "scenes",
+        "full",
+        runs=tmp_path,
+        teacher_backbone="resnet56_cifar",
+        teacher_weights="teacher.safetensors",
+        student_backbone="resnet20_cifar",
+        student_weights="student.safetensors",
+        image_size=48,
+    )
+    teacher, student = plan.teacher_config, plan.student_config
+    assert (teacher.backbone, teacher.pretrained, teacher.image_size) == ("resnet56_cifar", "teacher.safetensors", 48)
+    assert (student.backbone, student.pretrained, student.image_size) == ("resnet20_cifar", "student.safetensors", 48)
+    assert plan.runs == tmp_path
+    kept = ("epochs", "batch_size", "optimizer", "lr", "schedule", "augment", "role", "seed", "head", "embed_dim")
+    for name in kept:
+        assert getattr(teacher, name) == getattr(plain.teacher_config, name)
+        assert getattr(student, name) == getattr(plain.student_config, name)
+    only = mlkd.plan("scenes", "full", student_backbone="resnet20_cifar")
+    assert only.teacher_config == plain.teacher_config
+
+
+@pytest.mark.parametrize("changes", [{"teacher_backbone": "resnet20_cifar"}, {"teacher_weights": "own.safetensors"}])
+def test_another_teacher_than_the_packaged_one_is_trained(changes: dict[str, str]) -> None:
+    """Where nothing is changed, preset quick only scores the teacher that comes with the package."""
+    config = mlkd.plan("scenes", "quick", **changes).teacher_config
+    assert config.init == ""
+    assert config.epochs > 0
+
+
+def test_smoke_takes_few_pictures_and_every_class() -> None:
+    whole, few = mlkd.load_data("scenes"), mlkd.plan("scenes", "smoke").data
+    assert few.keys() == whole.keys()
+    for name, split in few.items():
+        assert len(split) <= min(96, len(whole[name])) + len(split.classes)
+        assert np.array_equal(split.targets.any(axis=0), whole[name].targets.any(axis=0))
+        assert set(split.ids) <= set(whole[name].ids)
+        assert split.ids[: min(96, len(split))] == whole[name].ids[: min(96, len(split))]
+    assert len(few["train"]) < len(whole["train"])
+    assert {name: len(split) for name, split in mlkd.plan("scenes", "quick").data.items()} == {
+        name: len(split) for name, split in whole.items()
+    }
+
+
+# Plugins
+
+
+@pytest.fixture
+def plugin(tmp_path: Path):
+    """A function that writes a plugin with a backbone and a method of the given name."""
+    names = []
+
+    def write(name: str, file: str = "plugin.py") -> str:
+        names.append(name)
+        path = tmp_path / file
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(PLUGIN.replace("NAME", name))
+        return str(path)
+
+    yield write
+    for name in names:
+        METHODS.pop(name, None)
+    for module in [module for module in sys.modules if module.startswith("mlkd_plugin_")]:
+        del sys.modules[module]
+
+
+def test_a_plugin_registers_backbones_and_methods(plugin) -> None:
+    path = plugin("net_of_a_plugin")
+    for _ in range(2):  # a second time it changes nothing
+        plan = mlkd.plan("scenes", "full", plugin=path, student_backbone="net_of_a_plugin")
+    assert plan.student_config.backbone == "net_of_a_plugin"
+    assert create_model("net_of_a_plugin", ("a", "b"), image_size=32).backbone.width == 12
+    assert plan.method("net_of_a_plugin", mine=3.0).settings()["mine"] == 3.0
+
+
+def test_two_plugins_of_one_name_are_both_run(plugin) -> None:
+    mlkd.plan("scenes", "full", plugin=plugin("net_in_a", "a/plugin.py"))
+    mlkd.plan("scenes", "full", plugin=plugin("net_in_b", "b/plugin.py"))
+    assert create_model("net_in_b", ("a", "b"), image_size=32).backbone.width == 12
+
+
+def test_a_missing_plugin_is_named(tmp_path: Path) -> None:
+    (tmp_path / "plugin.txt").write_text("")
+    for path in (tmp_path / "absent.py", tmp_path, tmp_path / "plugin.txt"):
+        with pytest.raises(ValueError, match=r"`plugin` is .*expected a Python file") as caught:
+            mlkd.plan("scenes", "smoke", plugin=str(path))
+        assert str(path) in str(caught.value)
+
+
+def test_a_plugin_that_fails_is_run_again(tmp_path: Path, plugin) -> None:
+    path = tmp_path / "plugin.py"
+    path.write_text("raise KeyError('mine')")
+    with pytest.raises(KeyError, match="mine"):
+        mlkd.plan("scenes", "smoke", plugin=str(path))
+    plugin("net_after_failure")
+    mlkd.plan("scenes", "smoke", plugin=str(path))
+    assert "net_after_failure" in METHODS
+
+
+# What a plan trains
+
+
+def test_a_plan_trains_its_teacher_once_and_a_student_for_each_seed(
+    toy_plan: Plan, capsys: pytest.CaptureFixture
+) -> None:
+    teacher = toy_plan.teacher()
+    assert teacher.config["training"]["role"] == "teacher"
+    assert teacher.config["settings"]["bce_reduction"] == "batchmean"
+    students = toy_plan.students("l2d", lambda_cd=0.75)
+    assert [run.config["training"]["seed"] for run in students] == [0, 1]
+    for run in students:
+        settings = run.config["settings"]
+        assert (settings["lambda_cd"], settings["lambda_id"], settings["lambda_mld"]) == (0.75, 0.25, 10.0)
+        assert settings["teacher"]
+        assert list(run.history.columns)[2:6] == ["bce", "mld", "cd", "id"]
+    out = capsys.readouterr().out
+    assert out.count("vanilla teacher, seed 0: epoch 1/1") == 1
+    again = toy_plan.student("l2d", 1, lambda_cd=0.75)
+    assert again.path == students[1].path
+    assert toy_plan.student("vanilla").config["settings"]["teacher"] is None
+
+
+def test_unknown_methods_and_settings_name_the_nearest(toy_plan: Plan) -> None:
+    with pytest.raises(ValueError, match="Did you mean 'vanilla'"):
+        toy_plan.student("vanila")
+    with pytest.raises(ValueError, match=r"'l2d' has no setting 'lambda_cdd'. Did you mean 'lambda_cd'"):
+        toy_plan.student("l2d", lambda_cdd=1.0)
+    assert not toy_plan.runs.exists()  # before the teacher is trained
+    with pytest.raises(ValueError, match=r"no setting 'epoch'. Did you mean 'epochs'"):
+        toy_plan.student_config.but(epoch=1)

@@ -1,0 +1,253 @@
+"""Figures: returned, labelled, closed, and drawn with whatever names the data has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib import cbook
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.text import Text
+
+from mlkd import plots
+from mlkd.data import MultiLabelData
+from mlkd.graphs import conditional, cooccurrence, seriation
+
+PLAIN = tuple(f"class {k}" for k in range(12))
+ODD = ("%", "#", "é ✓", "&amp;", "{}", "<b>", "_x", "x_y^2", "$", "a$b$c", r"$\frac{$", r"a\$b")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def without_a_screen():
+    plt.switch_backend("agg")
+
+
+def data(classes: tuple[str, ...] = PLAIN, split: str = "train", *, n: int = 6, boxes: bool = True) -> MultiLabelData:
+    """Small pictures; the first has twelve labels, the second none."""
+    rng = np.random.default_rng(0)
+    targets = (rng.random((n, len(classes))) < min(0.3, 4 / len(classes))).astype(np.uint8)
+    targets[0, :12], targets[1] = 1, 0
+    images = [rng.integers(0, 256, (20, 24, 3), np.uint8) for _ in range(n)]
+    found = [np.array([[k, 1, 2, 10, 12] for k in np.flatnonzero(row)], np.float32).reshape(-1, 5) for row in targets]
+    ids = tuple(str(k) for k in range(n))
+    return MultiLabelData("made", split, images, targets, classes, ids, found if boxes else None)
+
+
+def history(epochs: int = 3, **terms: float) -> pd.DataFrame:
+    table = {"epoch": range(1, epochs + 1), "lr": 0.1, "val_mAP": 0.25, "seconds": 1.0, "images_per_second": 9.0}
+    return pd.DataFrame({**table, **terms})
+
+
+def protocols(runs: tuple[str, ...] = ("vanilla student", "l2d student"), std: float = 0.01) -> pd.DataFrame:
+    rows = [
+        (run, protocol, metric, 0.5 + k / 10, std, 3)
+        for k, run in enumerate(runs)
+        for protocol in ("threshold(0.5)", "top_k(3)")
+        for metric in ("CF1", "CF1_macro", "OF1")
+    ]
+    return pd.DataFrame(rows, columns=["run", "protocol", "metric", "mean", "std", "n"])
+
+
+def heatmap(classes: tuple[str, ...]) -> Figure:
+    e, n = cooccurrence(data(classes).targets)
+    return plots.conditional_heatmap(conditional(e, n), classes, seriation(e, n))
+
+
+def prediction(classes: tuple[str, ...]) -> Figure:
+    made = data(classes)
+    return plots.prediction(made.images[0], np.linspace(0.1, 0.9, len(classes)), made.targets[0], classes)
+
+
+def gains(classes: tuple[str, ...], seeds: int = 3) -> Figure:
+    values = np.linspace(-0.1, 0.1, seeds * len(classes)).reshape(seeds, -1)
+    return plots.class_gains(values, classes, data(classes).targets.mean(axis=0), title="What l2d adds")
+
+
+WITH_CLASSES: dict[str, Callable[[tuple[str, ...]], Figure]] = {
+    "picture_grid": lambda classes: plots.picture_grid(data(classes), [0, 1, 2], columns=2, boxes=True),
+    "class_frequencies": lambda classes: plots.class_frequencies({"train": data(classes), "test": data(classes, n=3)}),
+    "label_counts": lambda classes: plots.label_counts({"train": data(classes), "test": data(classes, n=3)}),
+    "conditional_heatmap": heatmap,
+    "prediction": prediction,
+    "class_scores": lambda classes: plots.class_scores({name: 0.5 for name in classes}, data(classes)),
+    "class_gains": gains,
+}
+OF_RUNS: dict[str, Callable[[], Figure]] = {
+    "training_curves": lambda: plots.training_curves(
+        {"vanilla student": [history(bce=2.0), history(bce=3.0)], "l2d student": [history(bce=2.0, mld=1.0)]}
+    ),
+    "scores_by_seed": lambda: plots.scores_by_seed({"vanilla": [0.3, 0.4], "l2d": [0.5]}),
+    "protocol_scores": lambda: plots.protocol_scores(protocols()),
+}
+ALL = {**{name: lambda draw=draw: draw(PLAIN) for name, draw in WITH_CLASSES.items()}, **OF_RUNS}
+
+
+def draw(fig: Figure) -> None:
+    """Lays out all text and ticks; what goes wrong in drawing goes wrong here."""
+    fig.draw_without_rendering()
+
+
+def texts(fig: Figure) -> list[str]:
+    """All text of a figure as it is drawn; none of it is read as a formula."""
+    found = []
+    for text in fig.findobj(Text):
+        content = text.get_text()
+        if text.get_parse_math() and not content.startswith(r"$\mathdefault"):  # matplotlib's own powers of ten
+            assert not cbook.is_math_text(content), f"{content!r} is drawn as a formula"
+            content = content.replace(r"\$", "$")
+        found.append(content)
+    return found
+
+
+def test_every_function_is_here() -> None:
+    public = {name for name, value in vars(plots).items() if getattr(value, "__module__", "") == plots.__name__}
+    assert {name for name in public if not name.startswith("_")} - {"colour"} == set(ALL)
+
+
+@pytest.mark.parametrize("name", ALL)
+class TestEveryFigure:
+    def test_returned_and_closed(self, name: str) -> None:
+        before = plt.get_fignums()
+        fig = ALL[name]()
+        assert isinstance(fig, Figure)
+        assert plt.get_fignums() == before == []
+
+    def test_says_what_it_shows(self, name: str) -> None:
+        """A title or a named axis on every panel that has axes at all, and a unit where there are numbers."""
+        fig = ALL[name]()
+        draw(fig)
+        for ax in fig.axes:
+            said = [ax.get_title(), ax.get_xlabel(), ax.get_ylabel()]
+            assert any(said) or not ax.axison
+        named = " ".join(texts(fig))
+        assert name == "picture_grid" or any(unit in named for unit in ("%", "points", "labels in a picture"))
+
+    def test_no_global_style(self, name: str) -> None:
+        before = dict(plt.rcParams)
+        ALL[name]()
+        assert dict(plt.rcParams) == before
+
+
+@pytest.mark.parametrize("name", WITH_CLASSES)
+class TestClassNames:
+    def test_eighty_classes(self, name: str) -> None:
+        draw(WITH_CLASSES[name](tuple(f"class {k}" for k in range(80))))
+
+    def test_three_classes(self, name: str) -> None:
+        draw(WITH_CLASSES[name](("cat", "dog", "sheep")))
+
+    def test_odd_characters(self, name: str) -> None:
+        """Names stand in the figure as they are; "a$b$c" is no formula."""
+        fig = WITH_CLASSES[name](ODD)
+        shown = texts(fig)
+        draw(fig)
+        if name == "label_counts":
+            return
+        for odd in ODD[-10:] if name == "prediction" else ODD:  # the ten likeliest
+            assert any(odd in text for text in shown), odd
+            if name not in ("picture_grid", "prediction"):
+                assert odd in shown
+
+
+class TestPictures:
+    def test_boxes(self) -> None:
+        with_boxes, without = data(), data(boxes=False)
+        count = [int(row.sum()) for row in with_boxes.targets]
+
+        def boxes(made: MultiLabelData, **settings) -> list[int]:
+            fig = plots.picture_grid(made, [2, 1, 0], **settings)
+            return [sum(isinstance(patch, Rectangle) for patch in ax.patches) for ax in fig.axes[:3]]
+
+        assert boxes(with_boxes, boxes=True) == [count[2], 0, 12]
+        assert boxes(with_boxes) == boxes(without, boxes=True) == [0, 0, 0]
+        box = plots.picture_grid(with_boxes, [0], boxes=True).axes[0].patches[0]
+        assert (box.get_x(), box.get_y(), box.get_width(), box.get_height()) == (1, 2, 9, 10)
+
+    def test_names(self) -> None:
+        fig = plots.picture_grid(data(("cat", "a long name of a class", "dog")), [0, 1], columns=2)
+        assert [ax.get_title() for ax in fig.axes] == ["cat,\na long name of a class,\ndog", "(none)"]
+        assert [ax.get_title() for ax in plots.picture_grid(data(), [0, 1], columns=2, names=False).axes] == ["", ""]
+
+    def test_the_pictures_asked_for(self) -> None:
+        made = data()
+        fig = plots.picture_grid(made, [4, 2, 5], columns=2)
+        assert len(fig.axes) == 4
+        for ax, row in zip(fig.axes, (4, 2, 5), strict=False):
+            assert np.array_equal(ax.images[0].get_array(), made.images[row])
+        assert not fig.axes[3].images
+        assert not fig.axes[3].axison
+
+
+class TestNumbers:
+    def test_class_frequencies(self) -> None:
+        made = data()
+        fig = plots.class_frequencies({"train": made, "test": data(n=3)})
+        shown = fig.axes[0].lines[0].get_ydata()
+        assert sorted(shown, reverse=True) == list(shown)
+        names = [tick.get_text() for tick in fig.axes[0].get_xticklabels()]
+        assert dict(zip(names, shown, strict=True)) == pytest.approx(
+            dict(zip(PLAIN, 100 * made.targets.mean(axis=0), strict=True))
+        )
+        assert [text.get_text() for text in fig.axes[0].get_legend().get_texts()] == ["train (n = 6)", "test (n = 3)"]
+
+    def test_label_counts(self) -> None:
+        made = data()
+        ax = plots.label_counts({"train": made}).axes[0]
+        heights = [bar.get_height() for bar in ax.patches]
+        assert sum(heights) == pytest.approx(100)
+        for count, height in enumerate(heights):
+            assert height == pytest.approx(100 * sum(int(row.sum()) == count for row in made.targets) / 6)
+
+    def test_heatmap_order(self) -> None:
+        p = np.array([[0, 0.5, 0.1], [0.2, 0, 0.3], [0.4, 0.6, 0]])
+        ax = plots.conditional_heatmap(p, ("a", "b", "c"), [2, 0, 1]).axes[0]
+        assert [tick.get_text() for tick in ax.get_yticklabels()] == ["c", "a", "b"]
+        expected = [[0, 40, 60], [10, 0, 50], [30, 20, 0]]
+        assert np.asarray(ax.images[0].get_array()) == pytest.approx(np.array(expected))
+
+    def test_prediction_marks_the_truth(self) -> None:
+        probabilities, truth = np.linspace(0, 0.9, 12), np.arange(12) % 2
+        ax = plots.prediction(data().images[0], probabilities, truth, PLAIN, top=4).axes[1]
+        names = [tick.get_text() for tick in ax.get_yticklabels()]
+        assert names == ["class 8", "class 9 ✓", "class 10", "class 11 ✓"]
+        assert [bar.get_width() for bar in ax.patches] == pytest.approx(100 * probabilities[8:])
+
+    def test_one_seed(self) -> None:
+        draw(plots.training_curves({"vanilla": [history(1, bce=2.0)]}))
+        draw(plots.scores_by_seed({"l2d": [0.5]}))
+        draw(plots.protocol_scores(protocols(("l2d",), std=float("nan"))))
+        draw(gains(PLAIN, seeds=1))
+
+    def test_curves(self) -> None:
+        fig = OF_RUNS["training_curves"]()
+        assert [ax.get_title() for ax in fig.axes] == [
+            "mAP on validation (%, higher is better)",
+            "bce (weighted)",
+            "mld (weighted)",
+        ]
+        assert [len(ax.lines) for ax in fig.axes] == [3, 3, 1]
+        assert list(fig.axes[0].lines[0].get_ydata()) == [25, 25, 25]
+        legend = [text.get_text() for text in fig.axes[0].get_legend().get_texts()]
+        assert legend == ["vanilla student", "l2d student"]
+
+    def test_scores_by_seed(self) -> None:
+        ax = OF_RUNS["scores_by_seed"]().axes[0]
+        assert [tick.get_text() for tick in ax.get_yticklabels()] == ["vanilla (n = 2)", "l2d (n = 1)"]
+        assert "does not start at 0" in ax.get_xlabel()
+        assert [text.get_text() for text in ax.texts] == ["35.0", "50.0"]
+
+    def test_classes_without_a_score(self) -> None:
+        """nan for a class without positives, and a class that training does not have."""
+        made = data(("a", "b", "c"))
+        made.targets[:, 1] = 0
+        draw(plots.class_scores({"a": 0.5, "b": 0.4, "c": float("nan")}, made))
+        draw(plots.class_gains(np.full((2, 3), np.nan), ("a", "b", "c"), made.targets.mean(axis=0), title="none"))
+
+    def test_colours_of_methods(self) -> None:
+        assert plots.colour("l2d student") == plots.colour("l2d") == plots.COLOURS["l2d"]
+        assert plots.colour("new method") in plots.MORE_COLOURS
+        assert plots.colour("new method") == plots.colour("new student")

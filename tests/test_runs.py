@@ -1,0 +1,193 @@
+"""The run store: whole or resumable, never believed blindly."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mlkd.models import MultiLabelModel, save_model
+from mlkd.runs import Predictions, Run, RunError, all_runs, environment, open_run
+
+ODD = ('a "quoted", name', "tab\tand\nline", " spaces ", "", "日本語", "Ünïcödé", "a/b\\c", "🦓", "0", "%s {x} $1")
+
+TRAINING = {"role": "student", "backbone": "resnet8_cifar", "seed": 3, "epochs": 2}
+
+
+def description(**changes) -> dict:
+    made = {"method": "vanilla", "settings": {"teacher": None}, "data": {"name": "toy"}, "training": TRAINING}
+    return {**made, **changes}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return open_run(tmp_path / "runs", description())
+
+
+def test_the_folder_says_what_made_it(run: Run) -> None:
+    assert run.path.name.startswith("vanilla-student-resnet8_cifar-s3-")
+    assert run.config == description()
+    assert json.loads((run.path / "environment.json").read_text()) == environment()
+    assert {"mlkd", "python", "torch", "torchvision", "timm", "machine"} <= environment().keys()
+
+
+def test_the_same_description_is_the_same_folder(run: Run, tmp_path: Path) -> None:
+    turned = json.loads(json.dumps(description(), sort_keys=True))
+    assert open_run(tmp_path / "runs", dict(reversed(turned.items()))).path == run.path
+    others = [
+        open_run(tmp_path / "runs", description(settings={"teacher": "x"})),
+        open_run(tmp_path / "runs", description(data={"name": "other"})),
+        open_run(tmp_path / "runs", description(training={**TRAINING, "backbone": "hub/of/nets", "seed": 4})),
+    ]
+    assert len({run.path, *(other.path for other in others)}) == 4
+    assert all(other.path.parent == run.path.parent for other in others)
+
+
+def test_an_unfinished_run_says_so_and_names_its_folder(run: Run) -> None:
+    assert not run.complete
+    assert repr(run) == f"Run({str(run.path)!r}, unfinished)"
+    assert len(run.history) == 0
+    assert run.load_checkpoint() is None
+    for ask in (lambda: run.metrics, lambda: run.mean_ap, run.model):
+        with pytest.raises(RunError, match=r"not finished.*again") as caught:
+            ask()
+        assert str(run.path) in str(caught.value)
+    with pytest.raises(RunError, match="no predictions for the split 'test'") as caught:
+        run.predictions()
+    assert str(run.path) in str(caught.value)
+
+
+def test_a_folder_that_is_no_run_is_named(tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "absent"):
+        with pytest.raises(RunError, match=r"no run here, its config\.json is missing") as caught:
+            Run(path)
+        assert str(path) in str(caught.value)
+
+
+def test_finishing_completes_it_and_takes_the_checkpoint_away(run: Run) -> None:
+    run.save_checkpoint({"epoch": 1, "history": [{"bce": 0.5}], "model": {"w": torch.arange(3)}})
+    state = run.load_checkpoint()
+    assert state is not None
+    assert state["epoch"] == 1
+    assert torch.equal(state["model"]["w"], torch.arange(3))
+    run.finish({"best_epoch": 1, "val": {"mAP": 0.25}, "test": {"mAP": 0.5}, "seconds": 3.0})
+    assert run.complete
+    assert repr(run) == f"Run({str(run.path)!r}, complete)"
+    assert run.mean_ap == {"val": 0.25, "test": 0.5}
+    assert run.load_checkpoint() is None
+
+
+def test_all_runs_are_those_with_a_config(run: Run, tmp_path: Path) -> None:
+    other = open_run(tmp_path / "runs", description(method="a"))
+    (tmp_path / "runs" / "no run").mkdir()
+    (tmp_path / "runs" / "file").write_text("")
+    assert [found.path for found in all_runs(tmp_path / "runs")] == [other.path, run.path]
+    assert list(all_runs(tmp_path / "absent")) == []
+
+
+def test_odd_class_names_and_ids_come_back(run: Run) -> None:
+    q = len(ODD)
+    logits = np.linspace(-3, 3, q * q, dtype=np.float32).reshape(q, q)
+    given = Predictions(np.array(ODD[::-1]), np.eye(q, dtype=np.uint8), logits, ODD)
+    run.write_predictions("test", given)
+    found = run.predictions("test")
+    assert found.classes == ODD
+    assert tuple(found.ids.tolist()) == ODD[::-1]
+    assert (found.targets.dtype, found.logits.dtype) == (np.uint8, np.float32)
+    assert np.array_equal(found.targets, given.targets)
+    assert np.array_equal(found.logits, logits)
+    assert open_run(run.path.parent, description(data={"classes": ODD})).config["data"]["classes"] == list(ODD)
+
+
+def test_odd_class_names_come_back_with_the_model(run: Run, toy_teacher: MultiLabelModel) -> None:
+    toy_teacher.classes = ODD[:4]
+    save_model(toy_teacher, run.path / "model.safetensors")
+    run.finish({})
+    assert run.model().classes == ODD[:4]
+
+
+def test_the_history_keeps_its_numbers(run: Run) -> None:
+    rows = [{"epoch": 1, "bce": 1 / 3, "val_mAP": 0.1 + 0.2}, {"epoch": 2, "bce": 1e-30, "val_mAP": float("nan")}]
+    run.write_history(rows)
+    assert run.history["bce"].tolist() == [1 / 3, 1e-30]
+    assert run.history["val_mAP"].tolist()[0] == 0.1 + 0.2
+    assert np.isnan(run.history["val_mAP"][1])
+
+
+# What cannot be trusted
+
+
+class Payload:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("name", ["config.json", "metrics.json"])
+@pytest.mark.parametrize("text", ["", '{"method": "van', "\x00\x01", "not json"])
+def test_a_damaged_file_is_named(run: Run, name: str, text: str) -> None:
+    (run.path / name).write_text(text)
+    with pytest.raises(RunError, match=r"not valid JSON.*remove the folder") as caught:
+        _ = run.config if name == "config.json" else run.metrics
+    assert str(run.path / name) in str(caught.value)
+
+
+def test_predictions_with_a_pickle_are_refused(run: Run, tmp_path: Path) -> None:
+    path = run.path / "predictions" / "test.npz"
+    path.parent.mkdir()
+    np.savez(path, ids=np.array([Payload(tmp_path / "executed")], dtype=object))
+    with pytest.raises(ValueError, match="allow_pickle=False"):
+        run.predictions()
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_checkpoint_with_a_pickle_is_refused(run: Run, tmp_path: Path) -> None:
+    path = run.path / "checkpoint" / "last.pt"
+    path.parent.mkdir()
+    pickle.loads(pickle.dumps(Payload(tmp_path / "works")))  # noqa: S301
+    assert (tmp_path / "works").exists()
+    torch.save({"epoch": 1, "model": Payload(tmp_path / "executed")}, path)
+    with pytest.raises(RunError) as caught:
+        run.load_checkpoint()
+    assert not (tmp_path / "executed").exists()
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"no checkpoint", b"PK\x03\x04cut off"])
+def test_a_damaged_checkpoint_is_named(run: Run, content: bytes) -> None:
+    path = run.path / "checkpoint" / "last.pt"
+    path.parent.mkdir()
+    path.write_bytes(content)
+    with pytest.raises(RunError) as caught:
+        run.load_checkpoint()
+    assert str(path) in str(caught.value)
+
+
+def test_a_damaged_model_is_named(run: Run) -> None:
+    (run.path / "model.safetensors").write_bytes(b"\x08\x00\x00\x00\x00\x00\x00\x00{}")
+    run.finish({})
+    with pytest.raises(ValueError, match=r"model\.safetensors: not a readable weights file") as caught:
+        run.model()
+    assert str(run.path) in str(caught.value)
+
+
+def test_a_write_that_fails_leaves_what_was_there(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    run.finish({"best_epoch": 1})
+    run.save_checkpoint({"epoch": 1})
+    before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
+    with pytest.raises(TypeError):
+        run.write_json("metrics.json", {"best_epoch": object()})
+    with pytest.raises((AttributeError, pickle.PicklingError)):
+        run.save_checkpoint({"epoch": 2, "model": lambda: None})
+    monkeypatch.setattr("os.replace", None)  # killed at the last moment
+    with pytest.raises(TypeError):
+        run.write_history([{"epoch": 1}])
+    assert before == {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}

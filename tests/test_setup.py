@@ -1,0 +1,185 @@
+"""The ways in agree with each other, and `import mlkd` loads no more than it must."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+import yaml
+
+import mlkd
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+CONDA = yaml.safe_load((ROOT / "environment.yml").read_text())
+LOCK = (ROOT / "requirements.lock").read_text()
+
+HEAVY = (
+    *("papermill", "nbconvert", "nbclient", "pytorch_grad_cam", "ipywidgets", "jupyterlab", "ipykernel"),
+    *("seaborn", "accelerate", "matplotlib.pyplot"),
+)
+
+
+def normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def names_and_bounds(requirements: Iterable[str]) -> dict[str, str]:
+    """Name -> what is asked of its version: "torch>=2.6" gives torch: ">=2.6"."""
+    found = {}
+    for requirement in requirements:
+        match = re.fullmatch(r"([A-Za-z0-9._-]+)\s*((?:>=[\d.]+)?)", requirement)
+        assert match, f"{requirement!r} is not a name and a lower bound"
+        found[normal(match[1])] = match[2]
+    return found
+
+
+# environment.yml, pyproject.toml, requirements.lock
+
+
+def test_conda_and_pip_install_the_same() -> None:
+    listed = [entry for entry in CONDA["dependencies"] if isinstance(entry, str)]
+    (from_pip,) = (entry["pip"] for entry in CONDA["dependencies"] if isinstance(entry, dict))
+    assert from_pip[-1] == "-e ."
+    conda = names_and_bounds([*listed, *from_pip[:-1]])
+    assert len(conda) == len(listed) + len(from_pip) - 1  # nothing twice
+    assert conda.pop("python") == PROJECT["requires-python"]
+    assert "pip" in conda
+    del conda["pip"]
+    conda["matplotlib"] = conda.pop("matplotlib-base")  # conda's matplotlib brings a whole toolkit for windows
+    wanted = names_and_bounds([*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["notebooks"]])
+    assert conda == wanted
+    assert all(wanted.values()), "every dependency has a lower bound"
+
+
+def test_conda_uses_free_channels_only() -> None:
+    assert CONDA["name"] == "mlkd"
+    assert set(CONDA["channels"]) == {"conda-forge", "nodefaults"}
+    assert "::" not in (ROOT / "environment.yml").read_text()
+
+
+def test_every_dependency_is_locked_with_hashes() -> None:
+    blocks = re.split(r"\n(?=\S)", LOCK.replace("\\\n", " ").strip())
+    locked = {}
+    for block in blocks:
+        match = re.match(r"([A-Za-z0-9._-]+)==([^\s;]+)", block)
+        assert match, f"{block[:80]!r} is not a pinned package"
+        hashes = re.findall(r"--hash=sha256:[0-9a-f]{64}(?=\s|$)", block)
+        assert hashes, f"{match[1]} has no hash"
+        assert len(hashes) == block.count("--hash")
+        locked.setdefault(normal(match[1]), []).append(match[2])
+    extras = PROJECT["optional-dependencies"]
+    direct = names_and_bounds([*PROJECT["dependencies"], *(name for extra in extras.values() for name in extra)])
+    assert direct.keys() <= locked.keys()
+    for name, bound in direct.items():
+        least = tuple(map(int, re.findall(r"\d+", bound)))
+        for version in locked[name]:
+            assert tuple(map(int, re.findall(r"\d+", version)))[: len(least)] >= least, f"{name} {version} {bound}"
+
+
+def test_the_lock_names_no_place_on_the_network() -> None:
+    for word in ("http://", "https://", "index-url", "find-links", "trusted-host", "file:", "@"):
+        assert word not in LOCK
+
+
+# The Makefile
+
+make = pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+
+
+def made(*arguments: str) -> str:
+    """The last line that `make` would run."""
+    outer = ("MAKEFLAGS", "MAKEOVERRIDES", "MAKELEVEL", "MFLAGS")  # of the `make test` that may have started this
+    env = {name: value for name, value in os.environ.items() if name not in outer}
+    result = subprocess.run(["make", "-n", *arguments], cwd=ROOT, env=env, capture_output=True, text=True, check=True)
+    return result.stdout.strip().splitlines()[-1]
+
+
+def pairs(line: str) -> tuple[str, dict[str, str]]:
+    command, *words = shlex.split(line)
+    assert words[0] == "report"
+    return command, dict(zip(words[1::2], words[2::2], strict=True))
+
+
+@make
+def test_make_report_hands_on_its_variables() -> None:
+    line = made("report", "DATA=coco:/x", "PRESET=full", "SEEDS=5")
+    for part in ("--data 'coco:/x'", "--preset 'full'", "--seeds '5'"):
+        assert part in line
+    command, options = pairs(line)
+    assert command.endswith("mlkd")
+    assert options == {"--data": "coco:/x", "--preset": "full", "--seeds": "5"}
+    assert pairs(made("report")) == (command, {})
+    assert pairs(made()) == (command, {})  # the default
+    assert pairs(made("report", "PYTHON=python3.12", "IMAGE_SIZE=64")) == (command, {"--image-size": "64"})
+
+
+@make
+@pytest.mark.parametrize(
+    "data", ["voc:/x?year=2007&difficult=ignore", "voc:/my pictures/VOC", "voc:/my dir/a=b/VOC?year=1"]
+)
+def test_make_report_keeps_a_path_whole(data: str) -> None:
+    assert pairs(made("report", f"DATA={data}"))[1] == {"--data": data}
+
+
+@make
+def test_every_target_is_known_to_make() -> None:
+    for target in ("setup", "test", "check", "lint", "types", "lab", "bench", "lock", "teacher"):
+        made(target)
+
+
+def test_the_folders_that_make_lints_exist() -> None:
+    text = (ROOT / "Makefile").read_text()
+    folders = [set(match.split()) for match in re.findall(r"ruff (?:check|format --check) (.*)", text)]
+    assert folders
+    for name in set.union(*folders):
+        assert (ROOT / name).is_dir(), f"make lint looks at {name}"
+
+
+# The package
+
+
+def loaded_by(code: str) -> set[str]:
+    program = f"{code}\nimport sys; print('\\n'.join(sys.modules))"
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
+    return set(result.stdout.split())
+
+
+def test_import_loads_nothing_heavy() -> None:
+    everything = "import mlkd\nfor name in mlkd.__all__: getattr(mlkd, name)"
+    loaded = loaded_by(everything)
+    assert {"mlkd", "torch", "timm"} <= loaded
+    assert not loaded.intersection(HEAVY)
+
+
+def test_public_names_are_what_they_are_called() -> None:
+    """Each name is the one that type checkers see: `predict` is the loop's, not the metrics'."""
+    tree = ast.parse((ROOT / "mlkd" / "__init__.py").read_text())
+    imports = {
+        alias.asname or alias.name: node.module
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("mlkd.")
+        for alias in node.names
+    }
+    assert set(imports) == set(mlkd.__all__)
+    for name, module in imports.items():
+        assert getattr(mlkd, name) is getattr(importlib.import_module(module), name), name
+    with pytest.raises(AttributeError, match="fitt"):
+        _ = mlkd.fitt  # type: ignore[attr-defined]
+
+
+def test_no_device_is_hard_coded() -> None:
+    for path in (ROOT / "mlkd").rglob("*.py"):
+        text = path.read_text()
+        for word in (".cuda(", '"cuda', "'cuda", '"mps', "torch.cuda"):
+            assert word not in text, f"{path.name} has {word}"
