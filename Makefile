@@ -15,7 +15,7 @@ $(READY): pyproject.toml requirements.lock
 	.venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps -e .
 	touch $(READY)
 
-given := $(foreach word,$(MAKEOVERRIDES),$(if $(findstring =,$(word)),$(firstword $(subst =, ,$(word)))))
+given := $(foreach name,$(.VARIABLES),$(if $(filter command,$(origin $(name))),$(name)))
 flags = $(foreach name,$(filter-out PYTHON,$(given)),--$(shell echo $(name) | tr 'A-Z_' 'a-z-') '$($(name))')
 
 report: setup

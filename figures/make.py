@@ -30,7 +30,7 @@ def pictures(report: Path) -> None:
 def scores(runs: Path, split: str) -> None:
     """Mean and spread over seeds of every score of the finished runs, under every protocol."""
     test = mlkd.load_data("scenes")[split]
-    table = score_table(group_runs(runs_on(runs, test)), test)
+    table = score_table(group_runs(runs_on(runs, test)), split)
     target = HERE / f"scenes-full-{split}.csv"
     with written_whole(target) as unfinished:
         table.round(5).to_csv(unfinished, index=False)

@@ -41,18 +41,24 @@ __all__ = [
     "save_model",
 ]
 
-_MODULES = ("config", "data", "metrics", "models", "presets", "runs", "train")
+_HOME = {
+    "config": ("Config",),
+    "data": ("DataError", "MultiLabelData", "load_data"),
+    "metrics": ("evaluate",),
+    "models": ("Output", "create_model", "load_model", "save_model"),
+    "presets": ("Plan", "plan"),
+    "runs": ("Predictions", "Run", "RunError", "all_runs", "environment"),
+    "train": ("TrainingError", "fit", "predict"),
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name in __all__:
-        for module in _MODULES:
-            found = getattr(importlib.import_module(f"mlkd.{module}"), name, None)
-            if found is not None:
-                globals()[name] = found
-                return found
+    for module, names in _HOME.items():
+        if name in names:
+            globals()[name] = getattr(importlib.import_module(f"mlkd.{module}"), name)
+            return globals()[name]
     raise AttributeError(f"module 'mlkd' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted({*globals(), *__all__})

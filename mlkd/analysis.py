@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from mlkd.data import MultiLabelData
-from mlkd.metrics import METRICS, PROTOCOLS, average_precision, evaluate
-from mlkd.runs import Run, all_runs
+from mlkd.metrics import METRICS, PROTOCOLS, Scores, average_precision, evaluate
+from mlkd.runs import Predictions, Run, all_runs
 
 
 def group_runs(runs: Iterable[Run]) -> dict[str, list[Run]]:
@@ -43,13 +43,14 @@ def runs_on(root: str | Path, data: MultiLabelData) -> list[Run]:
 
 
 def score_table(
-    groups: dict[str, list[Run]],
-    data: MultiLabelData,
-    validation: str = "val",
+    groups: Mapping[str, Sequence[Run]],
+    split: str = "test",
     protocols: Sequence[str] = PROTOCOLS,
     metrics: Sequence[str] = METRICS,
 ) -> pd.DataFrame:
-    """Every group's scores under every protocol, from the same prediction files.
+    """Every group's scores on a split under every protocol, from the same prediction files.
+
+    The protocol "tuned" chooses its thresholds on `val`.
 
     Returns:
         One row per group, protocol, metric: `mean` over seeds and `std` (of the seeds, nan for one), as
@@ -57,21 +58,9 @@ def score_table(
     """
     rows = []
     for title, runs in groups.items():
+        files = [(run.predictions(split), run.predictions("val")) for run in runs]
         for protocol in protocols:
-            scores = []
-            for run in runs:
-                found, chosen_on = run.predictions(data.split), run.predictions(validation)
-                scores.append(
-                    evaluate(
-                        found.targets,
-                        found.logits,
-                        protocol,
-                        classes=found.classes,
-                        ignored=data.ignored,
-                        validation=(chosen_on.targets, chosen_on.logits),
-                        bootstrap=0,
-                    )
-                )
+            scores = [_scores(found, chosen_on, protocol) for found, chosen_on in files]
             for metric in metrics:
                 values = np.array([score[metric] for score in scores])
                 spread = values.std(ddof=1) if len(values) > 1 else np.nan
@@ -79,19 +68,26 @@ def score_table(
     return pd.DataFrame(rows, columns=["run", "protocol", "metric", "mean", "std", "n"])
 
 
+def _scores(found: Predictions, chosen_on: Predictions, protocol: str) -> Scores:
+    return evaluate(
+        found.targets,
+        found.logits,
+        protocol,
+        classes=found.classes,
+        ignored=found.ignored,
+        validation=(chosen_on.targets, chosen_on.logits, chosen_on.ignored),
+        bootstrap=0,
+    )
+
+
 def results_table(root: str | Path, data: MultiLabelData) -> pd.DataFrame:
     """One line per group of runs on this data, ready to print: mean ± standard deviation over seeds, in %."""
     groups = group_runs(runs_on(root, data))
-    scores = score_table(groups, data, protocols=("threshold(0.5)",), metrics=("mAP", "CF1", "OF1"))
+    scores = score_table(groups, data.split, protocols=("threshold(0.5)",), metrics=("mAP", "CF1", "OF1"))
     rows = []
     for title, runs in groups.items():
         training = runs[0].config["training"]
-        row = {
-            "run": title,
-            "backbone": training["backbone"],
-            "epochs": training["epochs"],
-            "seeds": len(runs),
-        }
+        row = {"run": title, "backbone": training["backbone"], "epochs": training["epochs"], "seeds": len(runs)}
         for score in scores[scores["run"] == title].itertuples():
             row[f"{score.metric} %"] = show_score(score.mean, score.std)
         rows.append(row)
@@ -116,10 +112,10 @@ def runs_table(root: str | Path) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def class_ap(run: Run, data: MultiLabelData) -> np.ndarray:
-    """A run's average precision for each class of a split, shape (q,), nan for a class without positives."""
-    found = run.predictions(data.split)
-    return average_precision(found.targets, found.logits, data.ignored)
+def class_ap(run: Run, split: str = "test") -> np.ndarray:
+    """A run's average precision for each class on a split, shape (q,), nan for a class without positives."""
+    found = run.predictions(split)
+    return average_precision(found.targets, found.logits, found.ignored)
 
 
 def show_score(mean: float, std: float) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,8 +14,9 @@ import typer
 import mlkd
 from mlkd.analysis import results_table, runs_table
 from mlkd.data.check import check as check_data
+from mlkd.methods import METHODS
 from mlkd.presets import Plan
-from mlkd.spelling import nearest
+from mlkd.spelling import check_one_of, nearest
 
 cli = typer.Typer(
     help="A notebook-first workbench for multi-label knowledge distillation.",
@@ -146,6 +148,8 @@ def export_run(
 
 
 def _export(run: mlkd.Run, file: Path) -> None:
+    if file.suffix != ".safetensors":
+        raise ValueError(f"`file` is {str(file)!r}, expected a name that ends in .safetensors.")
     notes = {"config": run.config, "metrics": run.metrics, "date": str(datetime.date.today())}
     mlkd.save_model(run.model(), file, **{name: json.dumps(note) for name, note in notes.items()})
     print(f"{file}: {file.stat().st_size / 1e6:.1f} MB, from {run.path}.")
@@ -154,8 +158,9 @@ def _export(run: mlkd.Run, file: Path) -> None:
 def _train(plan: Plan, method: str, role: str, seed: int, settings: dict) -> mlkd.Run:
     """The run with some settings changed, each where it belongs: in the training or in the method."""
     config = plan.teacher_config if role == "teacher" else plan.student_config.but(seed=seed)
-    known = list(config.as_dict())
-    method_settings = plan.method(method).settings()
+    check_one_of("method", method, METHODS)
+    known = [name for name in config.as_dict() if name != "role"]
+    method_settings = [field.name for field in fields(METHODS[method]) if field.name != "teacher"]
     for name in settings:
         if name not in known and name not in method_settings:
             guess = nearest(name, [*known, *method_settings])
@@ -180,7 +185,9 @@ def app() -> None:
     """The command's entry: a mistake of the caller is told in a sentence, without a traceback."""
     try:
         cli()
-    except (ValueError, mlkd.TrainingError) as error:
+    except (ValueError, ImportError, mlkd.TrainingError) as error:
         sys.exit(f"mlkd: {error}")
-    except KeyboardInterrupt:
-        sys.exit("mlkd: interrupted; the same command goes on where it stopped.")
+    except SystemExit as end:  # what typer makes of Ctrl-C
+        if isinstance(getattr(end.__context__, "__cause__", None), KeyboardInterrupt):
+            print("mlkd: interrupted; the same command goes on where it stopped.", file=sys.stderr)
+        raise

@@ -67,7 +67,10 @@ class Config:
         for name in ("batch_size", "image_size"):
             if not isinstance(getattr(self, name), int) or getattr(self, name) < 1:
                 raise ValueError(f"`{name}` is {getattr(self, name)!r}, expected a whole number of at least 1.")
-        for name in ("epochs", "lr", "weight_decay", "clip_norm"):
+        for name in ("epochs", "seed"):
+            if not isinstance(getattr(self, name), int) or getattr(self, name) < 0:
+                raise ValueError(f"`{name}` is {getattr(self, name)!r}, expected a whole number, 0 or more.")
+        for name in ("lr", "weight_decay", "clip_norm"):
             value = getattr(self, name)
             if not isinstance(value, int | float) or not 0 <= value < math.inf:
                 raise ValueError(f"`{name}` is {value!r}, expected a number, 0 or more.")

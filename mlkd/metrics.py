@@ -84,7 +84,7 @@ def predict(
     protocol: str = "threshold(0.5)",
     *,
     ignored: ndarray | None = None,
-    validation: tuple[ndarray, ...] | None = None,
+    validation: tuple[Any, ...] | None = None,
 ) -> ndarray:
     """The labels predicted under `protocol`, one bool per picture and class.
 
@@ -168,7 +168,7 @@ def evaluate(
     *,
     classes: Sequence[str] | None = None,
     ignored: ndarray | None = None,
-    validation: tuple[ndarray, ...] | None = None,
+    validation: tuple[Any, ...] | None = None,
     bootstrap: int = 200,
     seed: int = 0,
 ) -> Scores:
@@ -342,7 +342,7 @@ def _parse(protocol: str) -> tuple[str, float]:
     return name, value if name == "threshold" else int(value)
 
 
-def _thresholds_from(validation: tuple[ndarray, ...] | None, q: int) -> ndarray:
+def _thresholds_from(validation: tuple[Any, ...] | None, q: int) -> ndarray:
     """The tuned thresholds of q classes; what is wrong with `validation` is said so."""
     if validation is None:
         raise ValueError("`protocol` is 'tuned' but `validation` is missing; pass its (targets, scores).")

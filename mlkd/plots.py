@@ -37,7 +37,7 @@ def picture_grid(
         names: write the labels below each picture.
     """
     lines = -(-len(rows) // columns)
-    fig, axes = _axes(lines, columns, width=1.45 * columns, height=(1.95 if names else 1.5) * lines)
+    fig, axes = _axes(lines, columns, width=1.45 * columns, height=(1.75 if names else 1.5) * lines)
     for ax in axes.flat:
         ax.set_axis_off()
     for ax, row in zip(axes.flat, rows, strict=False):

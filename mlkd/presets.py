@@ -6,6 +6,7 @@ configuration, each method's settings and the seeds; everything in it was chosen
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import sys
 from collections.abc import Mapping
@@ -101,6 +102,8 @@ def plan(
         ValueError: an unknown preset, or a plugin that is not there; the argument is named.
     """
     check_one_of("preset", preset, PRESETS)
+    if seeds < 0:
+        raise ValueError(f"`seeds` is {seeds}, expected 0 (as the preset says) or more.")
     if plugin:
         run_plugin(plugin)
     splits: Mapping[str, MultiLabelData] = load_data(data)
@@ -129,7 +132,7 @@ def run_plugin(path: str | Path) -> None:
     Once in a process: a second call with the same file does nothing.
     """
     file = Path(path).resolve()
-    name = f"mlkd_plugin_{file.stem}"
+    name = f"mlkd_plugin_{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
     if not file.is_file() or file.suffix != ".py":
         raise ValueError(f"`plugin` is {str(path)!r}, expected a Python file that exists and ends in .py.")
     if name in sys.modules:
@@ -147,6 +150,8 @@ def run_plugin(path: str | Path) -> None:
 
 def _with(config: Config, backbone: str, weights: str) -> Config:
     """The configuration with another backbone or other weights: then it is trained, not read from a file."""
+    if (backbone or weights) and config.init:
+        config = config.but(init="", epochs=TEACHER_EPOCHS)
     if backbone:
         config = config.but(backbone=backbone, backbone_settings={}, pretrained=bool(config.pretrained), init="")
     return config.but(pretrained=weights) if weights else config
@@ -157,6 +162,8 @@ def _first(data: MultiLabelData, count: int) -> MultiLabelData:
     rows = set(range(min(count, len(data)))) | set(data.targets.argmax(axis=0)[data.targets.any(axis=0)].tolist())
     return data.subset(np.array(sorted(rows)))
 
+
+TEACHER_EPOCHS = 25
 
 SMALL_NET = Config(
     backbone="resnet8_cifar",
@@ -176,7 +183,7 @@ SMALL_NET = Config(
 
 
 def _scenes(preset: str) -> Plan:
-    teacher = SMALL_NET.but(backbone="resnet14x2_cifar", embed_dim=128, epochs=25)
+    teacher = SMALL_NET.but(backbone="resnet14x2_cifar", embed_dim=128, epochs=TEACHER_EPOCHS)
     student = SMALL_NET
     if preset == "quick":
         teacher = teacher.but(init="mlkd:scenes_teacher", epochs=0)

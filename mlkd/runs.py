@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import pickle
 import platform
 import shutil
 from collections.abc import Iterator, Mapping
@@ -30,12 +31,16 @@ class RunError(ValueError):
 
 
 class Predictions(NamedTuple):
-    """What a run says of one split: ids (N,), targets (N, q) uint8, logits (N, q) float32, class names (q,)."""
+    """What a run says of one split: ids (N,), targets (N, q) uint8, logits (N, q) float32, class names (q,).
+
+    `ignored` is None, or (N, q) bool: labels that count neither way, as in `MultiLabelData`.
+    """
 
     ids: np.ndarray
     targets: np.ndarray
     logits: np.ndarray
     classes: tuple[str, ...]
+    ignored: np.ndarray | None = None
 
 
 class Run:
@@ -82,7 +87,8 @@ class Run:
         if not path.is_file():
             raise RunError(f"{path}: this run has no predictions for the split {split!r}.")
         with np.load(path, allow_pickle=False) as file:
-            return Predictions(file["ids"], file["targets"], file["logits"], tuple(file["classes"].tolist()))
+            ignored = file.get("ignored")
+            return Predictions(file["ids"], file["targets"], file["logits"], tuple(file["classes"].tolist()), ignored)
 
     def model(self) -> MultiLabelModel:
         """The trained model with the weights that were best on validation, in eval mode on the CPU."""
@@ -99,17 +105,19 @@ class Run:
             pd.DataFrame(rows).to_csv(unfinished, index=False)
 
     def write_predictions(self, split: str, predictions: Predictions) -> None:
+        arrays: dict[str, Any] = {
+            "ids": np.asarray(predictions.ids, dtype=np.str_),
+            "targets": predictions.targets,
+            "logits": predictions.logits.astype(np.float32),
+            "classes": np.asarray(predictions.classes, dtype=np.str_),
+        }
+        if predictions.ignored is not None:
+            arrays["ignored"] = predictions.ignored
         with (
             written_whole(self.path / "predictions" / f"{split}.npz") as unfinished,
             unfinished.open("wb") as file,
         ):
-            np.savez_compressed(
-                file,
-                ids=np.asarray(predictions.ids, dtype=np.str_),
-                targets=predictions.targets,
-                logits=predictions.logits.astype(np.float32),
-                classes=np.asarray(predictions.classes, dtype=np.str_),
-            )
+            np.savez_compressed(file, **arrays)
 
     # The checkpoint: everything the next epoch needs, in one file that is replaced whole.
 
@@ -119,7 +127,12 @@ class Run:
 
     def load_checkpoint(self) -> dict[str, Any] | None:
         path = self.path / "checkpoint" / "last.pt"
-        return torch.load(path, map_location="cpu", weights_only=True) if path.is_file() else None
+        if not path.is_file():
+            return None
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True)
+        except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+            raise RunError(f"{path}: not a readable checkpoint; remove the folder to train anew.") from error
 
     def finish(self, metrics: Mapping[str, Any]) -> None:
         """Marks the run complete; its checkpoint is not needed any more."""
@@ -152,8 +165,8 @@ def open_run(root: str | Path, description: Mapping[str, Any]) -> Run:
     )
     path = Path(root) / name
     if not (path / "config.json").is_file():
-        _write_json(path / "config.json", description)
         _write_json(path / "environment.json", environment())
+        _write_json(path / "config.json", description)  # last: with it the folder is a run
     return Run(path)
 
 

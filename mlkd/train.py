@@ -16,11 +16,11 @@ from torch import Tensor
 from mlkd.config import Config
 from mlkd.data.augment import augment
 from mlkd.data.check import require
-from mlkd.data.dataset import MultiLabelData
+from mlkd.data.dataset import DataError, MultiLabelData
 from mlkd.data.pixels import decoded
 from mlkd.methods import Batch, Method, create
 from mlkd.metrics import average_precision
-from mlkd.models import MultiLabelModel, Output, create_model, load_model, save_model
+from mlkd.models import MultiLabelModel, Output, create_model, fingerprint, load_model, save_model
 from mlkd.progress import Progress
 from mlkd.runs import Predictions, Run, open_run
 
@@ -54,12 +54,15 @@ def fit(
         TrainingError: a loss term is not finite.
     """
     method = create(method) if isinstance(method, str) else method
+    for name in ("train", "val", "test"):
+        if name not in data:
+            raise DataError(f"The split {name!r} is missing; found {', '.join(data)}.")
+    require(data)
     run = open_run(runs, _description(method, data, config))
     title = f"{method.name} {config.role}, seed {config.seed}"
     if run.complete:
         print(f"{title}: found complete in {run.path}, not trained again.")
         return run
-    require(data)
     with torch.random.fork_rng():
         _train(run, title, method, data, config)
     return run
@@ -110,7 +113,13 @@ def _train(run: Run, title: str, method: Method, data: Mapping[str, MultiLabelDa
                 progress.step(epoch, {name: value / (step + 1) for name, value in sums.items()})
 
             seconds = time.monotonic() - started
-            score = _mean_ap(data["val"], _predict(engine, student, data["val"], pixels["val"]))
+            found = _predict(engine, student, data["val"], pixels["val"])
+            if not np.isfinite(found.logits).all():
+                raise TrainingError(
+                    f"The model's logits on `val` are not finite after epoch {epoch + 1}: lower `lr`, or use "
+                    f"precision='float32'. The epoch before is kept."
+                )
+            score = _mean_ap(found)
             row: dict[str, float] = {"epoch": epoch + 1, "lr": float(scheduler.get_last_lr()[0])}
             row |= {name: value / steps for name, value in sums.items()}
             row |= {
@@ -122,6 +131,7 @@ def _train(run: Run, title: str, method: Method, data: Mapping[str, MultiLabelDa
             if score > best:
                 best, best_epoch = score, epoch + 1
                 save_model(model, run.path / "model.safetensors", epoch=str(epoch + 1), val_mAP=f"{score:.6f}")
+            run.write_history(history)
             run.save_checkpoint(
                 {
                     "epoch": epoch + 1,
@@ -133,7 +143,6 @@ def _train(run: Run, title: str, method: Method, data: Mapping[str, MultiLabelDa
                     "scheduler": scheduler.state_dict(),
                 }
             )
-            run.write_history(history)
             progress.epoch(epoch, row)
 
     if not config.epochs:
@@ -144,7 +153,7 @@ def _train(run: Run, title: str, method: Method, data: Mapping[str, MultiLabelDa
         if name not in ("train", "trainval"):
             predictions = _predict(engine, student, split, pixels[name])
             run.write_predictions(name, predictions)
-            metrics[name] = {"mAP": _mean_ap(split, predictions)}
+            metrics[name] = {"mAP": _mean_ap(predictions)}
     metrics["parameters"] = sum(parameter.numel() for parameter in model.parameters())
     metrics["seconds"] = sum(row["seconds"] for row in history)
     run.finish(metrics)
@@ -159,13 +168,13 @@ def predict(model: MultiLabelModel, data: MultiLabelData) -> Predictions:
 @torch.no_grad()
 def _predict(engine, student, data: MultiLabelData, pixels: np.ndarray) -> Predictions:
     student.eval()
-    logits = []
+    logits: list[np.ndarray] = []
     for start in range(0, len(data), 256):
         images = _to_tensor(pixels[start : start + 256]).to(engine.device)
         with engine.autocast():
             output = student(images)
         logits.append(output.logits.float().cpu().numpy())
-    return Predictions(np.array(data.ids), data.targets, np.concatenate(logits), data.classes)
+    return Predictions(np.array(data.ids), data.targets, np.concatenate(logits), data.classes, data.ignored)
 
 
 @torch.no_grad()
@@ -248,8 +257,8 @@ def _to_tensor(pixels: np.ndarray) -> Tensor:
     return torch.from_numpy(np.array(pixels)).permute(0, 3, 1, 2)
 
 
-def _mean_ap(data: MultiLabelData, predictions: Predictions) -> float:
-    return float(np.nanmean(average_precision(data.targets, predictions.logits, data.ignored)))
+def _mean_ap(found: Predictions) -> float:
+    return float(np.nanmean(average_precision(found.targets, found.logits, found.ignored)))
 
 
 def _raise_if_not_finite(terms: Mapping[str, Tensor], epoch: int, step: int) -> None:
@@ -267,6 +276,8 @@ def _description(method: Method, data: Mapping[str, MultiLabelData], config: Con
     for name, split in data.items():
         digest = hashlib.sha256(json.dumps([split.classes, split.ids]).encode())
         digest.update(split.targets.tobytes())
+        if split.ignored is not None:
+            digest.update(b"ignored" + split.ignored.tobytes())
         for boxes in split.boxes or ():
             digest.update(boxes.tobytes())
         splits[name] = digest.hexdigest()[:16]
@@ -276,4 +287,5 @@ def _description(method: Method, data: Mapping[str, MultiLabelData], config: Con
         "settings": method.settings(),
         "data": {"name": name, "splits": splits},
         "training": config.as_dict(),
+        **({"init": fingerprint(load_model(config.init))} if config.init else {}),
     }

@@ -42,7 +42,9 @@ def write_run(
         logits = (split.targets - 0.5 + rng.normal(0, 1, split.targets.shape)).astype(np.float32)
         metrics[name] = {"mAP": float(np.nanmean(average_precision(split.targets, logits)))}
         if complete:
-            run.write_predictions(name, Predictions(np.array(split.ids), split.targets, logits, split.classes))
+            run.write_predictions(
+                name, Predictions(np.array(split.ids), split.targets, logits, split.classes, split.ignored)
+            )
     run.write_history([{"epoch": 1, "bce": 0.5, "val_mAP": 0.4}])
     if complete:
         run.finish({"best_epoch": 1, **metrics})
@@ -101,9 +103,10 @@ def test_runs_on_other_data_are_left_out(toy_data: Data, tmp_path: Path) -> None
 def test_the_score_table_is_evaluate_on_the_predictions(toy_data: Data, tmp_path: Path) -> None:
     ignored = (toy_data["test"].targets == 0) & (np.random.default_rng(0).random((40, 4)) < 0.2)
     test = replace(toy_data["test"], ignored=ignored)
-    runs = [write_run(tmp_path, toy_data, seed=seed) for seed in (0, 1, 2)]
-    alone = write_run(tmp_path, toy_data, method="l2d", seed=4)
-    table = score_table({"three": runs, "one": [alone]}, test)
+    data = {**toy_data, "test": test}
+    runs = [write_run(tmp_path, data, seed=seed) for seed in (0, 1, 2)]
+    alone = write_run(tmp_path, data, method="l2d", seed=4)
+    table = score_table({"three": runs, "one": [alone]})
     assert len(table) == 2 * len(PROTOCOLS) * len(METRICS)
     assert list(table.columns) == ["run", "protocol", "metric", "mean", "std", "n"]
     for protocol in PROTOCOLS:
@@ -131,7 +134,7 @@ def test_thresholds_are_tuned_on_val(toy_data: Data, tmp_path: Path) -> None:
     found, val = run.predictions("test"), run.predictions("val")
     shifted = Predictions(val.ids, val.targets, val.logits + 5.0, val.classes)
     run.write_predictions("val", shifted)
-    table = score_table({"run": [run]}, toy_data["test"], protocols=("tuned",), metrics=("OR",))
+    table = score_table({"run": [run]}, protocols=("tuned",), metrics=("OR",))
     expected = evaluate(found.targets, found.logits, "tuned", validation=(val.targets, val.logits + 5.0), bootstrap=0)
     assert table["mean"].tolist() == [expected["OR"]]
     assert expected["OR"] < 0.5  # thresholds that are 5 too high
@@ -182,7 +185,7 @@ def test_class_ap_is_that_of_each_class(toy_data: Data, tmp_path: Path) -> None:
     test = replace(test, targets=targets, ignored=(targets == 0) & (np.arange(40)[:, None] < 5))
     run = write_run(tmp_path, {**toy_data, "test": test})
     found = run.predictions("test")
-    scores = class_ap(run, test)
+    scores = class_ap(run)
     assert scores.shape == (4,)
     assert np.isnan(scores[2])
     expected = evaluate(found.targets, found.logits, classes=test.classes, ignored=test.ignored, bootstrap=0)["AP"]

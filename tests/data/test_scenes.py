@@ -17,10 +17,10 @@ from mlkd.data.scenes import CLASSES, compose, draw, files
 # sha256 of pixels and boxes of the first 20 pictures of each split. If it changes, the pictures have changed:
 # raise `VERSION`, so that nobody's cached folder and nobody's published number silently means another data set.
 SHA256 = {
-    "train": "e1c160fed11122ba551e71efb5eb01e827ec4c0b9791c93fcacdef94ab7df08f",
-    "val": "7da58e0f270d996cce1bdacb36ba5d804e02fd55aadfd97f766d2df69f6427f2",
-    "test": "dd43c162e4a3e2c61b9bf0536e906a48b27b71e175c76c882c11145d89303354",
-    "context_shift": "42670301bcd53ffd9866d56c0e6252c36f5bbba926a078872bc58034167b9bcc",
+    "train": "a7e798eb750abe89aabe9ab4ed147a4d261de6173fd5c94bfba44c471dd7f825",
+    "val": "25d3a2c9476a18e1effca026390b26c440d59006f1be5e1ba3e9bde24dc8ddde",
+    "test": "b5a146ec4c74b328a9d143566beb5d8cc8306ac4533d97480721dd2a41b865c1",
+    "context_shift": "3f9b4aeec1ab8ac7dfbd1553ff6e43cf9a2fba94b5abb97c21a6f306d1d9e63b",
 }
 SMALL = {"train": 6, "test": 3, "context_shift": 3}
 

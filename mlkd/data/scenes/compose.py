@@ -56,7 +56,7 @@ def _overlap(first: _Actor, second: _Actor) -> float:
 
 def _stage(dice: Dice, place: Place, names: list[str]) -> list[_Actor]:
     """Where everybody stands, far to near; each takes the emptiest of a few spots."""
-    zoom = dice.uniform(0.75, 1.5)
+    zoom = dice.uniform(0.85, 1.5)
     actors: list[_Actor] = []
     for name in names:
         for _ in range(1 + dice.chance(0.28) + dice.chance(0.12)):
