@@ -163,7 +163,7 @@ def _first(data: MultiLabelData, count: int) -> MultiLabelData:
     return data.subset(np.array(sorted(rows)))
 
 
-TEACHER_EPOCHS = 25
+TEACHER_EPOCHS = 36
 
 SMALL_NET = Config(
     backbone="resnet8_cifar",
@@ -171,9 +171,9 @@ SMALL_NET = Config(
     embed_dim=64,
     pretrained=False,
     image_size=96,
-    epochs=20,
+    epochs=15,
     optimizer="adamw",
-    lr=3e-3,
+    lr=6e-3,
     weight_decay=0.05,
     clip_norm=5.0,
     augment=("flip", "cutout"),
@@ -183,7 +183,7 @@ SMALL_NET = Config(
 
 
 def _scenes(preset: str) -> Plan:
-    teacher = SMALL_NET.but(backbone="resnet14x2_cifar", embed_dim=128, epochs=TEACHER_EPOCHS)
+    teacher = SMALL_NET.but(backbone="resnet14x2_cifar", embed_dim=128, epochs=TEACHER_EPOCHS, lr=5e-3)
     student = SMALL_NET
     if preset == "quick":
         teacher = teacher.but(init="mlkd:scenes_teacher", epochs=0)
