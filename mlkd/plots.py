@@ -133,25 +133,21 @@ def training_curves(histories: Mapping[str, Sequence[pd.DataFrame]]) -> Figure:
     known = ("epoch", "lr", "val_mAP", "seconds", "images_per_second")
     terms = list(dict.fromkeys(name for group in histories.values() for h in group for name in h if name not in known))
     panels = ["val_mAP", *terms]
-    fig, axes = _axes(1, len(panels), width=2.9 * len(panels) + 0.6, height=2.9)
-    for ax, panel in zip(axes.flat, panels, strict=True):
+    columns = min(len(panels), 3)
+    lines = -(-len(panels) // columns)
+    fig, axes = _axes(lines, columns, width=3.1 * columns, height=2.5 * lines)
+    for ax in axes.flat[len(panels) :]:
+        ax.remove()
+    for ax, panel in zip(axes.flat, panels, strict=False):
+        scale = 100 if panel == "val_mAP" else 1
         for title, group in histories.items():
-            for position, history in enumerate(group):
-                if panel in history:
-                    scale = 100 if panel == "val_mAP" else 1
-                    label = title if position == 0 else None
-                    ax.plot(
-                        history["epoch"],
-                        scale * history[panel],
-                        color=colour(title),
-                        label=label,
-                        lw=1.5,
-                        alpha=0.8,
-                    )
-        ax.set(
-            xlabel="epoch",
-            title="mAP on validation (%, higher is better)" if panel == "val_mAP" else f"{panel} (weighted)",
+            for position, history in enumerate(h for h in group if panel in h):
+                values, label = scale * history[panel], title if position == 0 else None
+                ax.plot(history["epoch"], values, ".-", ms=4, lw=1.3, color=colour(title), label=label, alpha=0.8)
+        ax.set_title(
+            "mAP on validation (%, higher is better)" if panel == "val_mAP" else f"loss term {panel}, weighted"
         )
+        ax.set_xlabel("epoch")
         ax.title.set_fontsize(9)
         ax.grid(alpha=0.3)
     axes.flat[0].legend(frameon=False, fontsize=8)

@@ -186,8 +186,8 @@ def _scenes(preset: str) -> Plan:
     teacher = SMALL_NET.but(backbone="resnet14x2_cifar", embed_dim=128, epochs=TEACHER_EPOCHS, lr=5e-3)
     student = SMALL_NET
     if preset == "quick":
-        teacher = teacher.but(init="mlkd:scenes_teacher", epochs=0)
-        student = student.but(epochs=8)
+        teacher = teacher.but(init="mlkd:scenes_teacher", epochs=0, precision="float32")
+        student = student.but(epochs=8, precision="float32")  # bf16 is faster on some CPUs, far slower on others
     if preset == "smoke":
         teacher = teacher.but(backbone="resnet8_cifar", epochs=1, precision="float32")
         student = student.but(epochs=1, precision="float32")
