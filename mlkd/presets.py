@@ -193,7 +193,7 @@ def _scenes(preset: str) -> Plan:
         student = student.but(epochs=1, precision="float32")
     settings: dict[str, dict[str, Any]] = {
         "vanilla": {"bce_reduction": "batchmean"},
-        "l2d": {"bce_reduction": "batchmean", "lambda_mld": 1.0, "lambda_cd": 0.005, "lambda_id": 0.05},
+        "l2d": {"bce_reduction": "batchmean", "lambda_mld": 1.0, "lambda_cd": 0.01, "lambda_id": 0.1},
     }
     seeds = {"smoke": 1, "quick": 2, "full": 5}[preset]
     return Plan("", preset, {}, teacher, student, settings, tuple(range(seeds)))
