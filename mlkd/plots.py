@@ -13,6 +13,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import NullFormatter, ScalarFormatter
 
 from mlkd.data import MultiLabelData
+from mlkd.progress import TIMING
 
 COLOURS = {"teacher": "#444444", "vanilla": "#8c8c8c", "l2d": "#0072b2"}
 """One colour per method in every figure (Okabe and Ito's, safe for colour-blind readers)."""
@@ -130,7 +131,7 @@ def training_curves(histories: Mapping[str, Sequence[pd.DataFrame]]) -> Figure:
     Args:
         histories: title of a group of runs -> one history per seed.
     """
-    known = ("epoch", "lr", "val_mAP", "seconds", "images_per_second")
+    known = (*TIMING, "val_mAP")
     terms = list(dict.fromkeys(name for group in histories.values() for h in group for name in h if name not in known))
     panels = ["val_mAP", *terms]
     columns = min(len(panels), 3)
@@ -214,12 +215,14 @@ def class_scores(ap: Mapping[str, float], train: MultiLabelData) -> Figure:
     ax = axes.flat[0]
     ax.plot([share[name] for name in ap], [100 * value for value in ap.values()], "o", color="#0072b2", alpha=0.7)
     if len(ap) <= 40:
-        for name, value in ap.items():
-            ax.annotate(
-                _literal(name), (share[name], 100 * value), xytext=(4, 3), textcoords="offset points", fontsize=8
-            )
+        for position, name in enumerate(sorted(ap, key=lambda name: share[name])):
+            beside = (4, 3) if position % 2 else (4, -8)  # neighbours above and below in turn
+            spot = (share[name], 100 * ap[name])
+            ax.annotate(_literal(name), spot, xytext=beside, textcoords="offset points", fontsize=7)
     ax.set(xscale="log", ylim=(0, 103), title="Each class: how often it occurs, how well it is found")
     ax.set(xlabel="training pictures with the label (%, logarithmic)", ylabel="AP on test (%, higher is better)")
+    ax.set_xticks([1, 2, 5, 10, 20, 50, 100])
+    ax.set_xlim(0.8 * min(share[name] for name in ap), 1.6 * max(share[name] for name in ap))
     ax.xaxis.set_major_formatter(ScalarFormatter())
     ax.xaxis.set_minor_formatter(NullFormatter())
     ax.grid(alpha=0.3)

@@ -187,7 +187,7 @@ def _scenes(preset: str) -> Plan:
     student = SMALL_NET
     if preset == "quick":
         teacher = teacher.but(init="mlkd:scenes_teacher", epochs=0, precision="float32")
-        student = student.but(epochs=8, precision="float32")  # bf16 is faster on some CPUs, far slower on others
+        student = student.but(epochs=6, precision="float32")  # bf16 is faster on some CPUs, far slower on others
     if preset == "smoke":
         teacher = teacher.but(backbone="resnet8_cifar", epochs=1, precision="float32")
         student = student.but(epochs=1, precision="float32")

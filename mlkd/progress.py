@@ -13,6 +13,10 @@ PROGRESS_FILE = "MLKD_PROGRESS_FILE"
 """Environment variable: where a headless training writes its status line, for the report that waits for it."""
 
 
+TIMING = ("epoch", "lr", "seconds", "images_per_second")
+"""What a history has beside losses and scores."""
+
+
 class Progress:
     """Progress of one training, as a context manager.
 
@@ -23,7 +27,7 @@ class Progress:
     def __init__(self, title: str, epochs: int, steps: int, batch_size: int, done: int = 0):
         self.title, self.epochs, self.steps, self.batch_size = title, epochs, steps, batch_size
         self.file = os.environ.get(PROGRESS_FILE)
-        self.live = not self.file and (sys.stderr.isatty() or _in_notebook())
+        self.live = watched()
         self.bar = tqdm(
             desc=title,
             total=epochs * steps,
@@ -61,8 +65,14 @@ class Progress:
     def epoch(self, epoch: int, row: dict[str, float]) -> None:
         """One epoch done and scored."""
         if not self.live:
-            parts = [f"{name} {value:.4g}" for name, value in row.items() if name not in ("epoch", "lr")]
-            print(f"{self.title}: epoch {epoch + 1}/{self.epochs}, {', '.join(parts)}", flush=True)
+            shown = [f"{name} {value:.3g}" for name, value in row.items() if name not in TIMING]
+            speed = f"{row['images_per_second']:.0f} img/s"
+            print(f"{self.title}: epoch {epoch + 1}/{self.epochs}, {', '.join(shown)}, {speed}", flush=True)
+
+
+def watched() -> bool:
+    """Whether somebody can see a bar move: in a terminal or a notebook, and not under a report."""
+    return PROGRESS_FILE not in os.environ and (sys.stderr.isatty() or _in_notebook())
 
 
 def _in_notebook() -> bool:

@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 
 from mlkd.data.dataset import DataError, ImageFiles, Images, MultiLabelData, missing
 from mlkd.files import cache_folder, written_whole
+from mlkd.progress import watched
 
 
 def decoded(data: MultiLabelData, size: int) -> np.ndarray:
@@ -35,7 +36,7 @@ def _decode(data: MultiLabelData, size: int, path: os.PathLike) -> None:
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         title = f"decoding {data.name} {data.split}"
-        for _ in tqdm(pool.map(one, range(len(data))), title, len(data), leave=False, disable=None):
+        for _ in tqdm(pool.map(one, range(len(data))), title, len(data), leave=False, disable=not watched()):
             pass
     pixels.flush()
 

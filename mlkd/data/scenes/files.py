@@ -21,6 +21,7 @@ from tqdm.auto import tqdm
 from mlkd.data.scenes.compose import VERSION, Drawing, draw
 from mlkd.data.scenes.kinds import CLASSES
 from mlkd.files import cache_folder
+from mlkd.progress import watched
 
 SPLITS: Mapping[str, int] = MappingProxyType({"train": 4000, "val": 500, "test": 1000, "context_shift": 1000})
 
@@ -121,7 +122,7 @@ def _write_all(root: Path, seed: int, size: int, splits: Mapping[str, int]) -> N
     pairs = [(split, index) for split, count in splits.items() for index in range(count)]
     jobs = [(f"{number:06d}", split, index) for number, (split, index) in enumerate(pairs, start=1)]
     drawn = _write_pictures(jobs, root, seed, size)
-    present = list(tqdm(drawn, "drawing scenes", len(jobs), unit=" pictures", leave=False, disable=None))
+    present = list(tqdm(drawn, "drawing scenes", len(jobs), unit=" pictures", leave=False, disable=not watched()))
     for split in splits:
         rows = [(job[0], classes) for job, classes in zip(jobs, present, strict=True) if job[1] == split]
         (sets / f"{split}.txt").write_text("".join(f"{name}\n" for name, _ in rows), encoding="utf-8")
