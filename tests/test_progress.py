@@ -22,7 +22,17 @@ def train(done: int = 0) -> None:
             for _ in range(4):
                 progress.told = 0.0  # as if half a second had passed
                 progress.step(epoch, {"bce": 1.23456, "mld": 0.001})
-            progress.epoch(epoch, {"epoch": epoch + 1, "lr": 0.01, "bce": 1.23456, "val_mAP": 0.5})
+            progress.epoch(
+                epoch,
+                {
+                    "epoch": epoch + 1,
+                    "lr": 0.01,
+                    "bce": 1.23456,
+                    "val_mAP": 0.5,
+                    "seconds": 2.0,
+                    "images_per_second": 226.4,
+                },
+            )
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +44,7 @@ def test_one_line_for_each_epoch_without_a_terminal(capsys: pytest.CaptureFixtur
     train()
     said = capsys.readouterr()
     assert said.out.splitlines() == [
-        f"l2d student, seed 0: epoch {epoch}/3, bce 1.235, val_mAP 0.5" for epoch in (1, 2, 3)
+        f"l2d student, seed 0: epoch {epoch}/3, bce 1.23, val_mAP 0.5, 226 img/s" for epoch in (1, 2, 3)
     ]
     assert said.err == ""
 
