@@ -222,7 +222,8 @@ def class_scores(ap: Mapping[str, float], train: MultiLabelData) -> Figure:
     ax.set(xscale="log", ylim=(0, 103), title="Each class: how often it occurs, how well it is found")
     ax.set(xlabel="training pictures with the label (%, logarithmic)", ylabel="AP on test (%, higher is better)")
     ax.set_xticks([1, 2, 5, 10, 20, 50, 100])
-    ax.set_xlim(0.8 * min(share[name] for name in ap), 1.6 * max(share[name] for name in ap))
+    seen = [share[name] for name in ap if share[name]]  # a class that training lacks has no place on this axis
+    ax.set_xlim(0.8 * min(seen, default=1), 1.6 * max(seen, default=100))
     ax.xaxis.set_major_formatter(ScalarFormatter())
     ax.xaxis.set_minor_formatter(NullFormatter())
     ax.grid(alpha=0.3)

@@ -226,8 +226,8 @@ class TestNumbers:
         fig = OF_RUNS["training_curves"]()
         assert [ax.get_title() for ax in fig.axes] == [
             "mAP on validation (%, higher is better)",
-            "bce (weighted)",
-            "mld (weighted)",
+            "loss term bce, weighted",
+            "loss term mld, weighted",
         ]
         assert [len(ax.lines) for ax in fig.axes] == [3, 3, 1]
         assert list(fig.axes[0].lines[0].get_ydata()) == [25, 25, 25]
