@@ -7,11 +7,12 @@ configuration, each method's settings and the seeds; everything in it was chosen
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -173,12 +174,9 @@ def run_plugin(path: str | Path) -> None:
         raise ValueError(f"`plugin` is {str(path)!r}, expected a Python file that exists and ends in .py.")
     if name in sys.modules:
         return
-    spec = importlib.util.spec_from_file_location(name, file)
-    assert spec is not None
-    assert spec.loader is not None
-    sys.modules[name] = importlib.util.module_from_spec(spec)
+    sys.modules[name] = ModuleType(name)  # where timm looks for the module of a new backbone
     try:
-        spec.loader.exec_module(sys.modules[name])
+        SourceFileLoader(name, str(file)).exec_module(sys.modules[name])
     except BaseException:
         del sys.modules[name]
         raise

@@ -37,7 +37,6 @@ class DLB(Method):
         return PastLogits(pictures, len(student.classes))
 
     def terms(self, student: Output, batch: Batch) -> dict[str, Tensor]:
-        assert batch.rows is not None
         weight = self.alpha * (len(student.logits) if self.bce_reduction == "sum" else 1)
         consistency = dlb(student.logits, batch.parts.recall(batch.rows), temperature=self.temperature)
         batch.parts.forget()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 from torch import Tensor
 
@@ -41,9 +42,7 @@ class L2D(Method):
         if self.lambda_mld:
             terms["mld"] = self.lambda_mld * mld(student.logits, teacher.logits)
         if self.lambda_cd or self.lambda_id:
-            mine, its = student.embeddings, teacher.embeddings
-            assert mine is not None  # because of `needs_embeddings`
-            assert its is not None
+            mine, its = cast(Tensor, student.embeddings), cast(Tensor, teacher.embeddings)  # as `needs_embeddings`
             if self.lambda_cd:
                 terms["cd"] = self.lambda_cd * cd(mine, its, targets, distance=self.distance)
             if self.lambda_id:

@@ -35,7 +35,7 @@ class Batch(NamedTuple):
     model: Any = None
     parts: Any = None
     twins: Tensor | None = None
-    rows: Tensor | None = None
+    rows: Any = None
     progress: float = 0.0
 
     @property

@@ -53,7 +53,6 @@ class PSKD(Method):
         return PastLogits(pictures, len(student.classes))
 
     def terms(self, student: Output, batch: Batch) -> dict[str, Tensor]:
-        assert batch.rows is not None
         loss = ps_kd(
             student.logits,
             batch.parts.recall(batch.rows),
