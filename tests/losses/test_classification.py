@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from compare import assert_same, value_and_gradient
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
@@ -43,21 +44,6 @@ def reference_bce(student_logits, targets, *, reduction="sum", ignored=None):
 
 both = pytest.mark.parametrize("loss", [bce, reference_bce], ids=["bce", "reference"])
 every_reduction = pytest.mark.parametrize("reduction", ["sum", "batchmean", "none"])
-
-
-def value_and_gradient(loss, logits, *args, **options):
-    """The loss and the gradient of its weighted sum (weights 1, 2, ... tell the entries of "none" apart)."""
-    logits = logits.detach().clone().requires_grad_()
-    value = loss(logits, *args, **options)
-    weights = torch.arange(1, value.numel() + 1, dtype=value.dtype).reshape(value.shape)
-    (gradient,) = torch.autograd.grad((weights * value).sum(), logits)
-    return value.detach(), gradient
-
-
-def assert_same(actual, expected, rtol=1e-9, atol=1e-12):
-    for got, wanted in zip(actual, expected, strict=True):
-        assert torch.isfinite(got).all()
-        torch.testing.assert_close(got, wanted, rtol=rtol, atol=atol, check_dtype=False)
 
 
 def random_batch(b=5, q=4, seed=0, scale=3.0):

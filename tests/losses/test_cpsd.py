@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from compare import assert_same, value_and_gradient
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -44,21 +45,6 @@ def reference_merged(student_logits, co_logits, dis_logits, alpha=0.5, *, reduct
 both_mse = pytest.mark.parametrize("loss", [mse, reference_mse], ids=["mse", "reference"])
 both_merged = pytest.mark.parametrize("loss", [merged_distillation, reference_merged], ids=["merged", "reference"])
 each_reduction = pytest.mark.parametrize("reduction", REDUCTIONS)
-
-
-def value_and_gradient(loss, student, *args, **options):
-    """The loss and the gradient of its weighted sum (weights 1, 2, ... tell the entries of "none" apart)."""
-    student = student.detach().clone().requires_grad_()
-    value = loss(student, *args, **options)
-    weights = torch.arange(1, value.numel() + 1, dtype=value.dtype).reshape(value.shape)
-    (gradient,) = torch.autograd.grad((weights * value).sum(), student)
-    return value.detach(), gradient
-
-
-def assert_same(actual, expected, rtol=1e-9, atol=1e-12):
-    for got, wanted in zip(actual, expected, strict=True):
-        assert torch.isfinite(got).all()
-        torch.testing.assert_close(got, wanted.to(got.dtype), rtol=rtol, atol=atol)
 
 
 def logits(count, b=5, q=4, seed=0):

@@ -9,6 +9,7 @@ import re
 
 import pytest
 import torch
+from compare import assert_same, value_and_gradient
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -179,22 +180,6 @@ def reference_reconstruction(logits, crop_logits, targets, *, steps=2, **options
 # --- helpers --------------------------------------------------------------------------------------
 
 
-def value_and_gradient(loss, student, *args, **options):
-    """The loss and the gradient of its weighted sum (weights 1, 2, ... tell the entries of a table apart)."""
-    student = student.detach().clone().requires_grad_()
-    value = loss(student, *args, **options)
-    weights = torch.arange(1, value.numel() + 1, dtype=value.dtype).reshape(value.shape)
-    (gradient,) = torch.autograd.grad((weights * value).sum(), student)
-    return value.detach(), gradient
-
-
-def assert_same(actual, expected, rtol=1e-9, atol=1e-12):
-    for got, wanted in zip(actual, expected, strict=True):
-        assert torch.isfinite(got).all()
-        largest = max(1.0, wanted.abs().max().item())
-        torch.testing.assert_close(got, wanted.to(got), rtol=rtol, atol=atol * largest)
-
-
 def random_batch(b=5, q=6, patches=4, seed=0, density=0.4, scale=3.0):
     """Logits of the student and of a teacher, of patches by two ways, and targets."""
     generator = torch.Generator().manual_seed(seed)
@@ -300,7 +285,8 @@ def test_softmax_of_steep_logits(dtype):
     student, targets = steep_pairs()[0].to(dtype), steep_targets()
     actual = value_and_gradient(reformulated_softmax, student, targets)
     expected = value_and_gradient(reference_softmax, student.double(), targets)
-    tolerance = {"rtol": 1e-9, "atol": 1e-12} if dtype == torch.float64 else {"rtol": 1e-4, "atol": 1e-6}
+    largest = expected[1].abs().max().item()  # the gradients of float32 are exact no further
+    tolerance = {"rtol": 1e-9, "atol": 1e-12} if dtype == torch.float64 else {"rtol": 1e-4, "atol": 1e-6 * largest}
     assert_same(actual, expected, **tolerance)
     printed = reformulated_softmax(student, targets, literal=True)
     assert torch.isfinite(printed).all()

@@ -5,6 +5,7 @@ import re
 
 import pytest
 import torch
+from compare import assert_same, value_and_gradient
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -47,20 +48,6 @@ def reference_hcl(student, teacher):
 
 
 both = pytest.mark.parametrize("loss", [hcl, reference_hcl], ids=["hcl", "reference"])
-
-
-def value_and_gradient(loss, student, *args):
-    student = student.detach().clone().requires_grad_()
-    value = loss(student, *args)
-    (gradient,) = torch.autograd.grad(value, student)
-    return value.detach(), gradient
-
-
-def assert_same(actual, expected, rtol=1e-9, atol=1e-12):
-    for got, wanted in zip(actual, expected, strict=True):
-        assert torch.isfinite(got).all()
-        wanted = wanted.to(got.dtype)
-        torch.testing.assert_close(got, wanted, rtol=rtol, atol=atol * max(1.0, wanted.abs().max().item()))
 
 
 def random_maps(*shape, seed=0):

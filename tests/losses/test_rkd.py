@@ -5,6 +5,7 @@ import re
 
 import pytest
 import torch
+from compare import assert_same, value_and_gradient
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -73,20 +74,6 @@ each_ours = pytest.mark.parametrize("loss", [distance, angle, rkd], ids=list(PAI
 each_loss = pytest.mark.parametrize(
     "loss", [loss for pair in PAIRS.values() for loss in pair], ids=[n for p in PAIRS for n in (p, f"{p}-reference")]
 )
-
-
-def value_and_gradient(loss, student, *args, **options):
-    student = student.detach().clone().requires_grad_()
-    value = loss(student, *args, **options)
-    (gradient,) = torch.autograd.grad(value, student)
-    return value.detach(), gradient
-
-
-def assert_same(actual, expected, rtol=1e-9, atol=1e-12):
-    for got, wanted in zip(actual, expected, strict=True):
-        assert torch.isfinite(got).all()
-        wanted = wanted.to(got.dtype)
-        torch.testing.assert_close(got, wanted, rtol=rtol, atol=atol * max(1.0, wanted.abs().max().item()))
 
 
 def random_features(b=5, d=3, teacher_d=4, seed=0):

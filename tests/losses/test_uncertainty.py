@@ -5,6 +5,7 @@ import re
 
 import pytest
 import torch
+from compare import assert_same, value_and_gradient
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -87,22 +88,6 @@ both_ps = pytest.mark.parametrize("loss", [ps, reference_ps], ids=["ps", "refere
 both_pal = pytest.mark.parametrize("loss", [pick_all_labels, reference_pick_all_labels], ids=["pal", "reference"])
 both_distributions = pytest.mark.parametrize("loss", [distribution, reference_distribution], ids=["ours", "reference"])
 each_reduction = pytest.mark.parametrize("reduction", ["batchmean", "sum", "none"])
-
-
-def value_and_gradient(loss, student, *args, **options):
-    """The loss and the gradient of its weighted sum (weights 1, 2, ... tell the entries of "none" apart)."""
-    student = student.detach().clone().requires_grad_()
-    value = loss(student, *args, **options)
-    weights = torch.arange(1, value.numel() + 1, dtype=value.dtype).reshape(value.shape)
-    (gradient,) = torch.autograd.grad((weights * value).sum(), student)
-    return value.detach(), gradient
-
-
-def assert_same(actual, expected, rtol=1e-9, atol=1e-12):
-    for got, wanted in zip(actual, expected, strict=True):
-        assert torch.isfinite(got).all()
-        wanted = wanted.to(got.dtype)
-        torch.testing.assert_close(got, wanted, rtol=rtol, atol=atol * max(1.0, wanted.abs().max().item()))
 
 
 def random_batch(b=5, q=6, seed=0, density=0.4, scale=3.0):
