@@ -3,7 +3,7 @@
 PYTHON ?= python3
 READY := .venv/.ready
 
-.PHONY: setup report test check lint types lab bench lock teacher figures
+.PHONY: setup report test soak check lint types lab bench lock teacher figures
 .DEFAULT_GOAL := report
 
 setup: $(READY)
@@ -23,6 +23,10 @@ report: setup
 
 test: lint
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --dist worksteal --durations 10
+
+# The long tests: kills at random moments, several processes, a cluster (about half an hour on 2 cores).
+soak: setup
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -m soak --durations 0
 
 check: lint types test
 

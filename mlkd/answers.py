@@ -3,70 +3,144 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from mlkd.files import cache_folder, written_whole
+from mlkd.data import MultiLabelData
+from mlkd.files import written_whole
 from mlkd.models import Output, fingerprint
 from mlkd.progress import watched
 
+VIEWS = ("as it is", "mirrored")
 
-class Answers:
-    """A teacher's logits, and label-wise embeddings if wanted, for every training picture and its mirror image.
 
-    They stand in a file of the cache folder, named after the teacher's weights and classes, the pictures and the
-    precision, so whoever asks for the same again reads it. N pictures of q labels take 8 * N * q bytes, or with
-    embeddings of width d 8 * N * q * (1 + d), and as much memory as is in use.
+class KeptTeacher(nn.Module):
+    """A teacher's logits, and label-wise embeddings if kept, for every training picture and its mirror image.
+
+    It stands in for the teacher wherever a method needs one (`L2D(teacher=KeptTeacher("answers"))`), so a student can
+    be distilled where there is no teacher: on these pictures, with augment=() or ("flip",). The run is the same as with
+    the teacher itself.
 
     Args:
-        ask: from pictures (b, 3, H, W), uint8, to the teacher's output.
-        teacher: for its name.
-        pixels: the pictures as `decoded` gives them, (N, H, W, 3).
-        precision: of `ask`, for the name.
-        embeddings: whether to keep them too.
+        folder: as `keep_answers` wrote it: `answers.json`, `logits.npy` (2, N, q) and perhaps `embeddings.npy`
+            (2, N, q, d), both float32 and read as memory maps.
+
+    Attributes:
+        classes, image_size, settings, fingerprint: the teacher's.
+
+    Raises:
+        ValueError: no such folder.
     """
 
-    def __init__(
-        self,
-        ask: Callable[[Tensor], Output],
-        teacher: Any,
-        pixels: np.memmap,
-        precision: str,
-        embeddings: bool = False,
-    ):
-        key = f"{fingerprint(teacher)} {pixels.filename} {precision} {embeddings}"
-        path = cache_folder() / "answers" / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.npy"
-        if not path.is_file():
-            with written_whole(path) as unfinished:
-                _ask(ask, pixels, embeddings, unfinished)
-        self.table = np.load(path, mmap_mode="r")
+    def __init__(self, folder: str | Path):
+        super().__init__()
+        self.folder = Path(folder)
+        try:
+            about = json.loads((self.folder / "answers.json").read_text())
+        except (OSError, ValueError) as error:
+            raise ValueError(
+                f"{self.folder}: no kept answers of a teacher, answers.json is missing or broken. "
+                f"`mlkd answers MODEL {self.folder}` makes them."
+            ) from error
+        self.classes = tuple(about["classes"])
+        self.image_size: int = about["image_size"]
+        self.settings: dict[str, Any] = about["settings"]
+        self.fingerprint: str = about["fingerprint"]
+        self.pictures: str = about["pictures"]
+        self.logits = np.load(self.folder / "logits.npy", mmap_mode="r")
+        path = self.folder / "embeddings.npy"
+        self.embeddings = np.load(path, mmap_mode="r") if path.is_file() else None
+        self.head = self  # where a method looks whether there are embeddings
+        self.has_embeddings = self.embeddings is not None
 
-    def __call__(self, images: Tensor, rows: np.ndarray, mirrored: Tensor) -> Output:
-        """The answers to these rows' pictures, mirrored or not; their features are not kept."""
-        found = torch.from_numpy(self.table[mirrored.long().numpy(), rows]).to(images.device)
-        embeddings = found[..., 1:] if found.shape[2] > 1 else None
+    def answer(self, rows: Tensor, mirrored: Tensor) -> Output:
+        """The answers to these rows' pictures, mirrored or not; the feature maps are not kept."""
+        at = mirrored.long().numpy(), rows.numpy()
+        embeddings = None if self.embeddings is None else torch.from_numpy(self.embeddings[at])
         nothing: Any = None  # so that a method that reads them without `needs_features` fails at once
-        return Output(found[..., 0], embeddings, nothing)
+        return Output(torch.from_numpy(self.logits[at]), embeddings, nothing)
+
+    def check(self, data: MultiLabelData) -> None:
+        """Raises ValueError when the answers are about other pictures than these."""
+        if self.pictures != _pictures(data):
+            raise ValueError(
+                f"{self.folder}: the teacher was asked about other pictures than those of {data.name} {data.split}; "
+                f"expected the same ids in the same order."
+            )
 
 
-def _ask(ask: Callable[[Tensor], Output], pixels: np.memmap, embeddings: bool, path: Path, batch: int = 128) -> None:
-    """Writes (2, N, q, 1 or 1 + d) float32: of each picture and its mirror image, each label's logit and embedding."""
-    table = None
-    for start in tqdm(range(0, len(pixels), batch), "asking the teacher", leave=False, disable=not watched()):
+def keep_answers(
+    teacher: Any,
+    data: MultiLabelData,
+    pixels: np.ndarray,
+    folder: str | Path,
+    *,
+    ask: Callable[[Tensor], Output] | None = None,
+    embeddings: bool = True,
+) -> KeptTeacher:
+    """Asks a teacher about every picture and its mirror image and keeps the answers in a folder.
+
+    N pictures of q labels take 8 * N * q bytes, or with embeddings of width d 8 * N * q * (1 + d).
+
+    Args:
+        teacher: any model of `data.classes`, in eval mode.
+        data: the split the students will be trained on.
+        pixels: its pictures as `decoded` gives them, (N, H, W, 3).
+        folder: a new one; there already, it is only read.
+        ask: from pictures (b, 3, H, W), uint8, to the output; None to call the teacher where it is.
+        embeddings: whether label-wise embeddings are kept too, where the teacher has some.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        with written_whole(folder) as unfinished:
+            unfinished.mkdir()
+            _ask(ask or torch.no_grad()(teacher), data, pixels, embeddings, unfinished)
+            about = {
+                "classes": list(teacher.classes),
+                "image_size": teacher.image_size,
+                "settings": teacher.settings,
+                "fingerprint": fingerprint(teacher),
+                "pictures": _pictures(data),
+                "views": VIEWS,
+            }
+            (unfinished / "answers.json").write_text(json.dumps(about, indent=1, default=str) + "\n")
+    return KeptTeacher(folder)
+
+
+def _ask(
+    ask: Callable[[Tensor], Output],
+    data: MultiLabelData,
+    pixels: np.ndarray,
+    embeddings: bool,
+    folder: Path,
+    batch: int = 128,
+) -> None:
+    """Writes what is said of each picture and of its mirror image, each kind into a file of its own."""
+    maps: dict[str, np.memmap] = {}
+    title = f"asking the teacher about {data.name}"
+    for start in tqdm(range(0, len(data), batch), title, leave=False, disable=not watched()):
         images = torch.from_numpy(np.array(pixels[start : start + batch])).permute(0, 3, 1, 2)
-        for mirrored in (0, 1):
-            output = ask(images.flip(-1) if mirrored else images)
-            said = output.logits[..., None]
+        for view in range(len(VIEWS)):
+            output = ask(images.flip(-1) if view else images)
+            said = {"logits": output.logits}
             if embeddings and output.embeddings is not None:
-                said = torch.cat([said, output.embeddings], dim=2)
-            if table is None:
-                table = np.lib.format.open_memmap(path, "w+", np.float32, (2, len(pixels), *said.shape[1:]))
-            table[mirrored, start : start + batch] = said.cpu().numpy()
-    if table is not None:
+                said["embeddings"] = output.embeddings
+            for name, values in said.items():
+                if name not in maps:
+                    shape = (len(VIEWS), len(data), *values.shape[1:])
+                    maps[name] = np.lib.format.open_memmap(folder / f"{name}.npy", "w+", np.float32, shape)
+                maps[name][view, start : start + batch] = values.float().cpu().numpy()
+    for table in maps.values():
         table.flush()
+
+
+def _pictures(data: MultiLabelData) -> str:
+    """Names a split's pictures by their ids."""
+    return hashlib.sha256(json.dumps([data.split, *data.ids]).encode()).hexdigest()[:24]

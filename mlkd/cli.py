@@ -18,6 +18,7 @@ import typer
 import mlkd
 from mlkd.analysis import results_table, runs_table
 from mlkd.data.check import check as check_data
+from mlkd.files import WriteError
 from mlkd.graphs import read_counts
 from mlkd.methods import METHODS, Method
 from mlkd.presets import Plan
@@ -292,7 +293,7 @@ def app() -> None:
     """The command's entry: a mistake of the caller is told in a sentence, without a traceback."""
     try:
         cli()
-    except (ValueError, ImportError, mlkd.TrainingError) as error:
+    except (ValueError, ImportError, mlkd.TrainingError, WriteError) as error:
         sys.exit(f"mlkd: {error}")
     except SystemExit as end:  # what typer makes of Ctrl-C
         if isinstance(getattr(end.__context__, "__cause__", None), KeyboardInterrupt):

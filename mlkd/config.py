@@ -12,7 +12,7 @@ from mlkd.spelling import check_one_of, nearest
 
 OPTIMIZERS = ("adam", "adamw", "sgd")
 SCHEDULES = ("one_cycle", "cosine", "constant")
-PRECISIONS = ("float32", "bf16", "fp16")
+PRECISIONS = ("auto", "float32", "bf16", "fp16")
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,14 @@ class Config:
         weight_decay: for all parameters.
         schedule: "one_cycle" (up over the first 30 % of the steps, then down to nothing), "cosine" or "constant".
         clip_norm: gradients are scaled down to this norm; 0 for never.
-        augment: what each training batch goes through, in order: "flip", "cutout", "randaugment".
+        augment: what each training batch goes through, in order: "flip", "crop", "cutout", "randaugment" (each
+            picture its own operations) or "randaugment_batch" (all pictures of a batch the same ones, much faster).
         keep_answers: ask the teachers about each training picture and its mirror image once, keep the answers in the
             cache folder and use them at every epoch, of every run. With augment=() or ("flip",) only. Methods that
             compare feature maps, which are too large to keep, ask at every step.
-        precision: "float32", or autocast to "bf16" or "fp16"; losses are computed in float32 always.
+        precision: "float32", or autocast to "bf16" or "fp16"; losses are computed in float32 always. "auto" measures a
+            few steps of float32 and bf16 when the run begins, and keeps the fastest for it (`Run.speed`).
+        compile: whether the student is compiled by torch.compile, which takes a minute or more and then saves time.
         seed: the initial weights, the order of the pictures and their augmentation follow from it.
         role: "teacher", "student" or "part" (a teacher of some of the labels), for tables and figures.
     """
@@ -60,6 +63,7 @@ class Config:
     augment: tuple[str, ...] = ("flip", "cutout", "randaugment")
     keep_answers: bool = False
     precision: str = "float32"
+    compile: bool = False
     seed: int = 0
     role: str = "student"
 

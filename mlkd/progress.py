@@ -22,12 +22,14 @@ class Progress:
 
     A terminal and a notebook get a live bar with the loss terms, images per second and the time left; anything
     else one line per epoch. Under a report, the status line also goes to the file that `$MLKD_PROGRESS_FILE` names.
+    `silent` ones say nothing: those of the other processes of one training.
     """
 
-    def __init__(self, title: str, epochs: int, steps: int, batch_size: int, done: int = 0):
+    def __init__(self, title: str, epochs: int, steps: int, batch_size: int, done: int = 0, silent: bool = False):
         self.title, self.epochs, self.steps, self.batch_size = title, epochs, steps, batch_size
-        self.file = os.environ.get(PROGRESS_FILE)
-        self.live = watched()
+        self.silent = silent
+        self.file = None if silent else os.environ.get(PROGRESS_FILE)
+        self.live = watched() and not silent
         self.bar = tqdm(
             desc=title,
             total=epochs * steps,
@@ -64,7 +66,7 @@ class Progress:
 
     def epoch(self, epoch: int, row: dict[str, float]) -> None:
         """One epoch done and scored."""
-        if not self.live:
+        if not self.live and not self.silent:
             shown = [f"{name} {value:.3g}" for name, value in row.items() if name not in TIMING]
             speed = f"{row['images_per_second']:.0f} img/s"
             print(f"{self.title}: epoch {epoch + 1}/{self.epochs}, {', '.join(shown)}, {speed}", flush=True)

@@ -2,17 +2,20 @@
 
 A run's folder holds `config.json` (all that made it), `history.csv` (one row per epoch), `checkpoint/` (while it
 trains), `model.safetensors` (the weights that were best on validation), `predictions/<split>.npz` (ids, targets,
-logits), `environment.json` and, written last, `metrics.json`: a run with that file is complete.
+logits), `environment.json` and, written last, `metrics.json`: a run with that file is complete. `.lock` is held by the
+process that trains it.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+import os
 import pickle
 import platform
-import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,8 +24,12 @@ import pandas as pd
 import timm
 import torch
 import torchvision
+from filelock import FileLock, Timeout
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
 
-from mlkd.files import written_whole
+from mlkd.files import remove, written_whole
 from mlkd.models import MultiLabelModel, load_model
 
 
@@ -81,6 +88,11 @@ class Run:
         path = self.path / "history.csv"
         return pd.read_csv(path) if path.is_file() else pd.DataFrame({"epoch": []})
 
+    @property
+    def speed(self) -> dict[str, Any]:
+        """With precision="auto": what was measured when it began, and chosen; else empty."""
+        return self._json("speed.json") if (self.path / "speed.json").is_file() else {}
+
     def predictions(self, split: str = "test") -> Predictions:
         """What the best weights say of every picture of a split."""
         path = self.path / "predictions" / f"{split}.npz"
@@ -119,25 +131,65 @@ class Run:
         ):
             np.savez_compressed(file, **arrays)
 
-    # The checkpoint: everything the next epoch needs, in one file that is replaced whole.
+    # A checkpoint is a folder `checkpoint/epoch-0003` that is renamed into place whole: `weights.safetensors` (of all
+    # that is trained) and `state.pt` (the rest of what the next epoch needs; read without running pickled code).
 
-    def save_checkpoint(self, state: Mapping[str, Any]) -> None:
-        with written_whole(self.path / "checkpoint" / "last.pt") as unfinished:
-            torch.save(dict(state), unfinished)
+    def save_checkpoint(self, epoch: int, weights: Mapping[str, Tensor], state: Mapping[str, Any], keep: int) -> None:
+        """Adds the checkpoint of a finished epoch; of all only the last `keep` stay."""
+        with written_whole(self.path / "checkpoint" / f"epoch-{epoch:04d}") as unfinished:
+            unfinished.mkdir()
+            tensors = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
+            (unfinished / "weights.safetensors").write_bytes(save(tensors))
+            buffer = io.BytesIO()
+            torch.save(dict(state), buffer)
+            (unfinished / "state.pt").write_bytes(buffer.getbuffer())
+        for old in self.checkpoints[:-keep]:
+            remove(old)
 
-    def load_checkpoint(self) -> dict[str, Any] | None:
-        path = self.path / "checkpoint" / "last.pt"
-        if not path.is_file():
-            return None
+    @property
+    def checkpoints(self) -> list[Path]:
+        """The checkpoints' folders, the last one last."""
+        return sorted((self.path / "checkpoint").glob("epoch-*"))
+
+    def load_checkpoint(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """Weights and state of the last finished epoch, or None before the first."""
+        for path in self.checkpoints[-1:]:
+            try:
+                return load_file(path / "weights.safetensors"), torch.load(path / "state.pt", weights_only=True)
+            except (SafetensorError, pickle.UnpicklingError, OSError, RuntimeError, EOFError, ValueError) as error:
+                raise RunError(
+                    f"{path}: not a readable checkpoint. Remove it to go on from the one before, or remove "
+                    f"{self.path} to train anew."
+                ) from error
+        return None
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keeps other processes from training this run; waits, and says for whom, while one does.
+
+        A process that ends, however it ends, holds nothing any more.
+        """
+        lock, holder = FileLock(self.path / ".lock"), self.path / ".held"
         try:
-            return torch.load(path, map_location="cpu", weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-            raise RunError(f"{path}: not a readable checkpoint; remove the folder to train anew.") from error
+            lock.acquire(blocking=False)
+        except Timeout:
+            who = holder.read_text() if holder.is_file() else "another process"
+            print(f"{self.path}: {who} is training this run; waiting for it to end.", flush=True)
+            lock.acquire()
+        try:
+            for left in self.path.rglob(".*.unfinished"):
+                remove(left)  # of a process that was killed
+            with written_whole(holder) as unfinished:
+                unfinished.write_text(f"process {os.getpid()} on {platform.node()}")
+            yield
+        finally:
+            remove(holder)
+            lock.release()  # its file stays: who waits for it must not wait for a deleted one
 
     def finish(self, metrics: Mapping[str, Any]) -> None:
         """Marks the run complete; its checkpoint is not needed any more."""
         self.write_json("metrics.json", metrics)
-        shutil.rmtree(self.path / "checkpoint", ignore_errors=True)
+        remove(self.path / "checkpoint")
 
     def _json(self, name: str) -> dict[str, Any]:
         try:

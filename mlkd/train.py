@@ -5,25 +5,33 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from mlkd.answers import Answers
+from mlkd import engine as engines
+from mlkd.batches import Batches, Drawn
 from mlkd.config import Config
-from mlkd.data.augment import augment, mirrored_at_random
 from mlkd.data.check import require
 from mlkd.data.dataset import DataError, MultiLabelData
 from mlkd.data.pixels import decoded
 from mlkd.methods import Batch, Method, create
 from mlkd.metrics import average_precision
-from mlkd.models import MultiLabelModel, Output, create_model, fingerprint, load_model, save_model
+from mlkd.models import MultiLabelModel, create_model, fingerprint, load_model, save_model
+from mlkd.optimizers import create_optimizer, create_scheduler
+from mlkd.precision import Speed, fastest
 from mlkd.progress import Progress
 from mlkd.runs import Predictions, Run, open_run
+from mlkd.teaching import Ask, asked
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 
 class TrainingError(RuntimeError):
@@ -36,24 +44,36 @@ def fit(
     config: Config,
     *,
     runs: str | Path = "runs",
+    workers: int | None = None,
+    keep: int = 1,
 ) -> Run:
     """Trains one model, keeps the epoch that is best on `val`, and scores every other split once with it.
 
     The same method, data and config are the same run: a complete one is returned as it is, an interrupted one
     goes on after its last finished epoch, with the same result as if it had never stopped (bit for bit on the
-    CPU), because what is random at a step depends on the seed and the step alone.
+    CPU), because what is random at a step depends on the seed and the step alone. A run that another process is
+    training is waited for.
+
+    Under torchrun each process takes a share of every batch and the losses are those of the whole batch; see
+    `mlkd.engine`.
 
     Args:
         method: a `Method`, or the name of one that needs no teacher.
         data: "train", "val" and "test" (and what other splits there are), as `mlkd.load_data` gives them.
         config: network, schedule, augmentation and seed.
         runs: the folder of all runs.
+        workers: processes that make the batches ahead; 0 for none. None for what suits the device and the
+            augmentation. The batches are the same.
+        keep: how many checkpoints stay while it trains.
 
     Raises:
         DataError: something in the data is wrong; found before the first step.
         ValueError: the method lacks its teacher, or the teacher does not fit.
-        TrainingError: a loss term is not finite.
+        TrainingError: a loss term is not finite, or a process of the training was killed.
+        WriteError: the disk is full or read-only, or the like.
     """
+    if keep < 1:
+        raise ValueError(f"`keep` is {keep}, expected at least 1 checkpoint.")
     method = create(method) if isinstance(method, str) else method
     for name in ("train", "val", "test"):
         if name not in data:
@@ -61,164 +81,181 @@ def fit(
     require(data)
     run = open_run(runs, _description(method, data, config))
     title = f"{method.name} {config.role}, seed {config.seed}"
-    if run.complete:
-        print(f"{title}: found complete in {run.path}, not trained again.")
-        return run
-    with torch.random.fork_rng():
-        _train(run, title, method, data, config)
+    engine = engines.start()
+    with run.held() if engine.is_main_process and not run.complete else nullcontext():
+        engine.wait_for_everyone()
+        if run.complete:
+            engine.print(f"{title}: found complete in {run.path}, not trained again.")
+            return run
+        with torch.random.fork_rng(), _told(engine):
+            _train(run, title, method, data, config, workers, keep)
+    engine.wait_for_everyone()
     return run
 
 
-def _train(run: Run, title: str, method: Method, data: Mapping[str, MultiLabelData], config: Config) -> None:
-    engine = _engine(config.precision)
-    _set_seed(config.seed, 0)
+def _train(
+    run: Run,
+    title: str,
+    method: Method,
+    data: Mapping[str, MultiLabelData],
+    config: Config,
+    workers: int | None,
+    keep: int,
+) -> None:
+    engines.set_seed(config.seed, 0)
     model = load_model(config.init) if config.init else _new_model(config, data["train"].classes)
     method.check(model)
-    model.to(memory_format=torch.channels_last)
+    speed = _speed(run, model, config)
+    engine = engines.start(speed.precision)
+    model.to(engine.device).to(memory_format=speed.layout)
+    if config.compile:
+        model.compile()
     parts = method.parts(model, len(data["train"])) or nn.Identity()
-    optimizer = _optimizer(model, parts, config)
-    steps = len(list(_batches(len(data["train"]), config, 0, method.needs_overlap)))
-    scheduler = _scheduler(optimizer, config, config.epochs * steps)
-    student, parts, optimizer = engine.prepare(model, parts, optimizer)
+    optimizer = create_optimizer(model, parts, config)
+    share = engines.equal_share(engine, min(config.batch_size, len(data["train"])))
+    batches = Batches(data["train"], config, method.needs_overlap, method.needs_twins, share)
+    scheduler = create_scheduler(optimizer, config, len(batches))
+    trained = engines.Trained(model, parts)
+    student, optimizer = engine.prepare(trained, optimizer)
 
-    state = run.load_checkpoint() or {"epoch": 0, "best": -1.0, "best_epoch": 0, "history": []}
-    if state["epoch"]:
-        model.load_state_dict(state["model"])
-        parts.load_state_dict(state["parts"])
+    done, best, best_epoch, history = 0, -1.0, 0, list[dict[str, float]]()
+    if found := run.load_checkpoint():
+        weights, state = found
+        done, best, best_epoch, history = (state[name] for name in ("epoch", "best", "best_epoch", "history"))
+        trained.load_state_dict(weights)
         optimizer.load_state_dict(state["optimizer"])
         scheduler.load_state_dict(state["scheduler"])
-    best, best_epoch, history = state["best"], state["best_epoch"], state["history"]
+        if engine.scaler:
+            engine.scaler.load_state_dict(state["scaler"])
 
     pixels = {name: decoded(split, config.image_size) for name, split in data.items() if name != "trainval"}
-    teachers = _teachers(engine, method, pixels["train"], config)
-    with Progress(title, config.epochs, steps, config.batch_size, state["epoch"]) as progress:
-        for epoch in range(state["epoch"], config.epochs):
+    teachers = asked(engine, method, data["train"], config)
+    drawn = batches.loaded(done * batches.steps, workers, engine.device)
+    with Progress(title, config.epochs, batches.steps, config.batch_size, done, not engine.is_main_process) as progress:
+        for epoch in range(done, config.epochs):
             started, sums = time.monotonic(), dict[str, float]()
             model.train()
-            for step, rows in enumerate(_batches(len(data["train"]), config, epoch, method.needs_overlap)):
-                _set_seed(config.seed, 1 + epoch * steps + step)
-                batch, mirrored = _batch(data["train"], pixels["train"], rows, method, config, engine.device)
+            for step in range(epoch * batches.steps, (epoch + 1) * batches.steps):
+                engines.set_seed(config.seed, 1 + step, engine.process_index)
+                now = next(drawn)
                 with engine.autocast():
-                    batch = batch._replace(
-                        teachers={name: ask(batch.images, rows, mirrored) for name, ask in teachers.items()},
-                        model=student,
-                        parts=parts,
-                        progress=epoch / config.epochs,
-                    )
-                    terms = method.terms(_float32(student(batch.images)), batch)
-                _raise_if_not_finite(terms, epoch, step)
+                    batch = _batch(engine, data["train"], now, teachers)
+                    batch = batch._replace(model=model, parts=parts, progress=epoch / config.epochs)
+                    terms = method.terms(engines.join_output(engine, student(batch.images)), batch)
+                values = torch.stack([value.float() for value in terms.values()])
+                told = dict(zip(terms, values.tolist(), strict=True))
+                _raise_if_not_finite(run, engine, told, epoch, step - epoch * batches.steps, data["train"], now)
                 optimizer.zero_grad()
-                engine.backward(torch.stack(list(terms.values())).sum())
+                engine.backward(values.sum())
                 if config.clip_norm:
-                    engine.clip_grad_norm_([*student.parameters(), *parts.parameters()], config.clip_norm)
+                    engine.clip_grad_norm_(trained.parameters(), config.clip_norm)
                 optimizer.step()
                 if not engine.optimizer_step_was_skipped:
                     scheduler.step()
-                for name, value in terms.items():
-                    sums[name] = sums.get(name, 0.0) + value.item()
-                progress.step(epoch, {name: value / (step + 1) for name, value in sums.items()})
+                for name, value in told.items():
+                    sums[name] = sums.get(name, 0.0) + value
+                count = step - epoch * batches.steps + 1
+                progress.step(epoch, {name: value / count for name, value in sums.items()})
 
             seconds = time.monotonic() - started
-            found = _predict(engine, student, data["val"], pixels["val"])
-            if not np.isfinite(found.logits).all():
+            engines.align_buffers(engine, model)
+            scored = _predict(engine, model, data["val"], pixels["val"])
+            if not np.isfinite(scored.logits).all():
                 raise TrainingError(
                     f"The model's logits on `val` are not finite after epoch {epoch + 1}: lower `lr`, or use "
                     f"precision='float32'. The epoch before is kept."
                 )
-            score = _mean_ap(found)
+            score = _mean_ap(scored)
             row: dict[str, float] = {"epoch": epoch + 1, "lr": float(scheduler.get_last_lr()[0])}
-            row |= {name: value / steps for name, value in sums.items()}
+            row |= {name: value / batches.steps for name, value in sums.items()}
             row |= {
                 "val_mAP": score,
                 "seconds": seconds,
-                "images_per_second": steps * config.batch_size / seconds,
+                "images_per_second": batches.steps * config.batch_size / seconds,
             }
             history.append(row)
             if score > best:
                 best, best_epoch = score, epoch + 1
-                save_model(model, run.path / "model.safetensors", epoch=str(epoch + 1), val_mAP=f"{score:.6f}")
-            run.write_history(history)
-            run.save_checkpoint(
-                {
+            if engine.is_main_process:
+                if best_epoch == epoch + 1:
+                    save_model(model, run.path / "model.safetensors", epoch=str(epoch + 1), val_mAP=f"{score:.6f}")
+                run.write_history(history)
+                state = {
                     "epoch": epoch + 1,
                     "best": best,
                     "best_epoch": best_epoch,
                     "history": history,
-                    "model": model.state_dict(),
-                    "parts": parts.state_dict(),
                     "optimizer": optimizer.state_dict(),
                     "scheduler": scheduler.state_dict(),
+                    "scaler": engine.scaler.state_dict() if engine.scaler else {},
                 }
-            )
+                run.save_checkpoint(epoch + 1, trained.state_dict(), state, keep)
             progress.epoch(epoch, row)
 
-    if not config.epochs:
+    if not config.epochs and engine.is_main_process:
         save_model(model, run.path / "model.safetensors", epoch="0")
-    student = engine.prepare(load_model(run.path / "model.safetensors"))
+    engine.wait_for_everyone()
+    chosen = load_model(run.path / "model.safetensors").to(engine.device)
     metrics: dict[str, Any] = {"best_epoch": best_epoch}
     for name, split in data.items():
         if name not in ("train", "trainval"):
-            predictions = _predict(engine, student, split, pixels[name])
-            run.write_predictions(name, predictions)
+            predictions = _predict(engine, chosen, split, pixels[name])
+            if engine.is_main_process:
+                run.write_predictions(name, predictions)
             metrics[name] = {"mAP": _mean_ap(predictions)}
     metrics["parameters"] = sum(parameter.numel() for parameter in model.parameters())
     metrics["seconds"] = sum(row["seconds"] for row in history)
-    run.finish(metrics)
+    if engine.is_main_process:
+        run.finish(metrics)
 
 
 def predict(model: MultiLabelModel, data: MultiLabelData) -> Predictions:
     """A model's logits for every picture of a split, in its order."""
-    engine = _engine("float32")
-    return _predict(engine, engine.prepare(model), data, decoded(data, model.image_size))
+    engine = engines.start()
+    return _predict(engine, model.to(engine.device), data, decoded(data, model.image_size))
 
 
 @torch.no_grad()
-def _predict(engine, student, data: MultiLabelData, pixels: np.ndarray) -> Predictions:
-    student.eval()
-    logits: list[np.ndarray] = []
-    for start in range(0, len(data), 256):
-        images = _to_tensor(pixels[start : start + 256]).to(engine.device)
+def _predict(engine: Accelerator, model: nn.Module, data: MultiLabelData, pixels: np.ndarray) -> Predictions:
+    """Each process asks about its share of the pictures; every process gets all answers."""
+    model.eval()
+    mine = engines.share(engine, len(data))
+    logits: list[np.ndarray] = [np.zeros((0, len(data.classes)), np.float32)]
+    for start in range(mine.start, mine.stop, 256):
+        images = torch.from_numpy(np.array(pixels[start : min(start + 256, mine.stop)])).permute(0, 3, 1, 2)
         with engine.autocast():
-            output = student(images)
+            output = model(images.to(engine.device))
         logits.append(output.logits.float().cpu().numpy())
-    return Predictions(np.array(data.ids), data.targets, np.concatenate(logits), data.classes, data.ignored)
+    everyones = engines.everyones(engine, np.concatenate(logits))
+    return Predictions(np.array(data.ids), data.targets, everyones, data.classes, data.ignored)
 
 
-def _teachers(
-    engine, method: Method, pixels: np.memmap, config: Config
-) -> dict[str, Callable[[Tensor, np.ndarray, Tensor], Output]]:
-    """What says what each teacher says: of these pictures, which are these rows', mirrored or not."""
-
-    def asking(teacher: nn.Module) -> Callable[..., Output]:
-        teacher = teacher.to(engine.device).eval()
-
-        @torch.no_grad()
-        def ask(images: Tensor, *_) -> Output:
-            with engine.autocast():
-                return _float32(teacher(images.to(engine.device)))
-
-        return ask
-
-    if config.keep_answers and not method.needs_features:
-        return {
-            name: Answers(asking(teacher), teacher, pixels, config.precision, method.needs_embeddings)
-            for name, teacher in method.teachers.items()
-        }
-    return {name: asking(teacher) for name, teacher in method.teachers.items()}
+def _batch(engine: Accelerator, data: MultiLabelData, drawn: Drawn, teachers: Mapping[str, Ask]) -> Batch:
+    """One step as a method sees it."""
+    rows = drawn.rows.numpy()
+    images, twins = (x.to(engine.device, non_blocking=True) for x in (drawn.images, drawn.twins))
+    return Batch(
+        images,
+        torch.from_numpy(data.targets[rows]).float().to(engine.device),
+        None if data.ignored is None else torch.from_numpy(data.ignored[rows]).to(engine.device),
+        {name: engines.join_output(engine, ask(drawn, images)) for name, ask in teachers.items()},
+        twins=twins,
+        rows=drawn.rows.to(engine.device),
+        joined=partial(engines.joined, engine),
+    )
 
 
-def _float32(output: Output) -> Output:
-    embeddings = None if output.embeddings is None else output.embeddings.float()
-    return Output(output.logits.float(), embeddings, output.features.float())
-
-
-def _engine(precision: str):
-    """Device, autocast and gradient scaling, from accelerate; one process may train with several precisions."""
-    from accelerate import Accelerator
-    from accelerate.state import AcceleratorState
-
-    AcceleratorState._reset_state()
-    return Accelerator(mixed_precision={"float32": "no"}.get(precision, precision))
+def _speed(run: Run, model: MultiLabelModel, config: Config) -> Speed:
+    """What to compute in: as the configuration says, or as it was measured when the run began."""
+    if config.precision != "auto":
+        return Speed(config.precision)
+    engine = engines.start()
+    if engine.is_main_process and not run.speed:
+        share = engines.share(engine, config.batch_size)
+        speed = fastest(model, share.stop - share.start, engine.device, config.compile)
+        run.write_json("speed.json", speed._asdict())
+    engine.wait_for_everyone()
+    return Speed(**run.speed)
 
 
 def _new_model(config: Config, classes: tuple[str, ...]) -> MultiLabelModel:
@@ -234,76 +271,51 @@ def _new_model(config: Config, classes: tuple[str, ...]) -> MultiLabelModel:
     )
 
 
-def _optimizer(model: MultiLabelModel, parts: nn.Module, config: Config) -> torch.optim.Optimizer:
-    groups = [
-        {"params": [*model.head.parameters(), *parts.parameters()], "lr": config.lr},
-        {"params": list(model.backbone.parameters()), "lr": config.lr * config.backbone_lr},
-    ]
-    if config.optimizer == "sgd":
-        return torch.optim.SGD(groups, config.lr, momentum=0.9, nesterov=True, weight_decay=config.weight_decay)
-    kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
-    return kind(groups, config.lr, weight_decay=config.weight_decay)
-
-
-def _scheduler(optimizer, config: Config, steps: int) -> torch.optim.lr_scheduler.LRScheduler:
-    steps = max(steps, 1)
-    if config.schedule == "one_cycle":
-        highest = [group["lr"] for group in optimizer.param_groups]
-        return torch.optim.lr_scheduler.OneCycleLR(optimizer, highest, steps + 1)
-    if config.schedule == "cosine":
-        return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    return torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0)
-
-
-def _set_seed(seed: int, step: int) -> None:
-    """Everything random until the next call follows from (seed, step)."""
-    digest = hashlib.sha256(f"{seed} {step}".encode()).digest()
-    torch.manual_seed(int.from_bytes(digest[:8], "little"))
-
-
-def _batches(n: int, config: Config, epoch: int, overlap: bool = False) -> Iterator[np.ndarray]:
-    """The rows of each step of an epoch: all pictures in an order that follows from seed and epoch.
-
-    With `overlap` each batch begins with the second half of the one before, so a picture comes twice an epoch.
-    """
-    order = np.random.default_rng([config.seed, epoch]).permutation(n)
-    stride = max(config.batch_size // 2, 1) if overlap else config.batch_size
-    for start in range(0, max(n - config.batch_size, 0) + 1, stride):
-        yield np.sort(order[start : start + config.batch_size])  # in file order: one sweep of the memory map
-
-
-def _batch(
-    data: MultiLabelData, pixels: np.ndarray, rows: np.ndarray, method: Method, config: Config, device
-) -> tuple[Batch, Tensor]:
-    """One step's pictures and labels, and which pictures are mirrored (told only where answers are kept for that)."""
-    images, mirrored = _to_tensor(pixels[rows]).to(device), torch.zeros(len(rows), dtype=torch.bool)
-    twins = augment(images, config.augment) if method.needs_twins else None
-    if config.keep_answers and config.augment:
-        images, mirrored = mirrored_at_random(images)
-    else:
-        images = augment(images, config.augment)
-    ignored = None if data.ignored is None else torch.from_numpy(data.ignored[rows]).to(device)
-    targets = torch.from_numpy(data.targets[rows]).float().to(device)
-    batch = Batch(images, targets, ignored, twins=twins, rows=torch.from_numpy(rows).to(device))
-    return batch, mirrored
-
-
-def _to_tensor(pixels: np.ndarray) -> Tensor:
-    """Pixels (b, H, W, 3) to a tensor (b, 3, H, W), uint8."""
-    return torch.from_numpy(np.array(pixels)).permute(0, 3, 1, 2)
-
-
 def _mean_ap(found: Predictions) -> float:
     return float(np.nanmean(average_precision(found.targets, found.logits, found.ignored)))
 
 
-def _raise_if_not_finite(terms: Mapping[str, Tensor], epoch: int, step: int) -> None:
+def _raise_if_not_finite(
+    run: Run,
+    engine: Accelerator,
+    terms: Mapping[str, float],
+    epoch: int,
+    step: int,
+    data: MultiLabelData,
+    drawn: Drawn,
+) -> None:
     for name, value in terms.items():
-        if not torch.isfinite(value):
+        if not np.isfinite(value):
+            ids = [data.ids[row] for row in drawn.rows.tolist()]
+            if engine.is_main_process:
+                shown = {other: str(value) for other, value in terms.items()}
+                run.write_json("not_finite.json", {"epoch": epoch + 1, "step": step + 1, "terms": shown, "ids": ids})
             raise TrainingError(
-                f"The loss term {name!r} is {value.item()} at epoch {epoch + 1}, step {step + 1}: lower `lr` or the "
-                f"term's weight, or use precision='float32'. The last finished epoch is kept."
+                f"The loss term {name!r} is {value} at epoch {epoch + 1}, step {step + 1}: lower `lr` or the "
+                f"term's weight, or use precision='float32'. The batch's pictures are named in "
+                f"{run.path / 'not_finite.json'}; the last finished epoch is kept."
             )
+
+
+@contextmanager
+def _told(engine: Accelerator) -> Iterator[None]:
+    """Says in a sentence what happened where a process that helps this one was killed."""
+    try:
+        yield
+    except RuntimeError as error:
+        message = str(error)
+        if "DataLoader worker" in message:
+            raise TrainingError(
+                f"A process that makes the batches ended by itself, mostly because the memory was full: use fewer "
+                f"`workers` (0 for none) or a smaller `batch_size`. The last finished epoch is kept. ({message})"
+            ) from error
+        if engine.num_processes > 1 and not isinstance(error, TrainingError):
+            raise TrainingError(
+                f"Process {engine.process_index} of {engine.num_processes} cannot go on, mostly because another one "
+                f"ended; its message is above or below. The last finished epoch is kept, and the same command, or "
+                f"torchrun's --max-restarts, goes on from there. ({message.splitlines()[0]})"
+            ) from error
+        raise
 
 
 def _description(method: Method, data: Mapping[str, MultiLabelData], config: Config) -> dict[str, Any]:

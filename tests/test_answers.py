@@ -9,12 +9,12 @@ import pytest
 import torch
 
 import mlkd
-from mlkd.answers import Answers
+from mlkd.answers import KeptTeacher, keep_answers
 from mlkd.config import Config
 from mlkd.data import MultiLabelData
 from mlkd.data.pixels import decoded
 from mlkd.methods import create
-from mlkd.models import MultiLabelModel, create_model
+from mlkd.models import MultiLabelModel, create_model, fingerprint
 
 CLASSES = ("a", "b", "c")
 
@@ -37,53 +37,8 @@ def pictures(split: str, count: int) -> MultiLabelData:
     return MultiLabelData("toy", split, images, targets, CLASSES, tuple(f"{split}{i}" for i in range(count)))
 
 
-@pytest.mark.parametrize(("head", "wanted"), [("label_wise", True), ("label_wise", False), ("gap", True)])
-@torch.no_grad()
-def test_they_are_what_the_teacher_says(head: str, wanted: bool) -> None:
-    teacher, data = net(head), pictures("train", 130)  # more than the 128 that are asked at once
-    asked = []
-
-    def ask(images: torch.Tensor) -> mlkd.Output:
-        asked.append(len(images))
-        return teacher(images)
-
-    pixels = decoded(data, 16)
-    answers = Answers(ask, teacher, pixels, "float32", wanted)
-    assert sum(asked) == 260
-    rows, mirrored = np.array([3, 129, 5, 3]), torch.tensor([False, True, True, True])
-    images = torch.from_numpy(np.array(pixels[rows])).permute(0, 3, 1, 2)
-    seen = torch.where(mirrored[:, None, None, None], images.flip(-1), images)
-    said, expected = answers(seen, rows, mirrored), teacher(seen)
-    torch.testing.assert_close(said.logits, expected.logits)
-    if head == "gap" or not wanted:
-        assert said.embeddings is None
-    else:
-        torch.testing.assert_close(said.embeddings, expected.embeddings)
-    assert said.features is None
-
-    Answers(ask, teacher, pixels, "float32", wanted)
-    assert sum(asked) == 260  # read, not asked again
-    Answers(ask, net(head, seed=1), pixels, "float32", wanted)
-    assert sum(asked) == 520  # another teacher is asked
-    Answers(ask, teacher, decoded(pictures("val", 130), 16), "float32", wanted)
-    assert sum(asked) == 780  # and the same about other pictures
-
-
-def test_an_interruption_leaves_no_file(cache: Path) -> None:
-    def ask(images: torch.Tensor) -> mlkd.Output:
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        Answers(ask, net(), decoded(pictures("train", 4), 16), "float32")
-    assert not [path for path in (cache / "answers").iterdir()]
-
-
-@pytest.mark.parametrize("augment", [(), ("flip",)])
-@pytest.mark.parametrize("name", ["l2d", "mld", "rkd"])
-def test_a_training_with_them_is_the_same(name: str, augment: tuple[str, ...], tmp_path: Path) -> None:
-    """Also for a method that compares feature maps, which are asked for at every step."""
-    data = {split: pictures(split, 24) for split in ("train", "val", "test")}
-    config = Config(
+def small(augment: tuple[str, ...]) -> Config:
+    return Config(
         backbone="resnet8_cifar",
         backbone_settings={"widths": (4, 8, 8)},
         embed_dim=8,
@@ -93,6 +48,54 @@ def test_a_training_with_them_is_the_same(name: str, augment: tuple[str, ...], t
         batch_size=8,
         augment=augment,
     )
+
+
+@pytest.mark.parametrize(("head", "wanted"), [("label_wise", True), ("label_wise", False), ("gap", True)])
+@torch.no_grad()
+def test_they_are_what_the_teacher_says(head: str, wanted: bool, tmp_path: Path) -> None:
+    teacher, data = net(head), pictures("train", 130)  # more than the 128 that are asked at once
+    asked = []
+
+    def ask(images: torch.Tensor) -> mlkd.Output:
+        asked.append(len(images))
+        return teacher(images)
+
+    pixels = decoded(data, 16)
+    kept = keep_answers(teacher, data, pixels, tmp_path / "kept", ask=ask, embeddings=wanted)
+    assert sum(asked) == 260
+    rows, mirrored = torch.tensor([3, 129, 5, 3]), torch.tensor([False, True, True, True])
+    images = torch.from_numpy(np.array(pixels[rows.numpy()])).permute(0, 3, 1, 2)
+    seen = torch.where(mirrored[:, None, None, None], images.flip(-1), images)
+    said, expected = kept.answer(rows, mirrored), teacher(seen)
+    torch.testing.assert_close(said.logits, expected.logits)
+    if head == "gap" or not wanted:
+        assert said.embeddings is None
+    else:
+        assert said.embeddings is not None
+        torch.testing.assert_close(said.embeddings, expected.embeddings)
+    assert said.features is None
+    assert kept.has_embeddings == (said.embeddings is not None)
+    assert (kept.classes, kept.image_size, kept.fingerprint) == (CLASSES, 16, fingerprint(teacher))
+    keep_answers(teacher, data, pixels, tmp_path / "kept", ask=ask)
+    assert sum(asked) == 260  # read, not asked again
+
+
+def test_an_interruption_leaves_nothing(tmp_path: Path) -> None:
+    def ask(images: torch.Tensor) -> mlkd.Output:
+        raise KeyboardInterrupt
+
+    data = pictures("train", 4)
+    with pytest.raises(KeyboardInterrupt):
+        keep_answers(net(), data, decoded(data, 16), tmp_path / "answers" / "kept", ask=ask)
+    assert not list((tmp_path / "answers").iterdir())
+
+
+@pytest.mark.parametrize("augment", [(), ("flip",)])
+@pytest.mark.parametrize("name", ["l2d", "mld", "rkd"])
+def test_a_training_with_them_is_the_same(name: str, augment: tuple[str, ...], tmp_path: Path) -> None:
+    """Also for a method that compares feature maps, which are asked for at every step."""
+    data = {split: pictures(split, 24) for split in ("train", "val", "test")}
+    config = small(augment)
     histories = []
     for keep in (False, True):
         method = create(name, teacher=net(seed=5))
@@ -104,3 +107,31 @@ def test_a_training_with_them_is_the_same(name: str, augment: tuple[str, ...], t
 def test_only_for_fixed_views() -> None:
     with pytest.raises(ValueError, match="`keep_answers` is on, but `augment` has 'cutout'"):
         Config(keep_answers=True, augment=("flip", "cutout"))
+
+
+def test_no_teacher_present(tmp_path: Path) -> None:
+    """A student learns from a folder of answers as it does from the teacher, and is the same run."""
+    data = {split: pictures(split, 24) for split in ("train", "val", "test")}
+    keep_answers(net(seed=5), data["train"], decoded(data["train"], 16), tmp_path / "kept")
+    runs = [
+        mlkd.fit(create("l2d", teacher=teacher), data, small(("flip",)), runs=tmp_path / str(number))
+        for number, teacher in enumerate((net(seed=5), KeptTeacher(tmp_path / "kept")))
+    ]
+    assert runs[0].path.name == runs[1].path.name
+    times = ["seconds", "images_per_second"]
+    np.testing.assert_allclose(*(run.history.drop(columns=times) for run in runs), rtol=1e-4)
+
+
+def test_what_does_not_fit_is_told(tmp_path: Path) -> None:
+    data = {split: pictures(split, 24) for split in ("train", "val", "test")}
+    kept = keep_answers(net(), data["train"], decoded(data["train"], 16), tmp_path / "kept", embeddings=False)
+    with pytest.raises(ValueError, match=r"`augment` is \['cutout'\], but .*kept has the teacher's answers to each"):
+        mlkd.fit(create("mld", teacher=kept), data, small(("cutout",)), runs=tmp_path)
+    with pytest.raises(ValueError, match="'l2d' distils label-wise embeddings, which the teacher's"):
+        mlkd.fit(create("l2d", teacher=kept), data, small(()), runs=tmp_path)
+    with pytest.raises(ValueError, match=r"'rkd' compares feature maps, which .*kept does not keep"):
+        mlkd.fit(create("rkd", teacher=kept), data, small(()), runs=tmp_path)
+    with pytest.raises(ValueError, match="asked about other pictures than those of toy train"):
+        mlkd.fit(create("mld", teacher=kept), {**data, "train": pictures("train", 20)}, small(()), runs=tmp_path)
+    with pytest.raises(ValueError, match=r"answers\.json is missing or broken"):
+        KeptTeacher(tmp_path)

@@ -26,7 +26,7 @@ class TestErrors:
         [
             ({"optimizer": "Adam"}, r"`optimizer` is 'Adam', expected one of adam, adamw, sgd\. Did you mean 'adam'"),
             ({"schedule": "onecycle"}, r"`schedule` is 'onecycle'.*Did you mean 'one_cycle'"),
-            ({"precision": "float16"}, r"`precision` is 'float16'.*expected one of float32, bf16, fp16"),
+            ({"precision": "float16"}, r"`precision` is 'float16'.*expected one of auto, float32, bf16, fp16"),
             ({"role": "pupil"}, r"`role` is 'pupil', expected one of teacher, student, part"),
             ({"augment": ("flip", "cut")}, r"`augment` is 'cut'.*Did you mean 'cutout'"),
             ({"batch_size": 0}, r"`batch_size` is 0, expected .*at least 1\."),

@@ -6,7 +6,6 @@ import copy
 import itertools
 from collections.abc import Mapping
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -275,18 +274,6 @@ class TestTerms:
         model.register_forward_pre_hook(lambda *_: calls.append(1))
         assert list(method.terms(output, batch)) == left
         assert len(calls) == forwards
-
-    def test_behind_a_wrapper_for_several_devices(self) -> None:
-        method, model = MSKD(), small()
-        parts = PreviousWeights(small(seed=4))
-        parts.known.fill_(True)
-        output, batch = one_step(method, model, parts=copy.deepcopy(parts))
-        torch.manual_seed(1)
-        plain = method.terms(output, batch)
-        torch.manual_seed(1)
-        wrapped = method.terms(output, batch._replace(model=SimpleNamespace(module=model), parts=parts))
-        for name in TERMS:
-            assert torch.equal(plain[name], wrapped[name])
 
 
 class TestPreviousWeights:

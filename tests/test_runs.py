@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import pickle
+import platform
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -69,11 +73,12 @@ def test_a_folder_that_is_no_run_is_named(tmp_path: Path) -> None:
 
 
 def test_finishing_completes_it_and_takes_the_checkpoint_away(run: Run) -> None:
-    run.save_checkpoint({"epoch": 1, "history": [{"bce": 0.5}], "model": {"w": torch.arange(3)}})
-    state = run.load_checkpoint()
-    assert state is not None
-    assert state["epoch"] == 1
-    assert torch.equal(state["model"]["w"], torch.arange(3))
+    run.save_checkpoint(1, {"w": torch.arange(3)}, {"epoch": 1, "history": [{"bce": 0.5}]}, keep=1)
+    found = run.load_checkpoint()
+    assert found is not None
+    weights, state = found
+    assert state == {"epoch": 1, "history": [{"bce": 0.5}]}
+    assert torch.equal(weights["w"], torch.arange(3))
     run.finish({"best_epoch": 1, "val": {"mAP": 0.25}, "test": {"mAP": 0.5}, "seconds": 3.0})
     assert run.complete
     assert repr(run) == f"Run({str(run.path)!r}, complete)"
@@ -150,25 +155,68 @@ def test_predictions_with_a_pickle_are_refused(run: Run, tmp_path: Path) -> None
 
 
 def test_a_checkpoint_with_a_pickle_is_refused(run: Run, tmp_path: Path) -> None:
-    path = run.path / "checkpoint" / "last.pt"
-    path.parent.mkdir()
+    run.save_checkpoint(1, {"w": torch.arange(3)}, {}, keep=1)
+    (folder,) = run.checkpoints
     pickle.loads(pickle.dumps(Payload(tmp_path / "works")))  # noqa: S301
     assert (tmp_path / "works").exists()
-    torch.save({"epoch": 1, "model": Payload(tmp_path / "executed")}, path)
+    torch.save({"epoch": 1, "model": Payload(tmp_path / "executed")}, folder / "state.pt")
     with pytest.raises(RunError) as caught:
         run.load_checkpoint()
     assert not (tmp_path / "executed").exists()
-    assert str(path) in str(caught.value)
+    assert str(folder) in str(caught.value)
 
 
-@pytest.mark.parametrize("content", [b"", b"no checkpoint", b"PK\x03\x04cut off"])
-def test_a_damaged_checkpoint_is_named(run: Run, content: bytes) -> None:
-    path = run.path / "checkpoint" / "last.pt"
-    path.parent.mkdir()
-    path.write_bytes(content)
-    with pytest.raises(RunError) as caught:
+@pytest.mark.parametrize("file", ["weights.safetensors", "state.pt"])
+@pytest.mark.parametrize("content", [None, b"", b"no checkpoint", b"PK\x03\x04cut off"])
+def test_a_damaged_checkpoint_is_named(run: Run, file: str, content: bytes | None) -> None:
+    for epoch in (1, 2):
+        run.save_checkpoint(epoch, {"w": torch.full((3,), epoch)}, {"epoch": epoch}, keep=2)
+    path = run.checkpoints[-1]
+    (path / file).unlink()
+    if content is not None:
+        (path / file).write_bytes(content)
+    with pytest.raises(RunError, match="Remove it to go on from the one before") as caught:
         run.load_checkpoint()
     assert str(path) in str(caught.value)
+    shutil.rmtree(path)
+    found = run.load_checkpoint()
+    assert found is not None
+    assert found[1] == {"epoch": 1}
+
+
+@pytest.mark.parametrize("keep", [1, 2, 5])
+def test_the_last_checkpoints_stay(run: Run, keep: int) -> None:
+    for epoch in range(9, 13):
+        run.save_checkpoint(epoch, {"w": torch.ones(1)}, {"epoch": epoch}, keep)
+    assert [path.name for path in run.checkpoints] == [f"epoch-{epoch:04d}" for epoch in range(9, 13)][-keep:]
+
+
+def test_a_held_run_is_waited_for(run: Run) -> None:
+    """The second process says for whom it waits, and has the run when the first one is killed."""
+    code = (
+        "import sys, time; from mlkd.runs import Run\n"
+        "with Run(sys.argv[1]).held():\n"
+        "    print('mine', flush=True); time.sleep(float(sys.argv[2]))"
+    )
+
+    def holding(seconds: int) -> subprocess.Popen:
+        command = [sys.executable, "-c", code, str(run.path), str(seconds)]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+    with holding(100) as first:
+        assert first.stdout is not None
+        assert first.stdout.readline() == "mine\n"
+        (run.path / ".config.json.1.unfinished").write_text("half of")  # as a killed process leaves
+        with holding(0) as second:
+            assert second.stdout is not None
+            waits = second.stdout.readline()
+            assert waits == (
+                f"{run.path}: process {first.pid} on {platform.node()} is training this run; waiting for it to end.\n"
+            )
+            first.kill()
+            assert second.stdout.readline() == "mine\n"
+            assert second.wait(timeout=60) == 0
+    assert sorted(path.name for path in run.path.iterdir()) == [".lock", "config.json", "environment.json"]
 
 
 def test_a_damaged_model_is_named(run: Run) -> None:
@@ -181,12 +229,12 @@ def test_a_damaged_model_is_named(run: Run) -> None:
 
 def test_a_write_that_fails_leaves_what_was_there(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     run.finish({"best_epoch": 1})
-    run.save_checkpoint({"epoch": 1})
+    run.save_checkpoint(1, {"w": torch.ones(1)}, {"epoch": 1}, keep=1)
     before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
     with pytest.raises(TypeError):
         run.write_json("metrics.json", {"best_epoch": object()})
     with pytest.raises((AttributeError, pickle.PicklingError)):
-        run.save_checkpoint({"epoch": 2, "model": lambda: None})
+        run.save_checkpoint(2, {"w": torch.ones(1)}, {"epoch": lambda: None}, keep=1)
     monkeypatch.setattr("os.replace", None)  # killed at the last moment
     with pytest.raises(TypeError):
         run.write_history([{"epoch": 1}])

@@ -34,14 +34,12 @@ class DDGSD(Method):
 
     def terms(self, student: Output, batch: Batch) -> dict[str, Tensor]:
         twin: Output = batch.model(batch.twins)
-        hard = [
-            bce(output.logits, batch.targets, reduction=self.bce_reduction, ignored=batch.ignored)
-            for output in (student, twin)
-        ]
+        logits = [student.logits, batch.joined(twin.logits)]
+        hard = [bce(x, batch.targets, reduction=self.bce_reduction, ignored=batch.ignored) for x in logits]
         pictures = len(student.logits) if self.bce_reduction == "sum" else 1
-        pooled = [output.features.mean(dim=(-2, -1)) for output in (student, twin)]
+        pooled = [batch.joined(output.features.mean(dim=(-2, -1))) for output in (student, twin)]
         return {
             "bce": (hard[0] + hard[1]) / 2,
-            "kl": self.lambda_kl * mutual_kl(student.logits, twin.logits, reduction=self.bce_reduction),
+            "kl": self.lambda_kl * mutual_kl(*logits, reduction=self.bce_reduction),
             "mmd": self.lambda_mmd * pictures * mmd(*pooled),
         }

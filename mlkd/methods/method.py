@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
@@ -16,6 +16,10 @@ from mlkd.spelling import check_one_of, nearest
 class Batch(NamedTuple):
     """One step, as a method sees it beside the student's output.
 
+    Where several processes train, logits, embeddings, targets, ignored and rows are those of the whole batch. Pictures,
+    twins and feature maps are this process's share, and what a method makes of them, one row per picture, goes through
+    `joined`. In one process that changes nothing.
+
     Attributes:
         images: pictures (b, 3, H, W), uint8, augmented.
         targets: (b, q), 0 or 1.
@@ -26,6 +30,7 @@ class Batch(NamedTuple):
         twins: (b, 3, H, W), a second augmentation of the same pictures, for a method with `needs_twins`.
         rows: (b,), each picture's row in the training split.
         progress: the share of the training's epochs that are done, in [0, 1).
+        joined: gives the rows of all processes, with their gradient.
     """
 
     images: Tensor
@@ -37,6 +42,7 @@ class Batch(NamedTuple):
     twins: Tensor | None = None
     rows: Any = None
     progress: float = 0.0
+    joined: Callable[[Tensor], Tensor] = lambda rows: rows
 
     @property
     def teacher(self) -> Output:

@@ -64,32 +64,36 @@ class MSKD(Method):
 
     def terms(self, student: Output, batch: Batch) -> dict[str, Tensor]:
         logits, targets = student.logits, batch.targets
-        model = getattr(batch.model, "module", batch.model)  # as it is without a wrapper for several devices
+        model = batch.model
         options = {name: getattr(self, name) for name in ("temperature", "omega", "gamma_pos", "gamma_neg", "literal")}
         options["reduction"] = self.bce_reduction
         terms = {"bce": bce(logits, targets, reduction=self.bce_reduction, ignored=batch.ignored)}
         if self.iota or self.kappa:
-            boxes = self.boxes(len(logits)).to(logits.device)
+            boxes = self.boxes(len(batch.images)).to(logits.device)
             if self.iota:  # before the crops, as some versions' autocast then keeps weights cast without a graph
-                roi_logits = model.head(cut(student.features, boxes))[0]  # Eq. (2)
+                roi_logits = self._of_patches(batch, model.head(cut(student.features, boxes))[0])  # Eq. (2)
             images = batch.images.float() / 255 if batch.images.dtype == torch.uint8 else batch.images
             own_statistics = {name: buffer.clone() for name, buffer in model.named_buffers()}
-            crop_logits = _logits(model, own_statistics, cut(images, boxes)).view(len(logits), self.patches, -1)
+            crop_logits = self._of_patches(batch, _logits(model, own_statistics, cut(images, boxes)))
             if self.iota:
                 share = len(logits) if self.bce_reduction == "batchmean" else 1
-                terms["lsd"] = self.iota / share * locality(roi_logits.view(crop_logits.shape), crop_logits)
+                terms["lsd"] = self.iota / share * locality(roi_logits, crop_logits)
             if self.kappa:
                 distilled = reconstruction(logits, crop_logits, targets, steps=self.propagation_steps, **options)
                 terms["rsd"] = self.kappa * distilled
         if self.lambda_:
             previous: PreviousWeights = batch.parts
             if previous.known:
-                before = _logits(model, previous.weights(), batch.images)
+                before = batch.joined(_logits(model, previous.weights(), batch.images))
                 terms["ssd"] = self.lambda_ * step(logits, before, targets, **options)
             else:
                 terms["ssd"] = 0.0 * logits.sum()
             previous.keep(model)
         return terms  # Eq. (17), term by term
+
+    def _of_patches(self, batch: Batch, logits: Tensor) -> Tensor:
+        """Logits (b * patches, q), picture by picture, as (b, patches, q)."""
+        return batch.joined(logits.view(-1, self.patches, logits.shape[1]))
 
     def boxes(self, b: int) -> Tensor:
         """Where the crops of b pictures lie: (b, patches, 4), x1 y1 x2 y2 as shares of the picture's sides."""

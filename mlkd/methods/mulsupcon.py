@@ -46,9 +46,8 @@ class MulSupCon(Method):
     def terms(self, student: Output, batch: Batch) -> dict[str, Tensor]:
         twin: Output = batch.model(batch.twins)
         features = torch.cat([student.features, twin.features]).mean(dim=(-2, -1))
-        contrast = mulsupcon(
-            batch.parts(features), torch.cat([batch.targets, batch.targets]), temperature=self.temperature
-        )
+        projected = torch.cat([batch.joined(rows) for rows in batch.parts(features).chunk(2)])
+        contrast = mulsupcon(projected, torch.cat([batch.targets, batch.targets]), temperature=self.temperature)
         pictures = len(student.logits) if self.bce_reduction == "sum" else 1
         return {
             "bce": bce(student.logits, batch.targets, reduction=self.bce_reduction, ignored=batch.ignored),

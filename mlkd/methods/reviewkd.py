@@ -56,5 +56,5 @@ class ReviewKD(Method):
         mine = batch.parts(F.adaptive_avg_pool2d(student.features, (height, width)))
         return {
             "bce": bce(student.logits, batch.targets, reduction=self.bce_reduction, ignored=batch.ignored),
-            "hcl": self.lambda_hcl * hcl(mine, its),
+            "hcl": self.lambda_hcl * hcl(batch.joined(mine), batch.joined(its)),
         }

@@ -34,7 +34,7 @@ class RKD(Method):
     bce_reduction: str = "sum"
 
     def terms(self, student: Output, batch: Batch) -> dict[str, Tensor]:
-        mine, its = student.features.mean(dim=(2, 3)), batch.teacher.features.mean(dim=(2, 3))
+        mine, its = (batch.joined(said.features.mean(dim=(2, 3))) for said in (student, batch.teacher))
         return {
             "bce": bce(student.logits, batch.targets, reduction=self.bce_reduction, ignored=batch.ignored),
             "distance": self.lambda_distance * distance(mine, its),

@@ -67,16 +67,14 @@ class UD(Method):
         assert self.teacher is not None  # because of `check`
         mine, its = batch.parts["student"], batch.parts["teacher"]
         features = batch.teacher.features.detach()
-        calibration = its(features)
-        followed = distribution(
-            student.logits, batch.teacher.logits, mine(student.features), calibration, temperature=self.temperature
-        )
+        branches = batch.joined(mine(student.features)), batch.joined(its(features))
+        followed = distribution(student.logits, batch.teacher.logits, *branches, temperature=self.temperature)
         maps = _uncertainty(student.features, batch.model.head, mine), _uncertainty(features, self.teacher.head, its)
         return {
             "bce": bce(student.logits, batch.targets, reduction=self.bce_reduction, ignored=batch.ignored),
-            "calibration": pick_all_labels(calibration, batch.targets),
+            "calibration": pick_all_labels(branches[1], batch.targets),
             "distribution": self.lambda_distribution * followed,
-            "attention": self.lambda_attention * attention(*maps),
+            "attention": self.lambda_attention * attention(*(batch.joined(found) for found in maps)),
         }
 
 

@@ -62,7 +62,7 @@ class USKD(Method):
         return WeakClassifier(student)
 
     def terms(self, student: Output, batch: Batch) -> dict[str, Tensor]:
-        targets, weak = batch.targets, batch.parts()
+        targets, weak = batch.targets, batch.joined(batch.parts())
         pictures = len(student.logits) if self.bce_reduction == "sum" else 1
         return {
             "bce": bce(student.logits, targets, reduction=self.bce_reduction, ignored=batch.ignored),

@@ -1,0 +1,116 @@
+"""The pictures of each step: which, in which order and how augmented follows from the seed and the step alone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from functools import cached_property, lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from mlkd.config import Config
+from mlkd.data import MultiLabelData
+from mlkd.data.augment import DRAWS, augment, is_mirrored
+from mlkd.data.pixels import decoded
+
+
+class Drawn(NamedTuple):
+    """One step's pictures, of this process's share of the batch.
+
+    Attributes:
+        rows: (b,) the whole batch's rows of the training split.
+        mine: (s,) the share's places in `rows`.
+        images: (s, 3, H, W) uint8, augmented.
+        mirrored: (s,) whether `images` are mirrored.
+        twins: (s, 3, H, W) a second augmentation of the same pictures, or of none (0, 3, H, W).
+    """
+
+    rows: Tensor
+    mine: Tensor
+    images: Tensor
+    mirrored: Tensor
+    twins: Tensor
+
+
+class Batches(Dataset[Drawn]):
+    """All steps of a training; `batches[step]` counts the steps of all epochs.
+
+    An epoch takes all pictures in an order that follows from seed and epoch, and drops a last, smaller batch. With
+    `overlap` each batch begins with the second half of the one before, so a picture comes twice an epoch. With
+    `twins` every picture comes augmented a second time.
+
+    Args:
+        share: this process's part of a batch, by places.
+    """
+
+    def __init__(self, data: MultiLabelData, config: Config, overlap: bool, twins: bool, share: slice = slice(None)):
+        self.data, self.config, self.twins, self.share = data, config, twins, share
+        size = config.batch_size
+        self.starts = range(0, max(len(data) - size, 0) + 1, max(size // 2, 1) if overlap else size)
+
+    @property
+    def steps(self) -> int:
+        """Steps of one epoch."""
+        return len(self.starts)
+
+    def __len__(self) -> int:
+        return self.config.epochs * self.steps
+
+    def rows(self, step: int) -> np.ndarray:
+        """The batch's rows, in the file's order: one sweep of the memory map."""
+        epoch, place = divmod(step, self.steps)
+        order = _order(len(self.data), self.config.seed, epoch)
+        return np.sort(order[self.starts[place] : self.starts[place] + self.config.batch_size])
+
+    def __getitem__(self, step: int) -> Drawn:
+        rows = self.rows(step)
+        mine = np.arange(len(rows))[self.share]
+        images = torch.from_numpy(np.take(self.pixels, rows[mine], axis=0)).permute(0, 3, 1, 2)
+        random = np.random.default_rng([self.config.seed, 1 + step, 1])
+        draws, others = (torch.from_numpy(x)[mine] for x in random.random((2, len(rows), DRAWS), np.float32))
+        twins = augment(images, self.config.augment, others) if self.twins else images[:0]
+        mirrored = is_mirrored(draws) & ("flip" in self.config.augment)
+        return Drawn(
+            torch.from_numpy(rows),
+            torch.from_numpy(mine),
+            augment(images, self.config.augment, draws),
+            mirrored,
+            twins,
+        )
+
+    @cached_property
+    def pixels(self) -> np.ndarray:
+        """The split's pictures, a memory map that each process opens for itself."""
+        return decoded(self.data, self.config.image_size)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "pixels"}
+
+    def loaded(self, first: int, workers: int | None, device: torch.device) -> Iterator[Drawn]:
+        """The steps from `first` on, made ahead by `workers` processes (0: by this one, each when it is asked for)."""
+        count = _workers(self.config, device) if workers is None else workers
+        accelerated = device.type != "cpu"
+        loader = DataLoader(
+            self,
+            batch_size=None,
+            sampler=range(first, len(self)),
+            num_workers=count,
+            multiprocessing_context="spawn" if count and accelerated else None,  # what holds a GPU must not be forked
+            pin_memory=accelerated,
+        )
+        return iter(loader)
+
+
+@lru_cache(maxsize=2)
+def _order(n: int, seed: int, epoch: int) -> np.ndarray:
+    return np.random.default_rng([seed, epoch]).permutation(n)
+
+
+def _workers(config: Config, device: torch.device) -> int:
+    """None where batches are cheap and the cores are busy training; else one for every two cores, four at most."""
+    costly = device.type != "cpu" or "randaugment" in config.augment
+    return min(4, (os.cpu_count() or 1) // 2) if costly else 0

@@ -1,0 +1,124 @@
+"""The batches: every picture in its turn, the same whoever makes them and from wherever one goes on."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import mlkd
+from mlkd.batches import Batches, Drawn
+from mlkd.config import Config
+from mlkd.data import MultiLabelData
+from mlkd.train import TrainingError
+
+pytestmark = [
+    pytest.mark.usefixtures("own_cache"),
+    pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning"),
+]
+
+Data = Mapping[str, MultiLabelData]
+CPU = torch.device("cpu")
+ALL = ("flip", "crop", "cutout", "randaugment")
+
+
+def same(one: Drawn, other: Drawn) -> bool:
+    return all(torch.equal(mine, its) for mine, its in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize(("n", "size"), [(12, 4), (13, 4), (3, 4), (8, 1)])
+def test_an_epoch_takes_each_picture_once(n: int, size: int, toy_data: Data, toy_config: Config) -> None:
+    batches = Batches(toy_data["train"].subset(np.arange(n)), toy_config.but(batch_size=size), False, False)
+    assert len(batches) == 3 * batches.steps
+    epochs = [
+        [batches.rows(step).tolist() for step in range(epoch * batches.steps, (epoch + 1) * batches.steps)]
+        for epoch in range(3)
+    ]
+    for epoch in epochs:
+        rows = list(itertools.chain(*epoch))
+        assert len(set(rows)) == len(rows) == (n - n % size or n)
+        assert all(sorted(batch) == batch for batch in epoch)
+    if n > 3:
+        assert epochs[0] != epochs[1]
+
+
+@pytest.mark.parametrize(("n", "size"), [(12, 4), (13, 4), (3, 4), (8, 1)])
+def test_overlapping_batches_begin_with_half_of_the_one_before(
+    n: int, size: int, toy_data: Data, toy_config: Config
+) -> None:
+    drawn = Batches(toy_data["train"].subset(np.arange(n)), toy_config.but(batch_size=size), overlap=True, twins=False)
+    batches = [set(drawn.rows(step).tolist()) for step in range(drawn.steps)]
+    half = max(size // 2, 1)
+    for one, other in itertools.pairwise(batches):
+        assert len(one & other) == size - half
+    seen = Counter(row for batch in batches for row in batch)
+    assert set(seen.values()) <= {1, 2}
+    assert len(seen) >= n - size
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_who_makes_them_and_where_one_begins_change_nothing(workers: int, toy_data: Data, toy_config: Config) -> None:
+    batches = Batches(toy_data["train"], toy_config.but(augment=ALL), overlap=False, twins=True)
+    expected = [batches[step] for step in range(len(batches))]
+    torch.manual_seed(7)
+    for first in (0, 5):
+        made = list(batches.loaded(first, workers, CPU))
+        assert len(made) == len(batches) - first
+        assert all(same(one, other) for one, other in zip(made, expected[first:], strict=True))
+    assert not torch.equal(expected[0].images, expected[0].twins)
+
+
+@pytest.mark.parametrize("augment", [(), ALL])
+def test_shares_are_parts_of_the_whole(augment: tuple[str, ...], toy_data: Data, toy_config: Config) -> None:
+    """What happens to a picture does not depend on how many processes share the batch."""
+    config = toy_config.but(augment=augment)
+    whole = Batches(toy_data["train"], config, overlap=False, twins=True)[6]
+    shares = [
+        Batches(toy_data["train"], config, False, True, share)[6] for share in (slice(0, 5), slice(5, 6), slice(6, 16))
+    ]
+    assert all(torch.equal(share.rows, whole.rows) for share in shares)
+    for name in ("mine", "images", "mirrored", "twins"):
+        assert torch.equal(torch.cat([getattr(share, name) for share in shares]), getattr(whole, name))
+
+
+def test_mirrored_says_what_was_done(toy_data: Data, toy_config: Config) -> None:
+    data = toy_data["train"]
+    drawn = Batches(data, toy_config.but(augment=("flip",)), overlap=False, twins=False)[0]
+    assert 0 < drawn.mirrored.sum() < 16
+    for row, image, mirrored in zip(drawn.rows, drawn.images, drawn.mirrored, strict=True):
+        before = torch.from_numpy(data.images[int(row)]).permute(2, 0, 1)
+        assert torch.equal(image, before.flip(-1) if mirrored else before)
+    assert not Batches(data, toy_config, overlap=False, twins=False)[0].mirrored.any()
+
+
+def test_the_run_is_the_same_with_workers(toy_data: Data, toy_config: Config, tmp_path: Path) -> None:
+    config = toy_config.but(augment=ALL)
+    runs = [mlkd.fit("vanilla", toy_data, config, runs=tmp_path / str(n), workers=n) for n in (0, 2)]
+    assert runs[0].path.name == runs[1].path.name
+    assert np.array_equal(runs[0].predictions("test").logits, runs[1].predictions("test").logits)
+
+
+def test_a_worker_that_is_killed_is_told(
+    toy_data: Data, toy_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parent, original = os.getpid(), Batches.__getitem__
+
+    def deadly(self: Batches, step: int) -> Drawn:
+        if step == 6 and os.getpid() != parent:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(self, step)
+
+    monkeypatch.setattr(Batches, "__getitem__", deadly)
+    with pytest.raises(TrainingError, match=r"process that makes the batches ended.*fewer `workers`"):
+        mlkd.fit("vanilla", toy_data, toy_config, runs=tmp_path, workers=1)
+    monkeypatch.undo()
+    run = mlkd.fit("vanilla", toy_data, toy_config, runs=tmp_path)  # goes on
+    whole = mlkd.fit("vanilla", toy_data, toy_config, runs=tmp_path / "whole")
+    assert np.array_equal(run.predictions("test").logits, whole.predictions("test").logits)
