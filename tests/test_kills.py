@@ -1,0 +1,148 @@
+"""SIGKILL at any moment, a full disk, a wrong folder: what is finished stays, and the same command goes on."""
+
+from __future__ import annotations
+
+import json
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from mlkd import train
+from mlkd.config import Config
+from mlkd.data import MultiLabelData
+from mlkd.files import WriteError
+from mlkd.runs import Run, all_runs
+from mlkd.train import fit
+
+pytestmark = [
+    pytest.mark.usefixtures("own_cache"),
+    pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL"),
+]
+
+
+def command(runs: Path, **settings: object) -> list[str]:
+    given = {"epochs": 5, "batch_size": 16, "augment": json.dumps(["flip", "cutout", "randaugment"]), **settings}
+    pairs = [part for name, value in given.items() for part in ("--set", f"{name}={value}")]
+    return [sys.executable, "-m", "mlkd", "train", "--preset", "smoke", "--runs", str(runs), *pairs]
+
+
+def assert_same(killed: Run, whole: Run) -> None:
+    mine, its = (load_file(run.path / "model.safetensors") for run in (killed, whole))
+    assert mine.keys() == its.keys()
+    assert all(torch.equal(mine[name], its[name]) for name in mine)
+    times = ["seconds", "images_per_second"]
+    assert killed.history.drop(columns=times).equals(whole.history.drop(columns=times))
+    assert killed.mean_ap == whole.mean_ap
+    names = [sorted(str(path.relative_to(run.path)) for path in run.path.rglob("*")) for run in (killed, whole)]
+    assert names[0] == names[1]
+
+
+@pytest.mark.soak
+def test_twenty_kills_at_random_moments_change_nothing(tmp_path: Path) -> None:
+    """Each process lives for a random share of the time that is left to train; some die while they write."""
+    rng = random.Random(0)
+    started = time.monotonic()
+    subprocess.run(command(tmp_path / "whole", epochs=12), check=True, stdout=subprocess.DEVNULL)
+    seconds = time.monotonic() - started
+    kills = writing = 0
+    while kills < 20:
+        with subprocess.Popen(
+            command(tmp_path / "killed", epochs=12), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        ) as process:
+            if kills % 2:  # while a checkpoint is written
+                until = time.monotonic() + rng.uniform(0.3, 1) * seconds
+                while time.monotonic() < until and process.poll() is None:
+                    if list((tmp_path / "killed").glob("*/checkpoint/.*unfinished")):
+                        writing += 1
+                        break
+            else:
+                time.sleep(rng.uniform(0.3, 0.8) * seconds)
+            if process.poll() is not None:
+                break
+            process.kill()
+        kills += 1
+    subprocess.run(command(tmp_path / "killed", epochs=12), check=True, stdout=subprocess.DEVNULL)
+    (killed,), (whole,) = all_runs(tmp_path / "killed"), all_runs(tmp_path / "whole")
+    assert writing > 0, "none died while it wrote"
+    assert kills >= 10, "it was done before enough kills"
+    assert_same(killed, whole)
+
+
+@contextmanager
+def small_files_only(size: int) -> Iterator[None]:
+    """Files may grow to `size` bytes, as on a disk with little room."""
+    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, usual[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+
+
+@pytest.mark.parametrize("what", ["history.csv", "model.safetensors", "weights.safetensors"])
+def test_a_full_disk_is_told_and_what_was_written_stays(
+    what: str, toy_data: dict[str, MultiLabelData], toy_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is full when epoch 2 writes one of its files; later there is room again."""
+    owner, name = {
+        "history.csv": (Run, "write_history"),
+        "model.safetensors": (train, "save_model"),
+        "weights.safetensors": (Run, "save_checkpoint"),
+    }[what]
+    original, calls = getattr(owner, name), [0]
+
+    def writing(*args, **kwargs) -> None:
+        calls[0] += 1
+        with small_files_only(100) if calls[0] == 2 else nullcontext():
+            original(*args, **kwargs)
+
+    monkeypatch.setattr(owner, name, writing)
+    if what == "model.safetensors":  # every epoch is the best so far
+        better = iter(range(100))
+        monkeypatch.setattr(train, "_mean_ap", lambda _: next(better))
+    with pytest.raises(WriteError, match=r"could not be written, the file would grow larger than allowed. Make room"):
+        fit("vanilla", toy_data, toy_config, runs=tmp_path)
+    monkeypatch.undo()
+    (run,) = all_runs(tmp_path)
+    assert not list(run.path.rglob("*unfinished"))
+    found = run.load_checkpoint()
+    assert found is not None
+    assert found[1]["epoch"] == 1
+    if what != "model.safetensors":  # there the scores were made up
+        fit("vanilla", toy_data, toy_config, runs=tmp_path / "whole")
+        (whole,) = all_runs(tmp_path / "whole")
+        assert_same(fit("vanilla", toy_data, toy_config, runs=tmp_path), whole)
+
+
+def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    done = subprocess.run(command(tmp_path / "file" / "runs"), capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "could not be written, a part of that path is a file, no folder" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        command(tmp_path, epochs=50), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        while "epoch 2/50" not in process.stdout.readline():
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        errors = process.stderr.read()
+    assert process.returncode not in (0, -signal.SIGINT)
+    assert errors.strip().endswith("mlkd: interrupted; the same command goes on where it stopped.")
+    (run,) = all_runs(tmp_path)
+    assert run.load_checkpoint() is not None
