@@ -59,7 +59,7 @@ def fit(
         if name not in data:
             raise DataError(f"The split {name!r} is missing; found {', '.join(data)}.")
     require(data)
-    run = open_run(runs, _description(method, data, config))
+    run = find_run(method, data, config, runs=runs)
     title = f"{method.name} {config.role}, seed {config.seed}"
     if run.complete:
         print(f"{title}: found complete in {run.path}, not trained again.")
@@ -67,6 +67,11 @@ def fit(
     with torch.random.fork_rng():
         _train(run, title, method, data, config)
     return run
+
+
+def find_run(method: Method, data: Mapping[str, MultiLabelData], config: Config, *, runs: str | Path = "runs") -> Run:
+    """The run that `fit` would return: complete, interrupted, or not begun and empty."""
+    return open_run(runs, _description(method, data, config))
 
 
 def _train(run: Run, title: str, method: Method, data: Mapping[str, MultiLabelData], config: Config) -> None:
