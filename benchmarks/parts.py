@@ -31,5 +31,5 @@ def run() -> list[tuple[str, float, float, float]]:
 
         cores = min(PARTS, joblib.cpu_count())
         apart, together = train(1), train(cores)
-    what = f"{PARTS} parts of {PICTURES} scenes, {config.epochs} epochs, in {cores} processes, against one after another"
+    what = f"{PARTS} parts of {PICTURES} scenes, {config.epochs} epochs, {cores} at once, against one after another"
     return [(what, together, apart, apart / together)]

@@ -72,8 +72,8 @@ class Task:
         name: unique in the sweep; its log is `<name>.log`.
         arguments: what `mlkd train` is given.
         needs: the names of the tasks that must be done before.
-        data, group: the row of the results it belongs to: a data set, and all that made the run except its seed. No
-            group for models of parts, which are not scored by themselves.
+        data, group: the row of the results it belongs to: a data set, and a method with those of its settings that have
+            several values. No group for models of parts, which are not scored by themselves.
     """
 
     name: str
@@ -135,7 +135,8 @@ def tasks(sweep: Sweep) -> list[Task]:
         _check_names(sweep)
         for task in _tasks_on(sweep, spec, planned):
             found.setdefault(task.name, task)
-    return list(found.values())
+    needed = {name for task in found.values() for name in task.needs}
+    return sorted(found.values(), key=lambda task: task.name not in needed)  # teachers first
 
 
 def _tasks_on(sweep: Sweep, spec: str, planned: Plan) -> Iterator[Task]:
@@ -156,7 +157,8 @@ def _tasks_on(sweep: Sweep, spec: str, planned: Plan) -> Iterator[Task]:
             untaught = planned.untaught(method, **{name: value for name, value in point.items() if name in mine})
             teachers = list(_teachers(untaught, prefix, spec, common))
             yield from teachers
-            group = " ".join([method, *(f"{name}={_text(value)}" for name, value in point.items())])
+            varied = [f"{name}={_text(value)}" for name, value in point.items() if len(grid[name]) > 1]
+            group = " ".join([method, *varied])
             changes = [text for name, value in point.items() for text in ("--set", f"{name}={_text(value)}")]
             for seed in sweep.seeds or planned.seeds:
                 arguments = ("--method", method, "--seed", str(seed), *common, *changes)
@@ -231,13 +233,11 @@ def _grid(key: str, value: Any) -> dict[str, tuple[Any, ...]]:
 
 
 def _grids(key: str, value: Any) -> dict[str, Grid]:
-    if isinstance(value, str):
-        value = [value]
-    if isinstance(value, list):
-        value = dict.fromkeys(map(str, value))
-    if not value or not isinstance(value, dict):
+    names = [value] if isinstance(value, str) else value
+    grids = dict.fromkeys(names) if isinstance(names, list) and all(isinstance(n, str) for n in names) else value
+    if not grids or not isinstance(grids, dict):
         raise ValueError(f"`{key}` is {value!r}, expected a list of methods, or a mapping from methods to settings.")
-    return {str(name): _grid(f"{key}: {name}", grid) for name, grid in value.items()}
+    return {str(name): _grid(f"{key}: {name}", grid) for name, grid in grids.items()}
 
 
 def _texts(key: str, value: Any) -> tuple[str, ...]:
