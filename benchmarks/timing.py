@@ -13,12 +13,13 @@ def side_by_side(
     """Median seconds of each, and the median of the ratios reference / ours, pair by pair; one warm-up each."""
     ours()
     reference()
-    pairs = [(_seconds(ours), _seconds(reference)) for _ in range(repeats)]
+    pairs = [(seconds(ours), seconds(reference)) for _ in range(repeats)]
     mine, theirs = zip(*pairs, strict=True)
     return statistics.median(mine), statistics.median(theirs), statistics.median(b / a for a, b in pairs)
 
 
-def _seconds(work: Callable[[], object]) -> float:
+def seconds(work: Callable[[], object]) -> float:
+    """How long it takes, once."""
     started = time.perf_counter()
     work()
     return time.perf_counter() - started

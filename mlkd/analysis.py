@@ -84,8 +84,12 @@ def _scores(found: Predictions, chosen_on: Predictions, protocol: str) -> Scores
 
 def results_table(root: str | Path, data: MultiLabelData) -> pd.DataFrame:
     """One line per group of runs on this data, ready to print: mean ± standard deviation over seeds, in %."""
-    groups = group_runs(runs_on(root, data))
-    scores = score_table(groups, data.split, protocols=("threshold(0.5)",), metrics=("mAP", "CF1", "OF1"))
+    return scores_of(group_runs(runs_on(root, data)), data.split)
+
+
+def scores_of(groups: Mapping[str, Sequence[Run]], split: str = "test") -> pd.DataFrame:
+    """One line per group of runs, by title, ready to print: mean ± standard deviation over seeds, in %."""
+    scores = score_table(groups, split, protocols=("threshold(0.5)",), metrics=("mAP", "CF1", "OF1"))
     rows = []
     for title, runs in groups.items():
         training = runs[0].config["training"]

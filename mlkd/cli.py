@@ -1,4 +1,4 @@
-"""The command `mlkd`: data | methods | recipes | train | report | export | runs."""
+"""The command `mlkd`: data | methods | recipes | train | sweep | report | export | runs."""
 
 from __future__ import annotations
 
@@ -24,6 +24,9 @@ from mlkd.methods import METHODS, Method
 from mlkd.presets import Plan
 from mlkd.recipes import DATASETS, RECIPES, UNAVAILABLE, Recipe, get_recipe
 from mlkd.spelling import check_one_of, nearest
+from mlkd.sweep.engines import command
+from mlkd.sweep.plan import read, setting_value, tasks
+from mlkd.sweep.run import run as run_sweep
 
 cli = typer.Typer(
     help="A notebook-first workbench for multi-label knowledge distillation.",
@@ -64,7 +67,10 @@ def train(
     method: Annotated[
         str, typer.Option(help="what the student trains with; empty for the recipe's, or vanilla without one")
     ] = "",
-    role: Annotated[str, typer.Option(help="student, or teacher for the preset's teacher")] = "student",
+    role: Annotated[
+        str, typer.Option(help="student, teacher for the preset's teacher, or part for a model of some labels")
+    ] = "student",
+    part: Annotated[str, typer.Option(help="with role part: which of the method's, as cgp:2 for the second")] = "",
     data: Data = "scenes",
     preset: Annotated[str, typer.Option(help="smoke, quick or full; empty for quick, or full with a recipe")] = "",
     recipe: Annotated[str, typer.Option(help="a paper's settings, one of `mlkd recipes`; empty for the preset's")] = "",
@@ -94,12 +100,34 @@ def train(
         image_size=image_size,
         plugin=plugin,
     )
-    taught = RECIPES[recipe].method if recipe and role == "student" else "vanilla"
-    run = _train(plan, method or taught, role, seed, dict(_setting(text) for text in set_ or []))
+    if part and role != "part":
+        raise ValueError(f"`--part {part}` goes with `--role part`, not with {role!r}.")
+    taught = RECIPES[recipe].method if recipe and role != "teacher" else "vanilla"
+    settings: dict[str, Any] = dict(_setting(text) for text in set_ or [])
+    if role == "part":
+        run = plan.part(method or taught, *_part(part), **settings)
+    else:
+        run = _train(plan, method or taught, role, seed, settings)
     scores = ", ".join(f"{split} {100 * score:.2f}" for split, score in run.mean_ap.items())
     print(f"{run.path}: mAP % {scores}")
     if export:
         _export(run, export)
+
+
+@cli.command()
+def sweep(
+    file: Annotated[Path, typer.Argument(help="a YAML file: docs/sweeps.md says what can stand in it")],
+    engine: Annotated[str, typer.Option(help="local, ray, or ray:ADDRESS for a cluster elsewhere")] = "local",
+    jobs: Annotated[int, typer.Option(help="local: how many runs at once; 0 for as many as there are cores for")] = 0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="print the runs and train nothing")] = False,
+) -> None:
+    """Train a grid of runs, each after the teachers it needs; finished ones are skipped, failed ones kept apart."""
+    grid = read(file)
+    if not dry_run:
+        raise typer.Exit(run_sweep(grid, engine, jobs))
+    for task in tasks(grid):
+        print(task.name + (f"\n    after {', '.join(task.needs)}" if task.needs else ""))
+        print(f"    {command(task.arguments)}")
 
 
 @cli.command()
@@ -283,10 +311,15 @@ def _setting(text: str) -> tuple[str, object]:
     name, equals, value = text.partition("=")
     if not equals:
         raise ValueError(f"`--set {text}` has no value; expected name=value.")
-    try:
-        return name, json.loads(value)
-    except ValueError:
-        return name, value
+    return name, setting_value(value)
+
+
+def _part(text: str) -> tuple[str, int]:
+    """`cgp:2`: a strategy and the number of the part, from 1."""
+    strategy, _, number = text.partition(":")
+    if not strategy or not number.isdecimal():
+        raise ValueError(f"`--part` is {text!r}, expected a strategy and a number, as in cgp:2.")
+    return strategy, int(number)
 
 
 def app() -> None:

@@ -13,8 +13,8 @@ from mlkd.config import Config
 from mlkd.data import MultiLabelData
 from mlkd.methods import Method, create
 from mlkd.models import MergedTeacher
+from mlkd.side_by_side import Training, fit_all
 from mlkd.spelling import check_one_of
-from mlkd.train import fit
 
 STRATEGIES = (*graphs.STRATEGIES, "whole")
 SUBTASK_IMAGES = ("containing", "all")
@@ -31,6 +31,7 @@ def train_parts(
     method: Method | None = None,
     runs: str | Path = "runs",
     subtask_images: str = "containing",
+    jobs: int = 0,
 ) -> MergedTeacher:
     r"""Divides the labels into parts, trains a model of each and merges them into one teacher of all labels.
 
@@ -53,28 +54,44 @@ def train_parts(
         method: what the models are trained with; None for the asymmetric loss on the labels.
         runs: the folder of all runs.
         subtask_images: "containing" or "all".
+        jobs: how many are trained side by side, as in `mlkd.side_by_side.fit_all`: 0 for as many as there are cores
+            (with a GPU, one), 1 for one after another in this process.
 
     Raises:
         ValueError: an unknown strategy or choice of pictures; k is not possible.
         DataError: a part has no picture in a split.
+        TrainingError: one of them cannot go on; which, and why.
     """
+    tasks = subtasks(data, strategy, k, tau=tau, seed=seed, subtask_images=subtask_images)
+    method, config = method or create("vanilla", loss="asl"), config.but(role="part")
+    trainings = []
+    for number, task in enumerate(tasks, start=1):
+        name = f"{strategy}, part {number} of {k}"
+        if strategy != "whole":
+            print(f"{name}: {', '.join(task['train'].classes)}")
+        trainings.append(Training(name, method, task, config))
+    models = [run.model() for run in fit_all(trainings, runs=runs, jobs=jobs)]  # Eq. (3)
+    return MergedTeacher(models, data["train"].classes)
+
+
+def subtasks(
+    data: Mapping[str, MultiLabelData],
+    strategy: str,
+    k: int = 1,
+    *,
+    tau: float = 3.0,
+    seed: int = 0,
+    subtask_images: str = "containing",
+) -> list[dict[str, MultiLabelData]]:
+    """The splits that the model of each part is trained, chosen and scored on; arguments as of `train_parts`."""
     check_one_of("strategy", strategy, STRATEGIES)
     check_one_of("subtask_images", subtask_images, SUBTASK_IMAGES)
-    train = data["train"]
     if strategy == "whole":
         if k != 1:
             raise ValueError(f"`k` is {k}, expected 1: the strategy 'whole' has one model of all labels.")
-        tasks = [dict(data)]
-    else:
-        parts = graphs.partition(graphs.cooccurrence(train.targets), k, strategy, tau, seed)
-        tasks = [_subtask(data, np.flatnonzero(parts == part), subtask_images) for part in range(k)]
-    method = method or create("vanilla", loss="asl")
-    models = []
-    for number, task in enumerate(tasks, start=1):
-        if strategy != "whole":
-            print(f"{strategy}, part {number} of {k}: {', '.join(task['train'].classes)}")
-        models.append(fit(method, task, config.but(role="part"), runs=runs).model())  # Eq. (3)
-    return MergedTeacher(models, train.classes)
+        return [dict(data)]
+    parts = graphs.partition(graphs.cooccurrence(data["train"].targets), k, strategy, tau, seed)
+    return [_subtask(data, np.flatnonzero(parts == part), subtask_images) for part in range(k)]
 
 
 def _subtask(data: Mapping[str, MultiLabelData], labels: np.ndarray, subtask_images: str) -> dict[str, MultiLabelData]:

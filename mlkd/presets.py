@@ -6,13 +6,9 @@ configuration, each method's settings and the seeds; everything in it was chosen
 
 from __future__ import annotations
 
-import hashlib
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -21,7 +17,8 @@ from torch import nn
 from mlkd.config import Config
 from mlkd.data import MultiLabelData, load_data
 from mlkd.methods import METHODS, Method, create
-from mlkd.parts import train_parts
+from mlkd.parts import subtasks, train_parts
+from mlkd.plugins import run_plugin
 from mlkd.recipes import get_recipe
 from mlkd.runs import Run
 from mlkd.spelling import check_one_of
@@ -66,22 +63,49 @@ class Plan:
 
     def method(self, name: str, **changes: Any) -> Method:
         """A method with this plan's settings, and with the teachers it needs."""
-        method = create(name, **{**self.settings.get(name, {}), **changes})
+        method = self.untaught(name, **changes)
         return replace(method, **{role: self._model(role, method) for role in method.needs})
+
+    def untaught(self, name: str, **changes: Any) -> Method:
+        """A method with this plan's settings, without the teachers it needs."""
+        return create(name, **{**self.settings.get(name, {}), **changes})
 
     def _model(self, role: str, method: Method) -> nn.Module:
         """The model that a method needs in that role: the teacher, or one merged from models of parts of the labels."""
         if role == "teacher":
             return self.teacher().model()
-        return train_parts(
-            self.data,
-            self.student_config.but(**self.part_training),
-            role,
-            1 if role == "whole" else method.settings()["k"],
-            tau=method.settings().get("tau", 3.0),
-            method=create("vanilla", **{**self.settings["vanilla"], "loss": "asl"}),
-            runs=self.runs,
-        )
+        k, tau = division(role, method)
+        return train_parts(self.data, self._part_config, role, k, tau=tau, method=self._part_method, runs=self.runs)
+
+    def part(self, name: str, strategy: str, number: int, **changes: Any) -> Run:
+        """One of the runs that a teacher of the method of that name is merged from: read if complete, else trained.
+
+        Args:
+            name, changes: the method, such as "cpsd", and settings of it, such as `k=5`.
+            strategy: which of its teachers: "cgp", "dgp", "random" or "whole".
+            number: which part, from 1 to k.
+
+        Raises:
+            ValueError: the method has no such teacher, or that no such part.
+        """
+        method = self.untaught(name, **changes)
+        merged = [role for role in method.needs if role != "teacher"]
+        if strategy not in merged:
+            expected = f"expected one of {', '.join(merged)}" if merged else "it has no teachers of parts"
+            raise ValueError(f"`part` is of {strategy!r}, which the method {name!r} does not need; {expected}.")
+        k, tau = division(strategy, method)
+        if not 1 <= number <= k:
+            raise ValueError(f"`part` has the number {number}, expected 1 to {k}: the method {name!r} has k={k}.")
+        task = subtasks(self.data, strategy, k, tau=tau)[number - 1]
+        return fit(self._part_method, task, self._part_config.but(role="part"), runs=self.runs)
+
+    @property
+    def _part_config(self) -> Config:
+        return self.student_config.but(**self.part_training)
+
+    @property
+    def _part_method(self) -> Method:
+        return create("vanilla", **{**self.settings["vanilla"], "loss": "asl"})
 
     def student(self, name: str, seed: int = 0, **changes: Any) -> Run:
         """A student's run with the method of that name: read if it is complete, else trained.
@@ -163,23 +187,10 @@ def plan(
     )
 
 
-def run_plugin(path: str | Path) -> None:
-    """Runs a user's Python file, which may register backbones with timm or methods with `mlkd.methods.register`.
-
-    Once in a process: a second call with the same file does nothing.
-    """
-    file = Path(path).resolve()
-    name = f"mlkd_plugin_{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
-    if not file.is_file() or file.suffix != ".py":
-        raise ValueError(f"`plugin` is {str(path)!r}, expected a Python file that exists and ends in .py.")
-    if name in sys.modules:
-        return
-    sys.modules[name] = ModuleType(name)  # where timm looks for the module of a new backbone
-    try:
-        SourceFileLoader(name, str(file)).exec_module(sys.modules[name])
-    except BaseException:
-        del sys.modules[name]
-        raise
+def division(role: str, method: Method) -> tuple[int, float]:
+    """k and tau of the parts that a method's teacher in that role is merged from."""
+    settings = method.settings()
+    return (1 if role == "whole" else settings["k"]), settings.get("tau", 3.0)
 
 
 def _with(config: Config, backbone: str, weights: str) -> Config:

@@ -79,7 +79,7 @@ def fit(
         if name not in data:
             raise DataError(f"The split {name!r} is missing; found {', '.join(data)}.")
     require(data)
-    run = open_run(runs, _description(method, data, config))
+    run = find_run(method, data, config, runs=runs)
     title = f"{method.name} {config.role}, seed {config.seed}"
     engine = engines.start()
     with run.held() if engine.is_main_process and not run.complete else nullcontext():
@@ -91,6 +91,11 @@ def fit(
             _train(run, title, method, data, config, workers, keep)
     engine.wait_for_everyone()
     return run
+
+
+def find_run(method: Method, data: Mapping[str, MultiLabelData], config: Config, *, runs: str | Path = "runs") -> Run:
+    """The run that `fit` would return: complete, interrupted, or not begun and empty."""
+    return open_run(runs, _description(method, data, config))
 
 
 def _train(

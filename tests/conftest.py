@@ -18,6 +18,8 @@ from mlkd.config import Config
 from mlkd.data import MultiLabelData, scenes
 from mlkd.models import MultiLabelModel, create_model
 
+os.environ.setdefault("LOKY_MAX_CPU_COUNT", "1")  # processes take longer to start than these trainings to end
+
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
 

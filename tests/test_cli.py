@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 import mlkd
 from mlkd import cli, report
 from mlkd.methods import METHODS
+from mlkd.parts import subtasks
 from mlkd.presets import Plan
 from mlkd.runs import all_runs, open_run
 
@@ -256,6 +257,63 @@ def test_train_with_a_recipe(call: Callable[..., Answer]) -> None:
     assert sorted(run.config["method"] for run in all_runs("runs")) == ["mskd", "vanilla", "vanilla"]
     assert "Did you mean 'mskd-voc-r34'" in call("train", "--recipe", "mskd-voc-r35").sentence
     assert "expected full or smoke" in call("train", "--recipe", "mskd-voc-r34", "--preset", "quick").sentence
+
+
+# sweep, and models of parts
+
+
+def test_a_model_of_a_part(call: Callable[..., Answer]) -> None:
+    one = ("train", "--role", "part", "--method", "cpsd", "--preset", "smoke", "--image-size", "32")
+    answer = call(*one, "--part", "dgp:2", "--set", "k=3")
+    assert answer.code == 0, answer.err
+    (run,) = all_runs("runs")
+    assert run.config["training"]["role"] == "part"
+    assert run.config["settings"]["loss"] == "asl"
+    data = mlkd.plan("scenes", "smoke", image_size=32).data
+    assert run.predictions().classes == subtasks(data, "dgp", 3)[1]["train"].classes
+    mistakes = {
+        (): "`--part` is '', expected a strategy and a number, as in cgp:2.",
+        ("--part", "cgp"): "`--part` is 'cgp', expected",
+        ("--part", "cgp:3"): "`part` has the number 3, expected 1 to 2: the method 'cpsd' has k=2.",
+        (
+            "--part",
+            "random:1",
+        ): "`part` is of 'random', which the method 'cpsd' does not need; expected one of cgp, dgp.",
+        ("--part", "cgp:1", "--set", "epochs=2"): "The method 'cpsd' has no setting 'epochs'.",
+        ("--part", "teacher:1", "--method", "l2d"): "it has no teachers of parts",
+        ("--part", "cgp:1", "--role", "student"): "`--part cgp:1` goes with `--role part`, not with 'student'.",
+    }
+    for arguments, message in mistakes.items():
+        assert message in call(*one, *arguments).sentence
+
+
+def test_a_sweep_trains_teachers_first_and_then_skips_all(call: Callable[..., Answer]) -> None:
+    Path("mine.yml").write_text(f"""
+        methods: {{vanilla: {{}}, cgpd: {{k: 2, lambda_kd: [0.5]}}}}
+        settings: {json.dumps({name: [value] for name, value in TINY.items() if name != "backbone"})}
+        preset: smoke
+        image_size: 32
+        seeds: [4]
+    """)
+    dry = call("sweep", "mine.yml", "--dry-run")
+    assert [line for line in dry.out.splitlines() if not line.startswith(" ")] == [
+        "cgp-part=1of2-tau=3.0",
+        "cgp-part=2of2-tau=3.0",
+        "vanilla-seed=4",
+        "cgpd-seed=4",
+    ]
+    assert "    after cgp-part=1of2-tau=3.0, cgp-part=2of2-tau=3.0\n    mlkd train --method cgpd" in dry.out
+    assert not Path("runs").exists()
+    answer = call("sweep", "mine.yml", "--jobs", "2")
+    assert answer.code == 0, answer.out + answer.err
+    assert len(list(all_runs("runs"))) == 4  # the student trained no part of its own
+    assert "found complete" in Path("runs/sweeps/mine/cgpd-seed=4.log").read_text()
+    table = answer.out[answer.out.index("\nscenes\n") :].splitlines()
+    assert [line.split()[0] for line in table[3:]] == ["vanilla", "cgpd"]
+    again = call("sweep", "mine.yml")
+    assert "4 runs, 4 of them finished before." in again.out
+    assert again.out.endswith(answer.out[answer.out.index("\nscenes\n") :])
+    assert "no such sweep file" in call("sweep", "none.yml").sentence
 
 
 # methods and recipes

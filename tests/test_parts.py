@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from mlkd import parts
+from mlkd import parts, side_by_side
 from mlkd.analysis import results_table, runs_on
 from mlkd.config import Config
 from mlkd.data import DataError, MultiLabelData
@@ -69,7 +69,7 @@ def test_the_pictures_of_a_sub_task(
         tasks.append(data)
         return fit(method, data, *args, **kwargs)
 
-    monkeypatch.setattr(parts, "fit", watched)
+    monkeypatch.setattr(side_by_side, "fit", watched)
     data = {**toy_data, "trainval": replace(toy_data["train"], split="trainval"), "other": toy_data["val"].subset([0])}
     train_parts(data, config, "random", 2, runs=tmp_path, subtask_images=subtask_images)
     assert [list(task) for task in tasks] == [["train", "val", "test"]] * 2
@@ -100,7 +100,7 @@ def test_a_second_call_trains_nothing_and_a_stopped_one_goes_on(
             raise KeyboardInterrupt
         return fit(*args, **kwargs)
 
-    monkeypatch.setattr(parts, "fit", stopping)
+    monkeypatch.setattr(side_by_side, "fit", stopping)
     with pytest.raises(KeyboardInterrupt):
         train_parts(toy_data, config, "random", 2, runs=tmp_path)
     first = train_parts(toy_data, config, "random", 2, runs=tmp_path)

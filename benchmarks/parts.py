@@ -1,0 +1,35 @@
+"""CPSD's models of parts side by side, one process per core, against one after another. With starting the processes."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import joblib
+
+import mlkd
+from benchmarks.timing import seconds
+from mlkd.data.pixels import decoded
+from mlkd.parts import train_parts
+
+PARTS, PICTURES = 4, 400
+
+
+def run() -> list[tuple[str, float, float, float]]:
+    data = {name: mlkd.load_data("scenes")[name] for name in ("train", "val", "test")}
+    data = {name: split.subset(range(min(PICTURES, len(split)))) for name, split in data.items()}
+    config = replace(mlkd.plan("scenes", "quick").student_config, epochs=6)
+    for split in data.values():
+        decoded(split, config.image_size)
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["MLKD_PROGRESS_FILE"] = str(Path(folder) / "status")
+
+        def train(jobs: int) -> float:
+            return seconds(lambda: train_parts(data, config, "cgp", PARTS, runs=f"{folder}/{jobs}", jobs=jobs))
+
+        cores = min(PARTS, joblib.cpu_count())
+        together, apart = train(cores), train(1)
+    what = f"{PARTS} parts of {PICTURES} scenes, {config.epochs} epochs, {cores} at once, against one after another"
+    return [(what, together, apart, apart / together)]
