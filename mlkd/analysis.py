@@ -96,24 +96,6 @@ def results_table(root: str | Path, data: MultiLabelData) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def runs_table(root: str | Path) -> pd.DataFrame:
-    """One line per run, finished or not."""
-    rows = []
-    for run in all_runs(root):
-        config, scores = run.config, run.mean_ap if run.complete else {}
-        epochs = config["training"]["epochs"]
-        rows.append(
-            {
-                "run": run.path.name,
-                "data": config["data"]["name"],
-                "epochs": f"{epochs if run.complete else len(run.history)}/{epochs}",
-                "val mAP %": f"{100 * scores['val']:.2f}" if scores else "",
-                "test mAP %": f"{100 * scores['test']:.2f}" if scores else "",
-            }
-        )
-    return pd.DataFrame(rows)
-
-
 def class_ap(run: Run, split: str = "test") -> np.ndarray:
     """A run's average precision for each class on a split, shape (q,), nan for a class without positives."""
     found = run.predictions(split)

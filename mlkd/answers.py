@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from mlkd.files import cache_folder, written_whole
+from mlkd.data.pixels import Pixels
+from mlkd.files import cache_folder, made_once, new_map
 from mlkd.models import Output, fingerprint
 from mlkd.progress import watched
 
@@ -27,7 +28,7 @@ class Answers:
     Args:
         ask: from pictures (b, 3, H, W), uint8, to the teacher's output.
         teacher: for its name.
-        pixels: the pictures as `decoded` gives them, (N, H, W, 3).
+        pixels: the pictures as `decoded` gives them, N of (H, W, 3).
         precision: of `ask`, for the name.
         embeddings: whether to keep them too.
     """
@@ -36,15 +37,13 @@ class Answers:
         self,
         ask: Callable[[Tensor], Output],
         teacher: Any,
-        pixels: np.memmap,
+        pixels: Pixels,
         precision: str,
         embeddings: bool = False,
     ):
-        key = f"{fingerprint(teacher)} {pixels.filename} {precision} {embeddings}"
+        key = f"{fingerprint(teacher)} {pixels.name} {precision} {embeddings}"
         path = cache_folder() / "answers" / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.npy"
-        if not path.is_file():
-            with written_whole(path) as unfinished:
-                _ask(ask, pixels, embeddings, unfinished)
+        made_once(path, lambda unfinished: _ask(ask, pixels, embeddings, unfinished))
         self.table = np.load(path, mmap_mode="r")
 
     def __call__(self, images: Tensor, rows: np.ndarray, mirrored: Tensor) -> Output:
@@ -55,7 +54,7 @@ class Answers:
         return Output(found[..., 0], embeddings, nothing)
 
 
-def _ask(ask: Callable[[Tensor], Output], pixels: np.memmap, embeddings: bool, path: Path, batch: int = 128) -> None:
+def _ask(ask: Callable[[Tensor], Output], pixels: Pixels, embeddings: bool, path: Path, batch: int = 128) -> None:
     """Writes (2, N, q, 1 or 1 + d) float32: of each picture and its mirror image, each label's logit and embedding."""
     table = None
     for start in tqdm(range(0, len(pixels), batch), "asking the teacher", leave=False, disable=not watched()):
@@ -66,7 +65,7 @@ def _ask(ask: Callable[[Tensor], Output], pixels: np.memmap, embeddings: bool, p
             if embeddings and output.embeddings is not None:
                 said = torch.cat([said, output.embeddings], dim=2)
             if table is None:
-                table = np.lib.format.open_memmap(path, "w+", np.float32, (2, len(pixels), *said.shape[1:]))
+                table = new_map(path, np.float32, (2, len(pixels), *said.shape[1:]))
             table[mirrored, start : start + batch] = said.cpu().numpy()
     if table is not None:
         table.flush()

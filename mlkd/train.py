@@ -18,7 +18,7 @@ from mlkd.config import Config
 from mlkd.data.augment import augment, mirrored_at_random
 from mlkd.data.check import require
 from mlkd.data.dataset import DataError, MultiLabelData
-from mlkd.data.pixels import decoded
+from mlkd.data.pixels import Pixels, decoded
 from mlkd.methods import Batch, Method, create
 from mlkd.metrics import average_precision
 from mlkd.models import MultiLabelModel, Output, create_model, fingerprint, load_model, save_model
@@ -173,7 +173,7 @@ def predict(model: MultiLabelModel, data: MultiLabelData) -> Predictions:
 
 
 @torch.no_grad()
-def _predict(engine, student, data: MultiLabelData, pixels: np.ndarray) -> Predictions:
+def _predict(engine, student, data: MultiLabelData, pixels: Pixels) -> Predictions:
     student.eval()
     logits: list[np.ndarray] = []
     for start in range(0, len(data), 256):
@@ -185,7 +185,7 @@ def _predict(engine, student, data: MultiLabelData, pixels: np.ndarray) -> Predi
 
 
 def _teachers(
-    engine, method: Method, pixels: np.memmap, config: Config
+    engine, method: Method, pixels: Pixels, config: Config
 ) -> dict[str, Callable[[Tensor, np.ndarray, Tensor], Output]]:
     """What says what each teacher says: of these pictures, which are these rows', mirrored or not."""
 
@@ -273,7 +273,7 @@ def _batches(n: int, config: Config, epoch: int, overlap: bool = False) -> Itera
 
 
 def _batch(
-    data: MultiLabelData, pixels: np.ndarray, rows: np.ndarray, method: Method, config: Config, device
+    data: MultiLabelData, pixels: Pixels, rows: np.ndarray, method: Method, config: Config, device
 ) -> tuple[Batch, Tensor]:
     """One step's pictures and labels, and which pictures are mirrored (told only where answers are kept for that)."""
     images, mirrored = _to_tensor(pixels[rows]).to(device), torch.zeros(len(rows), dtype=torch.bool)
