@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from itertools import combinations
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from scipy import sparse
@@ -20,7 +20,7 @@ from mlkd.spelling import check_one_of
 GRAPHS = ("cgp", "dgp")
 STRATEGIES = (*GRAPHS, "random")
 
-Table = np.ndarray | sparse.csr_array
+Table: TypeAlias = "np.ndarray | sparse.csr_array"
 Counts = tuple[Table, np.ndarray]
 """What `cooccurrence` returns: e (q, q), how often two labels stand together, and n (q,), how often each stands."""
 
@@ -132,7 +132,7 @@ def affinity(counts: Counts, strategy: str = "cgp", tau: float = 3.0) -> Table:
     together = (rooted + rooted.T) / 2
     if strategy == "cgp":
         return together  # Eq. (1)
-    apart = 1 - (together.toarray() if sparse.issparse(together) else together)  # Eq. (1)
+    apart = 1 - (together if isinstance(together, np.ndarray) else together.toarray())  # Eq. (1)
     np.fill_diagonal(apart, 0)
     return apart
 

@@ -242,10 +242,11 @@ def evaluate(
     for k in range(q):
         thresholds, level = _levels(targets[:, k], scores[:, k], eligible[:, k])
         levels.append((len(thresholds) + 1, level.astype(np.int32)))
-    rows = [[np.flatnonzero(column) for column in found.T] for found in (targets, predicted, targets & predicted)]
+    counted = (targets & predicted, predicted, targets)
+    rows = [tuple(np.flatnonzero(table[:, k]) for table in counted) for k in range(q)]
     rng = np.random.default_rng(seed)
-    counts = [_counts(levels, *rows, np.ones(n))]
-    counts += [_counts(levels, *rows, _resample(rng, n, labelled)) for _ in range(bootstrap)]
+    counts = [_counts(levels, rows, np.ones(n))]
+    counts += [_counts(levels, rows, _resample(rng, n, labelled)) for _ in range(bootstrap)]
 
     values = _averages(*np.stack(counts, axis=1))  # each metric: the data's value, then the resamples'
     ap, positives = counts[0][0], counts[0][3]
@@ -285,24 +286,18 @@ def _area(positives: ndarray, pictures: ndarray) -> float:
     return float(true @ (true.cumsum() / np.maximum(pictures[:0:-1].cumsum(), 1)) / total)
 
 
-def _counts(
-    levels: Sequence[tuple[int, ndarray]],
-    positive: Sequence[ndarray],
-    predicted: Sequence[ndarray],
-    both: Sequence[ndarray],
-    weights: ndarray,
-) -> ndarray:
+def _counts(levels: Sequence[tuple[int, ndarray]], rows: Sequence[tuple[ndarray, ...]], weights: ndarray) -> ndarray:
     """AP, true positives, predictions and positives of each class, (4, q), with pictures weighted.
 
-    For each class: how many levels there are and the level of each picture; the rows that are positive, that are
-    predicted, and that are both.
+    For each class: how many levels there are and the level of each picture; the rows that are counted as true
+    positives, as predictions and as positives.
     """
     result = np.empty((4, len(levels)))
     for k, (size, level) in enumerate(levels):
-        positives = np.bincount(level[positive[k]], weights[positive[k]], minlength=size)
+        positive = rows[k][2]
+        positives = np.bincount(level[positive], weights[positive], minlength=size)
         pictures = np.bincount(level, weights, minlength=size)
-        sums = (weights[rows[k]].sum() for rows in (both, predicted, positive))
-        result[:, k] = _area(positives, pictures), *sums
+        result[:, k] = _area(positives, pictures), *(weights[counted].sum() for counted in rows[k])
     return result
 
 
