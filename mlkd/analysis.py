@@ -35,13 +35,22 @@ def group_runs(runs: Iterable[Run]) -> dict[str, list[Run]]:
 def runs_on(root: str | Path, data: MultiLabelData) -> list[Run]:
     """The finished teachers and students that were scored on exactly these pictures, labels and classes."""
     found = []
+    same: dict[str, bool] = {}  # whether a run's description of its data means this data
     for run in all_runs(root):
-        if run.complete and data.split in run.mean_ap and run.config["training"]["role"] != "part":
-            predictions = run.predictions(data.split)
-            same = predictions.classes == data.classes and tuple(predictions.ids.tolist()) == data.ids
-            if same and np.array_equal(predictions.targets, data.targets):
+        config = run.config
+        if config["training"]["role"] != "part" and run.complete and data.split in run.mean_ap:
+            described = json.dumps(config["data"], sort_keys=True)
+            if described not in same:
+                same[described] = _scored_on(run, data)
+            if same[described]:
                 found.append(run)
     return found
+
+
+def _scored_on(run: Run, data: MultiLabelData) -> bool:
+    predictions = run.predictions(data.split)
+    same = predictions.classes == data.classes and tuple(predictions.ids.tolist()) == data.ids
+    return same and np.array_equal(predictions.targets, data.targets)
 
 
 def score_table(
