@@ -13,7 +13,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -54,14 +53,22 @@ def labels(n: int, q: int) -> sparse.csr_array:
     return targets
 
 
-def timed(work: Callable[[], Any]) -> tuple[float, Any]:
-    """Seconds, and what comes of the work."""
-    started = time.perf_counter()
+class Seconds(NamedTuple):
+    """Time on the clock, and the time that cores have worked, which other processes disturb less."""
+
+    clock: float
+    cores: float
+
+
+def timed(work: Callable[[], Any]) -> tuple[Seconds, Any]:
+    """How long it takes, and what comes of it; processes that the work starts count."""
+    before = os.times()
     found = work()
-    return time.perf_counter() - started, found
+    after = os.times()
+    return Seconds(after.elapsed - before.elapsed, sum(after[:4]) - sum(before[:4])), found
 
 
-def graph(n: int, _: str, strategy: str) -> tuple[float, str]:
+def graph(n: int, _: str, strategy: str) -> tuple[Seconds, str]:
     """Counts and 10 parts of n / 100 labels in n pictures."""
     targets = labels(n, n // 100)
     seconds, parts = timed(lambda: partition(cooccurrence(targets), COMMUNITIES, strategy))
@@ -69,7 +76,7 @@ def graph(n: int, _: str, strategy: str) -> tuple[float, str]:
     return seconds, f"agreement with the communities {agreement:.2f}"
 
 
-def metrics(n: int, _: str, bootstrap: int) -> tuple[float, str]:
+def metrics(n: int, _: str, bootstrap: int) -> tuple[Seconds, str]:
     """Every score of n pictures and 80 classes, under the protocol threshold(0.5)."""
     targets = labels(n, 80).toarray()
     scores = np.random.default_rng(1).standard_normal(targets.shape, dtype=np.float32)
@@ -78,7 +85,7 @@ def metrics(n: int, _: str, bootstrap: int) -> tuple[float, str]:
     return seconds, f"mAP {100 * found['mAP']:.1f} %"
 
 
-def pixels(n: int, folder: str) -> tuple[float, str]:
+def pixels(n: int, folder: str) -> tuple[Seconds, str]:
     """The decoded cache of n JPEG files of 64 x 64 pixels, at 64 pixels: 500 different ones under n names."""
     os.environ["MLKD_CACHE"] = f"{folder}/cache"
     rng = np.random.default_rng(0)
@@ -95,10 +102,13 @@ def pixels(n: int, folder: str) -> tuple[float, str]:
     again, found = timed(lambda: decoded(data, 64))
     batches = [np.sort(rng.integers(n, size=64)) for _ in range(500)]
     reading, _ = timed(lambda: [found[batch].shape for batch in batches])
-    return seconds, f"opened again in {again:.2f} s; random batches of 64: {64 * 500 / reading:,.0f} pictures a second"
+    return (
+        seconds,
+        f"opened again in {again.clock:.2f} s; random batches of 64: {64 * 500 / reading.clock:,.0f} pictures a second",
+    )
 
 
-def runs(n: int, folder: str) -> tuple[float, str]:
+def runs(n: int, folder: str) -> tuple[Seconds, str]:
     """The time of `mlkd runs` as a command, with n runs of which each tenth is unfinished; the memory of the list."""
     training = Config().as_dict()
     made = open_run(folder, {"method": "l2d", "settings": {}, "data": {"name": "bench"}, "training": training})
@@ -115,11 +125,11 @@ def runs(n: int, folder: str) -> tuple[float, str]:
 
 
 class Growth(NamedTuple):
-    """What grows, at which sizes, and what measures a size: (N, an empty folder) -> seconds, a remark."""
+    """What grows, at which sizes, and what measures a size: (N, an empty folder) -> time, a remark."""
 
     title: str
     sizes: tuple[int, ...]
-    work: Callable[[int, str], tuple[float, str]]
+    work: Callable[[int, str], tuple[Seconds, str]]
 
 
 MANY = (10**4, 10**5, 10**6)
@@ -139,11 +149,11 @@ def peak() -> float:
 
 
 def measure(name: str, n: int) -> None:
-    """Prints seconds, peak MB and a remark; run in a process of its own."""
+    """Prints both times, peak MB and a remark; run in a process of its own."""
     imported = peak()
     with tempfile.TemporaryDirectory() as folder:
         seconds, remark = GROWTHS[name].work(n, folder)
-    print(seconds, peak() - imported, remark, sep="\t")
+    print(*seconds, peak() - imported, remark, sep="\t")
 
 
 def run() -> None:
@@ -154,18 +164,22 @@ def run() -> None:
         for n in growth.sizes:
             command = [sys.executable, "-m", "benchmarks.scale", name, str(n)]
             printed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
-            seconds, megabytes, remark = printed.strip().split("\t")
-            rows.append((growth.title, n, float(seconds), float(megabytes)))
-            print(f"{n:9,}  {rows[-1][2]:8.2f} s  {rows[-1][3]:7.0f} MB  {growth.title}: {remark}", flush=True)
+            clock, cores, megabytes, remark = printed.strip().split("\t")
+            rows.append((growth.title, n, float(cores), float(megabytes)))
+            print(
+                f"{n:9,}  {float(clock):8.2f} s, cores {float(cores):8.2f} s  {float(megabytes):7.0f} MB  "
+                f"{growth.title}: {remark}",
+                flush=True,
+            )
     with written_whole(FIGURE) as unfinished:
         drawn(pd.DataFrame(rows, columns=["what", "N", "seconds", "MB"])).savefig(unfinished, format="png", dpi=120)
     print(f"\n{FIGURE}")
 
 
 def drawn(table: pd.DataFrame) -> plt.Figure:
-    """Time and memory over size, one line for each growth."""
+    """Core time and memory over size, one line for each growth."""
     figure, axes = plt.subplots(1, 2, figsize=(9, 4), layout="constrained")
-    for axis, column, label in zip(axes, ("seconds", "MB"), ("time (s)", "peak memory (MB)"), strict=True):
+    for axis, column, label in zip(axes, ("seconds", "MB"), ("core time (s)", "peak memory (MB)"), strict=True):
         for what, part in table.groupby("what", sort=False):
             axis.loglog(part["N"], part[column].clip(lower=1e-3), "o-", label=what)
         axis.set(xlabel="N: pictures, or runs", ylabel=label)
