@@ -40,8 +40,9 @@ types: setup
 lab: setup
 	.venv/bin/jupyter lab --notebook-dir notebooks
 
+# `make bench SCALE=1`: instead, how time and memory grow with the data (about five minutes).
 bench: setup
-	.venv/bin/python -m benchmarks
+	.venv/bin/python -m benchmarks$(if $(SCALE),.scale)
 
 # The teacher that comes with the package: trained anew, written and scored (about 10 minutes on 2 cores).
 teacher: setup

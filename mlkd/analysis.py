@@ -35,13 +35,22 @@ def group_runs(runs: Iterable[Run]) -> dict[str, list[Run]]:
 def runs_on(root: str | Path, data: MultiLabelData) -> list[Run]:
     """The finished teachers and students that were scored on exactly these pictures, labels and classes."""
     found = []
+    same: dict[str, bool] = {}  # whether a run's description of its data means this data
     for run in all_runs(root):
-        if run.complete and data.split in run.mean_ap and run.config["training"]["role"] != "part":
-            predictions = run.predictions(data.split)
-            same = predictions.classes == data.classes and tuple(predictions.ids.tolist()) == data.ids
-            if same and np.array_equal(predictions.targets, data.targets):
+        config = run.config
+        if config["training"]["role"] != "part" and run.complete and data.split in run.mean_ap:
+            described = json.dumps(config["data"], sort_keys=True)
+            if described not in same:
+                same[described] = _scored_on(run, data)
+            if same[described]:
                 found.append(run)
     return found
+
+
+def _scored_on(run: Run, data: MultiLabelData) -> bool:
+    predictions = run.predictions(data.split)
+    same = predictions.classes == data.classes and tuple(predictions.ids.tolist()) == data.ids
+    return same and np.array_equal(predictions.targets, data.targets)
 
 
 def score_table(
@@ -97,24 +106,6 @@ def scores_of(groups: Mapping[str, Sequence[Run]], split: str = "test") -> pd.Da
         for score in scores[scores["run"] == title].itertuples():
             row[f"{score.metric} %"] = show_score(score.mean, score.std)
         rows.append(row)
-    return pd.DataFrame(rows)
-
-
-def runs_table(root: str | Path) -> pd.DataFrame:
-    """One line per run, finished or not."""
-    rows = []
-    for run in all_runs(root):
-        config, scores = run.config, run.mean_ap if run.complete else {}
-        epochs = config["training"]["epochs"]
-        rows.append(
-            {
-                "run": run.path.name,
-                "data": config["data"]["name"],
-                "epochs": f"{epochs if run.complete else len(run.history)}/{epochs}",
-                "val mAP %": f"{100 * scores['val']:.2f}" if scores else "",
-                "test mAP %": f"{100 * scores['test']:.2f}" if scores else "",
-            }
-        )
     return pd.DataFrame(rows)
 
 

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from mlkd.data import MultiLabelData
-from mlkd.files import written_whole
+from mlkd.data.pixels import Pixels
+from mlkd.files import made_once, new_map
 from mlkd.models import Output, fingerprint
 from mlkd.progress import watched
 
@@ -79,7 +80,7 @@ class KeptTeacher(nn.Module):
 def keep_answers(
     teacher: Any,
     data: MultiLabelData,
-    pixels: np.ndarray,
+    pixels: Pixels,
     folder: str | Path,
     *,
     ask: Callable[[Tensor], Output] | None = None,
@@ -92,32 +93,33 @@ def keep_answers(
     Args:
         teacher: any model of `data.classes`, in eval mode.
         data: the split the students will be trained on.
-        pixels: its pictures as `decoded` gives them, (N, H, W, 3).
+        pixels: its pictures as `decoded` gives them, N of (H, W, 3).
         folder: a new one; there already, it is only read.
         ask: from pictures (b, 3, H, W), uint8, to the output; None to call the teacher where it is.
         embeddings: whether label-wise embeddings are kept too, where the teacher has some.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        with written_whole(folder) as unfinished:
-            unfinished.mkdir()
-            _ask(ask or torch.no_grad()(teacher), data, pixels, embeddings, unfinished)
-            about = {
-                "classes": list(teacher.classes),
-                "image_size": teacher.image_size,
-                "settings": teacher.settings,
-                "fingerprint": fingerprint(teacher),
-                "pictures": _pictures(data),
-                "views": VIEWS,
-            }
-            (unfinished / "answers.json").write_text(json.dumps(about, indent=1, default=str) + "\n")
+
+    def make(unfinished: Path) -> None:
+        unfinished.mkdir()
+        _ask(ask or torch.no_grad()(teacher), data, pixels, embeddings, unfinished)
+        about = {
+            "classes": list(teacher.classes),
+            "image_size": teacher.image_size,
+            "settings": teacher.settings,
+            "fingerprint": fingerprint(teacher),
+            "pictures": _pictures(data),
+            "views": VIEWS,
+        }
+        (unfinished / "answers.json").write_text(json.dumps(about, indent=1, default=str) + "\n")
+
+    made_once(Path(folder), make)
     return KeptTeacher(folder)
 
 
 def _ask(
     ask: Callable[[Tensor], Output],
     data: MultiLabelData,
-    pixels: np.ndarray,
+    pixels: Pixels,
     embeddings: bool,
     folder: Path,
     batch: int = 128,
@@ -135,7 +137,7 @@ def _ask(
             for name, values in said.items():
                 if name not in maps:
                     shape = (len(VIEWS), len(data), *values.shape[1:])
-                    maps[name] = np.lib.format.open_memmap(folder / f"{name}.npy", "w+", np.float32, shape)
+                    maps[name] = new_map(folder / f"{name}.npy", np.float32, shape)
                 maps[name][view, start : start + batch] = values.float().cpu().numpy()
     for table in maps.values():
         table.flush()

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from mlkd.config import Config
 from mlkd.data import MultiLabelData
 from mlkd.data.augment import DRAWS, augment, is_mirrored
-from mlkd.data.pixels import decoded
+from mlkd.data.pixels import Pixels, decoded
 
 
 class Drawn(NamedTuple):
@@ -69,7 +69,7 @@ class Batches(Dataset[Drawn]):
     def __getitem__(self, step: int) -> Drawn:
         rows = self.rows(step)
         mine = np.arange(len(rows))[self.share]
-        images = torch.from_numpy(np.take(self.pixels, rows[mine], axis=0)).permute(0, 3, 1, 2)
+        images = torch.from_numpy(self.pixels[rows[mine]]).permute(0, 3, 1, 2)
         random = np.random.default_rng([self.config.seed, 1 + step, 1])
         draws, others = (torch.from_numpy(x)[mine] for x in random.random((2, len(rows), DRAWS), np.float32))
         twins = augment(images, self.config.augment, others) if self.twins else images[:0]
@@ -83,7 +83,7 @@ class Batches(Dataset[Drawn]):
         )
 
     @cached_property
-    def pixels(self) -> np.ndarray:
+    def pixels(self) -> Pixels:
         """The split's pictures, a memory map that each process opens for itself."""
         return decoded(self.data, self.config.image_size)
 

@@ -11,22 +11,22 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 import mlkd
-from mlkd.analysis import results_table, runs_table
-from mlkd.data.check import check as check_data
 from mlkd.files import WriteError
-from mlkd.graphs import read_counts
-from mlkd.methods import METHODS, Method
-from mlkd.presets import Plan
-from mlkd.recipes import DATASETS, RECIPES, UNAVAILABLE, Recipe, get_recipe
+from mlkd.runs import Run, run_list
 from mlkd.spelling import check_one_of, nearest
 from mlkd.sweep.engines import command
 from mlkd.sweep.plan import read, setting_value, tasks
 from mlkd.sweep.run import run as run_sweep
+
+if TYPE_CHECKING:  # what takes seconds to load is loaded by the commands that use it
+    from mlkd.methods import Method
+    from mlkd.presets import Plan
+    from mlkd.recipes import Recipe
 
 cli = typer.Typer(
     help="A notebook-first workbench for multi-label knowledge distillation.",
@@ -52,6 +52,8 @@ def data_check(
     data: Annotated[str, typer.Argument(help="scenes, voc:/path?year=2007 or coco:/path")],
 ) -> None:
     """Decode every picture and compare labels and boxes: one line for each thing that is wrong."""
+    from mlkd.data.check import check as check_data
+
     splits = mlkd.load_data(data)
     problems = check_data(splits)
     for problem in problems:
@@ -102,7 +104,7 @@ def train(
     )
     if part and role != "part":
         raise ValueError(f"`--part {part}` goes with `--role part`, not with {role!r}.")
-    taught = RECIPES[recipe].method if recipe and role != "teacher" else "vanilla"
+    taught = mlkd.RECIPES[recipe].method if recipe and role != "teacher" else "vanilla"
     settings: dict[str, Any] = dict(_setting(text) for text in set_ or [])
     if role == "part":
         run = plan.part(method or taught, *_part(part), **settings)
@@ -133,6 +135,8 @@ def sweep(
 @cli.command()
 def methods() -> None:
     """List all methods: what they minimise, where they come from and what they need."""
+    from mlkd.methods import METHODS
+
     rows = [
         (
             name,
@@ -150,6 +154,8 @@ def recipes(
     name: Annotated[str, typer.Argument(help="a recipe to show in full; empty for the list")] = "",
 ) -> None:
     """List the papers' recipes with the mAP (%) they report, or show one with all its settings."""
+    from mlkd.recipes import RECIPES, UNAVAILABLE, get_recipe
+
     if name:
         _print_recipe(get_recipe(name))
         return
@@ -186,6 +192,8 @@ def report(
 ) -> None:
     """Run the notebooks in order and make reports/NAME/index.html of them; an interrupted report goes on."""
     from mlkd import report as reporting
+    from mlkd.analysis import results_table
+    from mlkd.graphs import read_counts
 
     parameters: dict[str, Any] = {
         "data": data,
@@ -217,8 +225,14 @@ def runs(
     folder: Annotated[Path, typer.Argument(help="the folder of all runs")] = Path("runs"),
 ) -> None:
     """List all runs: finished ones with their scores, unfinished ones with how far they are."""
-    table = runs_table(folder)
-    print(table.to_string(index=False) if len(table) else f"{folder}: no runs here.")
+    found = run_list(folder)
+    if not found:
+        print(f"{folder}: no runs here.")
+        return
+    lines = [list(found[0]), *(list(run.values()) for run in found)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        print(" ".join(f"{text:>{width}}" for text, width in zip(line, widths, strict=True)))
 
 
 @cli.command("export")
@@ -227,7 +241,7 @@ def export_run(
     file: Annotated[Path, typer.Argument(help="the model file to write, .safetensors")],
 ) -> None:
     """Write a run's model as one file that rebuilds it, with what made it and its scores inside."""
-    _export(mlkd.Run(run), file)
+    _export(Run(run), file)
 
 
 WIDTH = 120
@@ -266,6 +280,8 @@ def _percent(mean_ap: float | None) -> str:
 
 
 def _print_recipe(recipe: Recipe) -> None:
+    from mlkd.recipes import DATASETS
+
     print(f"{recipe.name}: {recipe.networks} on {DATASETS[recipe.dataset]}, {recipe.paper}, table {recipe.table}")
     reported = {recipe.method: recipe.mean_ap, "alone": recipe.vanilla_mean_ap, "teacher": recipe.teacher_mean_ap}
     print("mAP % " + ", ".join(f"{who} {_percent(ap)}" for who, ap in reported.items() if ap is not None) + "\n")
@@ -283,7 +299,7 @@ def _print_recipe(recipe: Recipe) -> None:
     print(f"\nmlkd train --data {recipe.dataset}:/path --recipe {recipe.name}")
 
 
-def _export(run: mlkd.Run, file: Path) -> None:
+def _export(run: Run, file: Path) -> None:
     if file.suffix != ".safetensors":
         raise ValueError(f"`file` is {str(file)!r}, expected a name that ends in .safetensors.")
     notes = {"config": run.config, "metrics": run.metrics, "date": str(datetime.date.today())}
@@ -291,8 +307,10 @@ def _export(run: mlkd.Run, file: Path) -> None:
     print(f"{file}: {file.stat().st_size / 1e6:.1f} MB, from {run.path}.")
 
 
-def _train(plan: Plan, method: str, role: str, seed: int, settings: dict) -> mlkd.Run:
+def _train(plan: Plan, method: str, role: str, seed: int, settings: dict) -> Run:
     """The run with some settings changed, each where it belongs: in the training or in the method."""
+    from mlkd.methods import METHODS
+
     config = plan.teacher_config if role == "teacher" else plan.student_config.but(seed=seed)
     check_one_of("method", method, METHODS)
     known = [name for name in config.as_dict() if name != "role"]
@@ -326,9 +344,9 @@ def app() -> None:
     """The command's entry: a mistake of the caller is told in a sentence, without a traceback."""
     try:
         cli()
-    except (ValueError, ImportError, mlkd.TrainingError, WriteError) as error:
-        sys.exit(f"mlkd: {error}")
-    except SystemExit as end:  # what typer makes of Ctrl-C
+    except SystemExit as end:  # what typer ends with, also after Ctrl-C
         if isinstance(getattr(end.__context__, "__cause__", None), KeyboardInterrupt):
             print("mlkd: interrupted; the same command goes on where it stopped.", file=sys.stderr)
         raise
+    except (ValueError, ImportError, WriteError, mlkd.TrainingError) as error:
+        sys.exit(f"mlkd: {error}")

@@ -5,9 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+import numpy as np
+from filelock import FileLock
 
 
 class WriteError(OSError):
@@ -58,6 +61,33 @@ def remove(path: Path) -> None:
     else:
         with suppress(OSError):  # not there, or on a disk that is read-only by now
             path.unlink()
+
+
+def made_once(path: Path, make: Callable[[Path], object]) -> None:
+    """Lets `make` write `path` whole where it is not there; of several processes one makes it and the others wait."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = path.with_name(f".{path.name}.lock")
+        with FileLock(lock):
+            try:
+                if not path.exists():
+                    with written_whole(path) as unfinished:
+                        make(unfinished)
+            finally:
+                lock.unlink(missing_ok=True)  # who waits for it gets it all the same, and looks again
+
+
+def new_map(path: Path, dtype: type[np.generic], shape: tuple[int, ...]) -> np.memmap:
+    """A new .npy file as a memory map to be filled; its room on the disk is taken at once.
+
+    Raises:
+        OSError: the disk is full. Without the room, writing to the map would kill the process.
+    """
+    table = np.lib.format.open_memmap(path, "w+", dtype, shape)
+    if hasattr(os, "posix_fallocate"):  # not on macOS and Windows
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return table
 
 
 def cache_folder() -> Path:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import warnings
 from itertools import combinations
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
+from scipy import sparse
 from scipy.cluster.hierarchy import leaves_list, linkage, optimal_leaf_ordering
+from scipy.sparse.linalg import LinearOperator, eigsh
 from scipy.spatial.distance import squareform
 from sklearn.cluster import KMeans, spectral_clustering
 from sklearn.metrics import adjusted_rand_score
@@ -18,11 +20,12 @@ from mlkd.spelling import check_one_of
 GRAPHS = ("cgp", "dgp")
 STRATEGIES = (*GRAPHS, "random")
 
-Counts = tuple[np.ndarray, np.ndarray]
+Table: TypeAlias = "np.ndarray | sparse.csr_array"
+Counts = tuple[Table, np.ndarray]
 """What `cooccurrence` returns: e (q, q), how often two labels stand together, and n (q,), how often each stands."""
 
 
-def cooccurrence(targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def cooccurrence(targets: np.ndarray | sparse.sparray | sparse.spmatrix) -> Counts:
     r"""How often each pair of labels stands in one picture, and each label at all.
 
     $$ e_{kl} = \sum_i y_{ik} y_{il} \; (k \ne l), \quad n_k = \sum_i y_{ik} $$
@@ -31,7 +34,8 @@ def cooccurrence(targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     IJCAI 2022, Sec. 3 (the counts its graphs are made of).
 
     Args:
-        targets: 0 or 1, one row per picture; dense or a SciPy sparse matrix.
+        targets: 0 or 1, one row per picture; dense or sparse (SciPy). Of sparse targets e is sparse too (CSR), so that
+            with many labels only the pairs that occur take memory.
 
     Shape: targets (N, q); e (q, q) int64, symmetric, zero diagonal; n (q,) int64.
 
@@ -42,17 +46,22 @@ def cooccurrence(targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
     if isinstance(targets, np.ndarray):
         counts = np.rint(targets.T.astype(np.float64) @ targets.astype(np.float64)).astype(np.int64)
-    else:
-        counts = (targets.T.astype(np.int64) @ targets.astype(np.int64)).toarray()
-    n = counts.diagonal().copy()
-    np.fill_diagonal(counts, 0)
-    return counts, n
+        n = counts.diagonal().copy()
+        np.fill_diagonal(counts, 0)
+        return counts, n
+    present = sparse.csr_array(targets, dtype=np.int64)
+    pairs = sparse.csr_array(present.T @ present)
+    n = pairs.diagonal()
+    e = sparse.csr_array(pairs - sparse.diags_array(n, dtype=np.int64))
+    e.eliminate_zeros()
+    return e, n
 
 
-def conditional(e: np.ndarray, n: np.ndarray) -> np.ndarray:
+def conditional(e: Table, n: np.ndarray) -> Table:
     r"""$P(l \mid k) = e_{kl} / n_k$: of the pictures with label k (row), the share that has l (column) too.
 
     Shape: e (q, q), n (q,); output (q, q) float64 in [0, 1], zero diagonal; a label that never occurs has a row of 0.
+    Sparse where e is.
     """
     return e / np.maximum(n, 1)[:, None]
 
@@ -62,7 +71,7 @@ def seriation(e: np.ndarray, n: np.ndarray) -> np.ndarray:
 
     Average-linkage clustering with optimal leaf order on 1 - the Jaccard index $e_{kl} / (n_k + n_l - e_{kl})$.
 
-    Shape: e (q, q), n (q,); output (q,), a permutation.
+    Shape: e (q, q), not sparse, n (q,); output (q,), a permutation.
     """
     if len(n) < 3:
         return np.arange(len(n))
@@ -94,7 +103,7 @@ def read_counts(path: str | Path) -> tuple[Counts, tuple[str, ...]]:
     return (e, n), tuple(str(name) for name in names)
 
 
-def affinity(counts: Counts, strategy: str = "cgp", tau: float = 3.0) -> np.ndarray:
+def affinity(counts: Counts, strategy: str = "cgp", tau: float = 3.0) -> Table:
     r"""How strongly two labels pull each other into one part: by standing together, or by never doing so.
 
     $$ P^+ = \tfrac12 \big(S^{1/\tau} + (S^{1/\tau})^T\big), \quad P^- = 1 - P^+, \quad S_{kl} = e_{kl} / n_k $$
@@ -111,7 +120,7 @@ def affinity(counts: Counts, strategy: str = "cgp", tau: float = 3.0) -> np.ndar
         tau: the root, > 0; a larger one lifts what is rare.
 
     Shape: e (q, q), n (q,); output (q, q) float64 in [0, 1], symmetric, zero diagonal. A label that never occurs has
-    0 in $P^+$.
+    0 in $P^+$. Of sparse counts $P^+$ is sparse.
 
     Raises:
         ValueError: an unknown strategy, or `tau` is not above 0.
@@ -121,9 +130,11 @@ def affinity(counts: Counts, strategy: str = "cgp", tau: float = 3.0) -> np.ndar
         raise ValueError(f"`tau` is {tau}, expected a number above 0.")
     rooted = conditional(*counts) ** (1 / tau)
     together = (rooted + rooted.T) / 2
-    joined = together if strategy == "cgp" else 1 - together  # Eq. (1)
-    np.fill_diagonal(joined, 0)
-    return joined
+    if strategy == "cgp":
+        return together  # Eq. (1)
+    apart = 1 - (together if isinstance(together, np.ndarray) else together.toarray())  # Eq. (1)
+    np.fill_diagonal(apart, 0)
+    return apart
 
 
 def partition(
@@ -140,6 +151,9 @@ def partition(
     Source: Xu et al., CPSD, IJCAI 2022, Eq. (2) and Sec. 3.2, arXiv:2205.10986.
     Differs from the print by default: scikit-learn's spectral clustering divides the rows of $\hat F$ by
     $\sqrt{D_{kk}}$ before k-means. `literal=True` does not.
+
+    Sparse counts never become a table of q x q: the eigenvectors come from products with P (Lanczos iteration). They
+    are the same up to rounding, and so are the parts where the labels have clear ones.
 
     k-means starts at random, and where the labels have no clear parts another seed finds others: see `stability`.
     Labels that never occur have no place in a graph; each goes to the part that is smallest by then. The result
@@ -165,12 +179,13 @@ def partition(
     most = q if strategy == "random" or k == 1 else occurring
     if not 1 <= k <= most:
         raise ValueError(f"`k` is {k}, expected 1 to {most} parts of {q} labels, of which {occurring} occur.")
-    order = np.array(sorted(range(q), key=lambda label: (n[label] == 0, n[label], *sorted(e[label]))))
+    e = sparse.csr_array(e) if sparse.issparse(e) else e
+    order = np.array(sorted(range(q), key=lambda label: (n[label] == 0, n[label], *_meetings(e, label))))
     if strategy == "random":
         parts = np.random.default_rng(seed).permutation(np.arange(q) % k)
     else:
         kept = order[:occurring]
-        parts = _clusters(affinity((e[np.ix_(kept, kept)], n[kept]), strategy, tau), k, seed, literal)
+        parts = _clusters((e[kept][:, kept], n[kept]), k, strategy, tau, seed, literal)
         for _ in range(q - occurring):
             parts = np.append(parts, np.bincount(parts, minlength=k).argmin())
     found = np.empty(q, np.int64)
@@ -179,11 +194,20 @@ def partition(
     return first.argsort().argsort()[number]
 
 
-def _clusters(joined: np.ndarray, k: int, seed: int, literal: bool) -> np.ndarray:
-    """Spectral clustering of a graph's vertices, (q,) in 0..k-1."""
-    q = len(joined)
+def _meetings(e: Table, label: int) -> list[int]:
+    """How many labels stand with this one, and how often each does, in ascending order."""
+    row = e.data[e.indptr[label] : e.indptr[label + 1]] if isinstance(e, sparse.csr_array) else e[label]
+    return [np.count_nonzero(row), *np.sort(row[row > 0]).tolist()]
+
+
+def _clusters(counts: Counts, k: int, strategy: str, tau: float, seed: int, literal: bool) -> np.ndarray:
+    """Spectral clustering of the labels, (q,) in 0..k-1."""
+    q = len(counts[1])
     if k == 1 or k == q:
         return np.arange(q) % k
+    if sparse.issparse(counts[0]):
+        return _clusters_by_products(affinity(counts, "cgp", tau), k, strategy, seed, literal)
+    joined = affinity(counts, strategy, tau)
     if literal:
         scale = 1 / np.sqrt(np.maximum(joined.sum(axis=1), np.finfo(float).tiny))
         laplacian = np.eye(q) - scale[:, None] * joined * scale[None, :]  # D^-1/2 (D - P) D^-1/2
@@ -192,6 +216,23 @@ def _clusters(joined: np.ndarray, k: int, seed: int, literal: bool) -> np.ndarra
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Graph is not fully connected")  # labels that never meet another
         return spectral_clustering(joined, n_clusters=k, random_state=seed)
+
+
+def _clusters_by_products(together: sparse.csr_array, k: int, strategy: str, seed: int, literal: bool) -> np.ndarray:
+    """The same from products with P alone, which need only the entries of $P^+$ (q, q) that are not 0."""
+    q = together.shape[0]
+
+    def joined(x: np.ndarray) -> np.ndarray:
+        return together @ x if strategy == "cgp" else x.sum() - x - together @ x  # P x, Eq. (1)
+
+    degree = joined(np.ones(q))
+    scale = 1 / np.sqrt(np.where(degree > 1e-9, degree, 1))  # 1 for a label that is joined to none
+    turned = LinearOperator((q, q), lambda x: x + scale * joined(scale * x), dtype=np.float64)  # 2 I - D^-1/2 L D^-1/2
+    random = np.random.RandomState(seed)  # drawn from in the order of scikit-learn's spectral clustering
+    _, vectors = eigsh(turned, k, which="LA", v0=random.uniform(-1, 1, q))  # largest here, smallest in Eq. (2)
+    if literal:
+        return KMeans(k, n_init=10, random_state=seed).fit_predict(vectors)
+    return KMeans(k, n_init=10, random_state=random).fit_predict(scale[:, None] * vectors)
 
 
 class Stability(NamedTuple):

@@ -15,7 +15,7 @@ import numpy as np
 from torch import nn
 
 from mlkd.config import Config
-from mlkd.data import MultiLabelData, load_data
+from mlkd.data import ImageFiles, MultiLabelData, load_data
 from mlkd.methods import METHODS, Method, create
 from mlkd.parts import subtasks, train_parts
 from mlkd.plugins import run_plugin
@@ -205,7 +205,10 @@ def _with(config: Config, backbone: str, weights: str) -> Config:
 def _first(data: MultiLabelData, count: int) -> MultiLabelData:
     """The first pictures of a split, and for every class at least one that has it."""
     rows = set(range(min(count, len(data)))) | set(data.targets.argmax(axis=0)[data.targets.any(axis=0)].tolist())
-    return data.subset(np.array(sorted(rows)))
+    first = data.subset(np.array(sorted(rows)))
+    if isinstance(first.images, ImageFiles):  # pictures of their own, so that only they are decoded
+        first = replace(first, images=ImageFiles(first.images.root, first.images.paths))
+    return first
 
 
 TEACHER_EPOCHS = 36

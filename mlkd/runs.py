@@ -17,20 +17,18 @@ import platform
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import pandas as pd
-import timm
-import torch
-import torchvision
 from filelock import FileLock, Timeout
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
-from torch import Tensor
 
 from mlkd.files import remove, written_whole
-from mlkd.models import MultiLabelModel, load_model
+
+if TYPE_CHECKING:  # loaded where they are used, so that `mlkd runs` answers at once
+    import pandas as pd
+    from torch import Tensor
+
+    from mlkd.models import MultiLabelModel
 
 
 class RunError(ValueError):
@@ -83,8 +81,16 @@ class Run:
         return {name: value["mAP"] for name, value in self.metrics.items() if isinstance(value, dict)}
 
     @property
+    def epochs_done(self) -> int:
+        """How many epochs are finished."""
+        path = self.path / "history.csv"
+        return max(path.read_bytes().count(b"\n") - 1, 0) if path.is_file() else 0
+
+    @property
     def history(self) -> pd.DataFrame:
         """One row per epoch: learning rate, mean loss terms, mAP on validation, seconds."""
+        import pandas as pd
+
         path = self.path / "history.csv"
         return pd.read_csv(path) if path.is_file() else pd.DataFrame({"epoch": []})
 
@@ -104,6 +110,8 @@ class Run:
 
     def model(self) -> MultiLabelModel:
         """The trained model with the weights that were best on validation, in eval mode on the CPU."""
+        from mlkd.models import load_model
+
         path = self.path / "model.safetensors"
         if not self.complete:
             raise RunError(f"{path}: the training is not finished; run it again and it goes on.")
@@ -113,6 +121,8 @@ class Run:
         _write_json(self.path / name, value)
 
     def write_history(self, rows: list[dict[str, float]]) -> None:
+        import pandas as pd
+
         with written_whole(self.path / "history.csv") as unfinished:
             pd.DataFrame(rows).to_csv(unfinished, index=False)
 
@@ -136,6 +146,9 @@ class Run:
 
     def save_checkpoint(self, epoch: int, weights: Mapping[str, Tensor], state: Mapping[str, Any], keep: int) -> None:
         """Adds the checkpoint of a finished epoch; of all only the last `keep` stay."""
+        import torch
+        from safetensors.torch import save
+
         with written_whole(self.path / "checkpoint" / f"epoch-{epoch:04d}") as unfinished:
             unfinished.mkdir()
             tensors = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
@@ -153,6 +166,10 @@ class Run:
 
     def load_checkpoint(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """Weights and state of the last finished epoch, or None before the first."""
+        import torch
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
         for path in self.checkpoints[-1:]:
             try:
                 return load_file(path / "weights.safetensors"), torch.load(path / "state.pt", weights_only=True)
@@ -224,12 +241,36 @@ def open_run(root: str | Path, description: Mapping[str, Any]) -> Run:
 
 def all_runs(root: str | Path) -> Iterator[Run]:
     """Every run in a folder, by name."""
-    for path in sorted(Path(root).glob("*/config.json")):
-        yield Run(path.parent)
+    folder = Path(root)
+    for name in sorted(os.listdir(folder)) if folder.is_dir() else ():
+        if (folder / name / "config.json").is_file():
+            yield Run(folder / name)
+
+
+def run_list(root: str | Path) -> list[dict[str, str]]:
+    """One line per run, finished or not: its name, data, epochs and mAP."""
+    lines = []
+    for run in all_runs(root):
+        config, complete = run.config, run.complete
+        scores, epochs = run.mean_ap if complete else {}, config["training"]["epochs"]
+        lines.append(
+            {
+                "run": run.path.name,
+                "data": config["data"]["name"],
+                "epochs": f"{epochs if complete else run.epochs_done}/{epochs}",
+                "val mAP %": f"{100 * scores['val']:.2f}" if scores else "",
+                "test mAP %": f"{100 * scores['test']:.2f}" if scores else "",
+            }
+        )
+    return lines
 
 
 def environment() -> dict[str, str]:
     """Versions and machine, kept beside every result."""
+    import timm
+    import torch
+    import torchvision
+
     from mlkd import __version__
 
     return {

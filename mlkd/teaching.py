@@ -74,7 +74,7 @@ def _remembering(engine: Accelerator, kept: KeptTeacher) -> Ask:
 def _kept(engine: Accelerator, teacher: nn.Module, data: MultiLabelData, size: int, embeddings: bool) -> KeptTeacher:
     """Its answers in the cache folder, asked for now if they are not there yet."""
     pixels = decoded(data, size)
-    key = f"{fingerprint(teacher)} {pixels.filename} {engine.mixed_precision} {embeddings}"
+    key = f"{fingerprint(teacher)} {pixels.name} {engine.mixed_precision} {embeddings}"
     folder = cache_folder() / "answers" / hashlib.sha256(key.encode()).hexdigest()[:24]
     return keep_answers(teacher, data, pixels, folder, ask=_live(engine, teacher), embeddings=embeddings)
 

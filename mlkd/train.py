@@ -20,7 +20,7 @@ from mlkd.batches import Batches, Drawn
 from mlkd.config import Config
 from mlkd.data.check import require
 from mlkd.data.dataset import DataError, MultiLabelData
-from mlkd.data.pixels import decoded
+from mlkd.data.pixels import Pixels, decoded
 from mlkd.methods import Batch, Method, create
 from mlkd.metrics import average_precision
 from mlkd.models import MultiLabelModel, create_model, fingerprint, load_model, save_model
@@ -221,7 +221,7 @@ def predict(model: MultiLabelModel, data: MultiLabelData) -> Predictions:
 
 
 @torch.no_grad()
-def _predict(engine: Accelerator, model: nn.Module, data: MultiLabelData, pixels: np.ndarray) -> Predictions:
+def _predict(engine: Accelerator, model: nn.Module, data: MultiLabelData, pixels: Pixels) -> Predictions:
     """Each process asks about its share of the pictures; every process gets all answers."""
     model.eval()
     mine = engines.share(engine, len(data))

@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from mlkd.analysis import (
@@ -14,7 +13,6 @@ from mlkd.analysis import (
     group_runs,
     results_table,
     runs_on,
-    runs_table,
     score_table,
     show_score,
 )
@@ -162,20 +160,6 @@ def test_the_results_table_is_ready_to_print(toy_data: Data, tmp_path: Path) -> 
 )
 def test_scores_are_shown_in_percent(mean: float, std: float, text: str) -> None:
     assert show_score(mean, std) == text
-
-
-def test_every_run_is_listed(toy_data: Data, tmp_path: Path) -> None:
-    done = write_run(tmp_path, toy_data, seed=0)
-    half = write_run(tmp_path, toy_data, seed=1, complete=False)
-    table = runs_table(tmp_path).set_index("run")
-    assert table.loc[done.path.name].tolist() == [
-        "toy",
-        "3/3",
-        f"{100 * done.mean_ap['val']:.2f}",
-        f"{100 * done.mean_ap['test']:.2f}",
-    ]
-    assert table.loc[half.path.name].tolist() == ["toy", "1/3", "", ""]
-    assert isinstance(runs_table(tmp_path / "absent"), pd.DataFrame)
 
 
 def test_class_ap_is_that_of_each_class(toy_data: Data, tmp_path: Path) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from safetensors import safe_open
 from typer.testing import CliRunner
@@ -18,7 +20,7 @@ from mlkd import cli, report
 from mlkd.methods import METHODS
 from mlkd.parts import subtasks
 from mlkd.presets import Plan
-from mlkd.runs import all_runs, open_run
+from mlkd.runs import all_runs, open_run, run_list
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 
@@ -161,6 +163,28 @@ def test_errors_of_a_training_are_sentences(call: Callable[..., Answer], monkeyp
 
 
 # train, runs, export
+
+
+def test_runs_are_a_table(call: Callable[..., Answer]) -> None:
+    """As pandas prints it, but without pandas."""
+    for seed, name in enumerate(["toy", "a longer name"]):
+        training = {"role": "student", "backbone": "net", "seed": seed, "epochs": 70}
+        open_run("runs", {"method": "vanilla", "settings": {}, "data": {"name": name}, "training": training})
+    assert call("runs").out == pd.DataFrame(run_list("runs")).to_string(index=False) + "\n"
+
+
+def test_runs_loads_nothing_that_takes_seconds(tmp_path: Path) -> None:
+    script = f"""
+import sys
+sys.argv = ["mlkd", "runs", {str(tmp_path)!r}]
+from mlkd.cli import app
+try:
+    app()
+finally:
+    print(sorted({{"torch", "timm", "pandas", "scipy", "sklearn", "matplotlib"}} & set(sys.modules)))
+"""
+    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert said == f"{tmp_path}: no runs here.\n[]\n"
 
 
 def test_train_runs_and_export(call: Callable[..., Answer], tmp_path: Path) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from mlkd.files import cache_folder, written_whole
+from mlkd.files import cache_folder, made_once, new_map, written_whole
 
 
 def names(folder: Path) -> list[str]:
@@ -77,3 +81,87 @@ class TestCacheFolder:
         monkeypatch.delenv("XDG_CACHE_HOME")
         monkeypatch.setenv("HOME", str(tmp_path))
         assert cache_folder() == tmp_path / ".cache" / "mlkd"
+
+
+SHAPE = (1000, 256)
+
+
+class TestMadeOnce:
+    def test_made_and_then_found(self, tmp_path: Path) -> None:
+        path = tmp_path / "new" / "file.txt"
+        made_once(path, lambda unfinished: unfinished.write_text("first"))
+        made_once(path, lambda unfinished: unfinished.write_text("second"))
+        assert path.read_text() == "first"
+        assert names(path.parent) == ["file.txt"]
+
+    def test_an_exception(self, tmp_path: Path) -> None:
+        def fail(unfinished: Path) -> None:
+            unfinished.write_text("half of")
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            made_once(tmp_path / "file.txt", fail)
+        assert names(tmp_path) == []
+        made_once(tmp_path / "file.txt", lambda unfinished: unfinished.write_text("all of it"))
+        assert names(tmp_path) == ["file.txt"]
+
+    def test_one_process_makes_it_and_the_others_wait(self, tmp_path: Path) -> None:
+        script = f"""
+import os, sys, time
+from pathlib import Path
+from mlkd.files import made_once
+
+def make(unfinished):
+    Path({str(tmp_path)!r}, f"made-by-{{os.getpid()}}").touch()
+    time.sleep(0.5)
+    unfinished.write_text("all of it")
+
+path = Path({str(tmp_path / "cache" / "file.txt")!r})
+print("ready", flush=True)
+sys.stdin.readline()
+made_once(path, make)
+print(path.read_text())
+"""
+        command = [sys.executable, "-c", script]
+        pipe = subprocess.PIPE
+        several = [subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) for _ in range(3)]
+        for process in several:
+            assert process.stdout.readline() == "ready\n"
+        for process in several:
+            process.stdin.write("go\n")
+            process.stdin.flush()
+        assert [process.communicate(timeout=60)[0] for process in several] == ["all of it\n"] * 3
+        assert len(list(tmp_path.glob("made-by-*"))) == 1
+        assert names(tmp_path / "cache") == ["file.txt"]
+
+
+class TestNewMap:
+    def test_filled_and_read(self, tmp_path: Path) -> None:
+        table = new_map(tmp_path / "table.npy", np.float32, (3, 4))
+        table[:] = np.arange(12).reshape(3, 4)
+        table.flush()
+        assert np.load(tmp_path / "table.npy").tolist() == np.arange(12.0).reshape(3, 4).tolist()
+
+    @pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="this system reserves no room for a file")
+    def test_its_room_is_taken_at_once(self, tmp_path: Path) -> None:
+        new_map(tmp_path / "table.npy", np.uint8, SHAPE)
+        status = (tmp_path / "table.npy").stat()
+        assert 512 * status.st_blocks >= status.st_size > 256_000
+
+    @pytest.mark.skipif(sys.platform == "win32", reason="no such limit on Windows")
+    def test_a_full_disk(self, tmp_path: Path) -> None:
+        """An error, where writing to a map without room ends the process; and no half-made file is left."""
+        script = f"""
+import resource
+import numpy as np
+from mlkd.files import new_map, written_whole
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+try:
+    with written_whole({str(tmp_path / "table.npy")!r}) as unfinished:
+        new_map(unfinished, np.uint8, {SHAPE})[:] = 1
+except OSError:
+    print("an error")
+"""
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout) == (0, "an error\n"), done.stderr
+        assert names(tmp_path) == []

@@ -49,10 +49,13 @@ class TestCooccurrence:
     @given(matrices, st.sampled_from([sparse.csr_matrix, sparse.csc_matrix, sparse.csr_array, sparse.coo_array]))
     @settings(max_examples=40)
     def test_sparse(self, targets: np.ndarray, kind: type) -> None:
-        for found, expected in zip(cooccurrence(kind(targets)), cooccurrence(targets), strict=True):
-            assert isinstance(found, np.ndarray)
-            assert found.dtype == np.int64
-            assert np.array_equal(found, expected)
+        e, n = cooccurrence(kind(targets))
+        expected = cooccurrence(targets)
+        assert isinstance(e, sparse.csr_array)
+        assert e.dtype == n.dtype == np.int64
+        assert e.nnz == np.count_nonzero(expected[0])  # a pair that never occurs takes no room
+        assert np.array_equal(e.toarray(), expected[0])
+        assert np.array_equal(n, expected[1])
 
     @pytest.mark.parametrize("dtype", [bool, np.int8, np.float32])
     def test_more_than_255_pictures(self, dtype: type) -> None:
@@ -77,10 +80,12 @@ class TestCooccurrence:
         order = labels["alphabetical_order"]
         assert labels["class_names"][order].tolist() == published["class_names"].tolist()
         targets = labels["train_labels"][:, order]
-        for kind in (np.asarray, sparse.csr_array):
-            e, n = cooccurrence(kind(targets))
-            assert np.array_equal(e, published["counts"])
-            assert np.array_equal(n, published["nums"])
+        e, n = cooccurrence(targets)
+        assert np.array_equal(e, published["counts"])
+        assert np.array_equal(n, published["nums"])
+        e, n = cooccurrence(sparse.csr_array(targets))
+        assert np.array_equal(e.toarray(), published["counts"])
+        assert np.array_equal(n, published["nums"])
 
 
 class TestConditional:
@@ -173,6 +178,14 @@ class TestAffinity:
         assert ((found >= 0) & (found <= 1)).all()
         assert not found.diagonal().any()
 
+    @given(matrices, st.sampled_from([1.0, 3.0]))
+    def test_sparse(self, targets: np.ndarray, tau: float) -> None:
+        counts, few = cooccurrence(targets), cooccurrence(sparse.csr_array(targets))
+        together = affinity(few, "cgp", tau)
+        assert isinstance(together, sparse.csr_array)
+        np.testing.assert_allclose(together.toarray(), affinity(counts, "cgp", tau), rtol=1e-12)
+        np.testing.assert_allclose(affinity(few, "dgp", tau), affinity(counts, "dgp", tau), rtol=1e-12)
+
     def test_wrong_arguments(self) -> None:
         counts = cooccurrence(np.eye(3, dtype=np.uint8))
         with pytest.raises(ValueError, match="`strategy` is 'random', expected one of cgp, dgp"):
@@ -257,6 +270,38 @@ class TestPartition:
         smallest = vectors[:, values.real.argsort()[:4]].real
         expected = KMeans(4, n_init=10, random_state=seed).fit_predict(smallest)
         assert groups(partition((e, n), 4, strategy, seed=seed, literal=True)) == groups(expected)
+
+    @spectral
+    @pytest.mark.parametrize("seed", range(3))
+    def test_sparse_counts(self, strategy: str, literal: bool, seed: int) -> None:
+        """The same parts as of the same counts in a table, also where there are no clear ones."""
+        absent = np.zeros((600, 1), np.uint8)
+        for sizes, inside, outside in ([4, 3, 5], 0.8, 0.05), ([14, 13, 25], 0.5, 0.2), ([20] * 5, 0.3, 0.05):
+            targets = np.hstack([absent, communities(sizes, inside, outside, seed=1)])
+            for k in (1, 3, 5):
+                found = partition(cooccurrence(sparse.csr_array(targets)), k, strategy, seed=seed, literal=literal)
+                expected = partition(cooccurrence(targets), k, strategy, seed=seed, literal=literal)
+                assert np.array_equal(found, expected)
+
+    @spectral
+    def test_sparse_counts_of_labels_that_meet_none_or_all(self, strategy: str, literal: bool) -> None:
+        for targets in (np.eye(6), np.ones((4, 6)), np.tril(np.ones((6, 6)))):
+            parts = partition(cooccurrence(sparse.csr_array(targets)), 3, strategy, literal=literal)
+            assert sorted(set(parts.tolist())) == [0, 1, 2]
+
+    @spectral
+    def test_sparse_counts_never_become_a_table(
+        self, strategy: str, literal: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Of 10,000 labels it would have 800 MB."""
+        counts = cooccurrence(sparse.csr_array(communities([14, 13, 25])))
+
+        def fail(self, *_, **__) -> None:
+            raise AssertionError
+
+        for name in ("toarray", "todense"):
+            monkeypatch.setattr(sparse.csr_array, name, fail)
+        assert partition(counts, 3, strategy, literal=literal).max() == 2
 
     @pytest.mark.parametrize("k", [1, 2, 3, 5, 9, 12])
     def test_random_parts_are_of_one_size(self, k: int) -> None:

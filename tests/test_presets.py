@@ -14,6 +14,7 @@ import mlkd
 from mlkd import presets
 from mlkd.config import Config
 from mlkd.data import MultiLabelData
+from mlkd.data.pixels import decoded
 from mlkd.graphs import cooccurrence, partition
 from mlkd.methods import METHODS, create
 from mlkd.models import create_model, fingerprint
@@ -137,6 +138,12 @@ def test_smoke_takes_few_pictures_and_every_class() -> None:
     assert {name: len(split) for name, split in mlkd.plan("scenes", "quick").data.items()} == {
         name: len(split) for name, split in whole.items()
     }
+
+
+def test_smoke_decodes_no_other_pictures() -> None:
+    """A subset's pixels are rows of the whole split's; a smoke test of a large data set must not decode all of it."""
+    for split in mlkd.plan("scenes", "smoke").data.values():
+        assert len(decoded(split, 32).table) == len(split)
 
 
 # Plugins

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from mlkd.models import MultiLabelModel, save_model
-from mlkd.runs import Predictions, Run, RunError, all_runs, environment, open_run
+from mlkd.runs import Predictions, Run, RunError, all_runs, environment, open_run, run_list
 
 ODD = ('a "quoted", name', "tab\tand\nline", " spaces ", "", "日本語", "Ünïcödé", "a/b\\c", "🦓", "0", "%s {x} $1")
 
@@ -84,6 +84,23 @@ def test_finishing_completes_it_and_takes_the_checkpoint_away(run: Run) -> None:
     assert repr(run) == f"Run({str(run.path)!r}, complete)"
     assert run.mean_ap == {"val": 0.25, "test": 0.5}
     assert run.load_checkpoint() is None
+
+
+def test_every_run_is_listed(run: Run, tmp_path: Path) -> None:
+    begun = open_run(tmp_path / "runs", description(training={**TRAINING, "seed": 4}))
+    run.write_history([{"epoch": 1, "bce": 0.5}, {"epoch": 2, "bce": 0.4}])
+    run.finish({"best_epoch": 1, "val": {"mAP": 0.254321}, "test": {"mAP": 0.5}, "seconds": 3.0})
+    begun.write_history([{"epoch": 1, "bce": 0.5}])
+    absent = open_run(tmp_path / "runs", description(training={**TRAINING, "seed": 5}))
+    assert [list(line.values()) for line in run_list(tmp_path / "runs")] == [
+        [run.path.name, "toy", "2/2", "25.43", "50.00"],
+        [begun.path.name, "toy", "1/2", "", ""],
+        [absent.path.name, "toy", "0/2", "", ""],
+    ]
+    assert [found.epochs_done for found in (run, begun, absent)] == [
+        len(found.history) for found in (run, begun, absent)
+    ]
+    assert run_list(tmp_path / "absent") == []
 
 
 def test_all_runs_are_those_with_a_config(run: Run, tmp_path: Path) -> None:

@@ -41,22 +41,24 @@ class ImageFiles:
     Args:
         root: the data set's folder. Every path must lie inside it.
         paths: one path per image, relative to `root`.
+        part: the rows of other files that these are, where they are a subset.
 
     Raises:
         DataError: a path leads out of `root` (checked here); a file is missing, truncated or no image
             (checked when that image is read).
     """
 
-    def __init__(self, root: str | Path, paths: Sequence[str | Path]):
+    def __init__(self, root: str | Path, paths: Sequence[str | Path], part: Rows | None = None):
         self.root = Path(root).resolve()
         self.paths = [inside(self.root, path) for path in paths]
+        self.part = part
 
     def __len__(self) -> int:
         return len(self.paths)
 
-    def take(self, rows: Iterable[int]) -> ImageFiles:
+    def take(self, rows: np.ndarray) -> ImageFiles:
         """The files at `rows`, in that order."""
-        return ImageFiles(self.root, [self.paths[row] for row in rows])
+        return ImageFiles(self.root, [self.paths[row] for row in rows], Rows(self, rows))
 
     def decode(self, index: int, size: int | None = None) -> Image.Image:
         """Image `index`, decoded, in RGB.
@@ -91,13 +93,20 @@ class Rows:
     """Some of the pictures of `images`, in the order of `rows`."""
 
     def __init__(self, images: Images, rows: np.ndarray):
-        self.images, self.rows = images, rows
+        self.images, those = whole(images)
+        self.rows = those[rows]
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, index: int) -> np.ndarray:
         return self.images[int(self.rows[index])]
+
+
+def whole(images: Images) -> tuple[Images, np.ndarray]:
+    """The pictures of which these are some rows, and those rows; themselves and all rows where they are no subset."""
+    part = images.part if isinstance(images, ImageFiles) else images
+    return (part.images, part.rows) if isinstance(part, Rows) else (images, np.arange(len(images)))
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 
 from mlkd.data.scenes.compose import VERSION, Drawing, draw
 from mlkd.data.scenes.kinds import CLASSES
-from mlkd.files import cache_folder
+from mlkd.files import cache_folder, made_once
 from mlkd.progress import watched
 
 SPLITS: Mapping[str, int] = MappingProxyType({"train": 4000, "val": 500, "test": 1000, "context_shift": 1000})
@@ -140,10 +140,5 @@ def folder(seed: int = 0, size: int = 96, cache: str | Path | None = None) -> Pa
         cache: the folder to keep it in; default `mlkd.files.cache_folder()`.
     """
     root = Path(cache or cache_folder()).expanduser().absolute() / f"scenes-v{VERSION}-s{seed}-{size}"
-    if not (root / "ImageSets").is_dir():
-        try:
-            write(root, seed, size)
-        except OSError:
-            if not (root / "ImageSets").is_dir():
-                raise  # else another process finished first, and its folder is the same
+    made_once(root, lambda unfinished: write(unfinished, seed, size))
     return root

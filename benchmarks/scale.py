@@ -1,0 +1,195 @@
+"""How time and memory grow with the data: `make bench SCALE=1`.
+
+Each size is measured in a process of its own, so its peak memory is its own: the highest resident memory, less what
+the process had after its imports. Making the synthetic data is not timed; its memory counts.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from PIL import Image
+from scipy import sparse
+from sklearn.metrics import adjusted_rand_score
+
+from mlkd.config import Config
+from mlkd.data import ImageFiles, MultiLabelData
+from mlkd.data.pixels import decoded
+from mlkd.files import written_whole
+from mlkd.graphs import cooccurrence, partition
+from mlkd.metrics import evaluate
+from mlkd.runs import open_run, run_list
+
+FIGURE = Path(__file__).parents[1] / "figures" / "scale.png"
+COMMUNITIES = 10
+
+
+def labels(n: int, q: int) -> sparse.csr_array:
+    """Targets (n, q) uint8, three labels a picture on average: most of them of the picture's community, and of each
+    community few labels often and most rarely (frequency 1 / rank)."""
+    rng = np.random.default_rng(0)
+    count = 1 + rng.poisson(2, n)
+    rows = np.repeat(np.arange(n), count)
+    community = np.repeat(rng.integers(COMMUNITIES, size=n), count)
+    stray = rng.random(len(rows)) < 0.2
+    community[stray] = rng.integers(COMMUNITIES, size=stray.sum())
+    frequency = 1 / np.arange(1, q // COMMUNITIES + 1)
+    rank = rng.choice(len(frequency), size=len(rows), p=frequency / frequency.sum())
+    targets = sparse.csr_array((np.ones(len(rows), np.uint8), (rows, COMMUNITIES * rank + community)), shape=(n, q))
+    targets.data[:] = 1
+    return targets
+
+
+class Seconds(NamedTuple):
+    """Time on the clock, and the time that cores have worked, which other processes disturb less."""
+
+    clock: float
+    cores: float
+
+
+def timed(work: Callable[[], Any]) -> tuple[Seconds, Any]:
+    """How long it takes, and what comes of it; processes that the work starts count."""
+    before = os.times()
+    found = work()
+    after = os.times()
+    return Seconds(after.elapsed - before.elapsed, sum(after[:4]) - sum(before[:4])), found
+
+
+def graph(n: int, _: str, strategy: str) -> tuple[Seconds, str]:
+    """Counts and 10 parts of n / 100 labels in n pictures."""
+    targets = labels(n, n // 100)
+    seconds, parts = timed(lambda: partition(cooccurrence(targets), COMMUNITIES, strategy))
+    agreement = adjusted_rand_score(parts, np.arange(len(parts)) % COMMUNITIES)
+    return seconds, f"agreement with the communities {agreement:.2f}"
+
+
+def metrics(n: int, _: str, bootstrap: int) -> tuple[Seconds, str]:
+    """Every score of n pictures and 80 classes, under the protocol threshold(0.5)."""
+    targets = labels(n, 80).toarray()
+    scores = np.random.default_rng(1).standard_normal(targets.shape, dtype=np.float32)
+    scores += 3 * targets.astype(np.float32) - 2
+    seconds, found = timed(lambda: evaluate(targets, scores, bootstrap=bootstrap))
+    return seconds, f"mAP {100 * found['mAP']:.1f} %"
+
+
+def pixels(n: int, folder: str) -> tuple[Seconds, str]:
+    """The decoded cache of n JPEG files of 64 x 64 pixels, at 64 pixels: 500 different ones under n names."""
+    os.environ["MLKD_CACHE"] = f"{folder}/cache"
+    rng = np.random.default_rng(0)
+    names = [f"{i:06d}.jpg" for i in range(n)]
+    for i, name in enumerate(names):
+        if i < 500:
+            small = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+            Image.fromarray(small).resize((64, 64)).save(f"{folder}/{name}", quality=90)
+        else:
+            os.link(f"{folder}/{names[i % 500]}", f"{folder}/{name}")
+    files = ImageFiles(folder, names)
+    data = MultiLabelData("bench", "train", files, np.ones((n, 1), np.uint8), ("any",), tuple(names))
+    seconds, _ = timed(lambda: decoded(data, 64))
+    again, found = timed(lambda: decoded(data, 64))
+    batches = [np.sort(rng.integers(n, size=64)) for _ in range(500)]
+    reading, _ = timed(lambda: [found[batch].shape for batch in batches])
+    return (
+        seconds,
+        f"opened again in {again.clock:.2f} s; random batches of 64: {64 * 500 / reading.clock:,.0f} pictures a second",
+    )
+
+
+def runs(n: int, folder: str) -> tuple[Seconds, str]:
+    """The time of `mlkd runs` as a command, with n runs of which each tenth is unfinished; the memory of the list."""
+    training = Config().as_dict()
+    made = open_run(folder, {"method": "l2d", "settings": {}, "data": {"name": "bench"}, "training": training})
+    for seed in range(1, n):
+        path = Path(folder) / f"l2d-student-resnet34-s{seed}-bench"
+        path.mkdir()
+        shutil.copy(made.path / "config.json", path)
+        (path / "history.csv").write_text("epoch,lr,bce,val_mAP\n" + 40 * "1,0.1,0.2,0.3\n")
+        if seed % 10:
+            (path / "metrics.json").write_text('{"best_epoch": 9, "val": {"mAP": 0.5}, "test": {"mAP": 0.4}}')
+    command = [sys.executable, "-m", "mlkd", "runs", folder]
+    seconds, _ = timed(lambda: subprocess.run(command, stdout=subprocess.DEVNULL, check=True))
+    return seconds, f"{len(run_list(folder)):,} lines"
+
+
+class Growth(NamedTuple):
+    """What grows, at which sizes, and what measures a size: (N, an empty folder) -> time, a remark."""
+
+    title: str
+    sizes: tuple[int, ...]
+    work: Callable[[int, str], tuple[Seconds, str]]
+
+
+MANY = (10**4, 10**5, 10**6)
+GROWTHS = {
+    "cgp": Growth("counts and cgp partition, q = N / 100 labels", MANY, partial(graph, strategy="cgp")),
+    "dgp": Growth("counts and dgp partition, q = N / 100 labels", MANY, partial(graph, strategy="dgp")),
+    "scores": Growth("every score of 80 classes", MANY, partial(metrics, bootstrap=0)),
+    "intervals": Growth("the same with intervals (200 resamples)", MANY, partial(metrics, bootstrap=200)),
+    "pixels": Growth("decoded cache, 64 x 64 pixels", (10**3, 10**4, 10**5), pixels),
+    "runs": Growth("the command `mlkd runs`", (10**2, 10**3, 10**4), runs),
+}
+
+
+def peak() -> float:
+    """The highest resident memory of this process so far, in MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
+
+
+def measure(name: str, n: int) -> None:
+    """Prints both times, peak MB and a remark; run in a process of its own."""
+    imported = peak()
+    with tempfile.TemporaryDirectory() as folder:
+        seconds, remark = GROWTHS[name].work(n, folder)
+    print(*seconds, peak() - imported, remark, sep="\t")
+
+
+def run() -> None:
+    """Prints a table and draws it."""
+    rows = []
+    print(f"{platform.machine()}, {os.cpu_count()} cores; peak memory without the imports\n")
+    for name, growth in GROWTHS.items():
+        for n in growth.sizes:
+            command = [sys.executable, "-m", "benchmarks.scale", name, str(n)]
+            printed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+            clock, cores, megabytes, remark = printed.strip().split("\t")
+            rows.append((growth.title, n, float(cores), float(megabytes)))
+            print(
+                f"{n:9,}  {float(clock):8.2f} s, cores {float(cores):8.2f} s  {float(megabytes):7.0f} MB  "
+                f"{growth.title}: {remark}",
+                flush=True,
+            )
+    with written_whole(FIGURE) as unfinished:
+        drawn(pd.DataFrame(rows, columns=["what", "N", "seconds", "MB"])).savefig(unfinished, format="png", dpi=120)
+    print(f"\n{FIGURE}")
+
+
+def drawn(table: pd.DataFrame) -> plt.Figure:
+    """Core time and memory over size, one line for each growth."""
+    figure, axes = plt.subplots(1, 2, figsize=(9, 4), layout="constrained")
+    for axis, column, label in zip(axes, ("seconds", "MB"), ("core time (s)", "peak memory (MB)"), strict=True):
+        for what, part in table.groupby("what", sort=False):
+            axis.loglog(part["N"], part[column].clip(lower=1e-3), "o-", label=what)
+        axis.set(xlabel="N: pictures, or runs", ylabel=label)
+        axis.grid(alpha=0.3)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
+    return figure
+
+
+if __name__ == "__main__":
+    if len(sys.argv) == 3:
+        measure(sys.argv[1], int(sys.argv[2]))
+    else:
+        run()
