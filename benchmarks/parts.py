@@ -1,4 +1,4 @@
-"""CPSD's models of parts side by side, one process per core, against one after another. With starting the processes."""
+"""Models of equal parts side by side, one process per core, against one after another. With starting the processes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def run() -> list[tuple[str, float, float, float]]:
         os.environ["MLKD_PROGRESS_FILE"] = str(Path(folder) / "status")
 
         def train(jobs: int) -> float:
-            return seconds(lambda: train_parts(data, config, "cgp", PARTS, runs=f"{folder}/{jobs}", jobs=jobs))
+            return seconds(lambda: train_parts(data, config, "random", PARTS, runs=f"{folder}/{jobs}", jobs=jobs))
 
         cores = min(PARTS, joblib.cpu_count())
         together, apart = train(cores), train(1)

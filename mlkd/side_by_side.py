@@ -61,7 +61,8 @@ def fit_all(trainings: Sequence[Training], *, runs: str | Path = "runs", jobs: i
             require(training.data)
             for split in training.data.values():
                 decoded(split, training.config.image_size)
-        _side_by_side(waiting, runs, jobs)
+        longest_first = sorted(waiting, key=lambda training: -len(training.data["train"]))
+        _side_by_side(longest_first, runs, jobs)
     else:
         for training in trainings:
             _fit(training, runs)
