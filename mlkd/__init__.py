@@ -9,14 +9,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mlkd.answers import KeptTeacher, keep_answers
     from mlkd.config import Config
     from mlkd.data import DataError, MultiLabelData, load_data
+    from mlkd.launch import launch
     from mlkd.metrics import evaluate
     from mlkd.models import Output, create_model, load_model, save_model
     from mlkd.presets import Plan, plan
     from mlkd.recipes import RECIPES, Recipe
     from mlkd.runs import Predictions, Run, RunError, all_runs, environment
-    from mlkd.train import TrainingError, fit, predict
+    from mlkd.train import TrainingError, find_run, fit, predict
 
 __version__ = "0.1.0"
 
@@ -24,6 +26,7 @@ __all__ = [
     "RECIPES",
     "Config",
     "DataError",
+    "KeptTeacher",
     "MultiLabelData",
     "Output",
     "Plan",
@@ -36,7 +39,10 @@ __all__ = [
     "create_model",
     "environment",
     "evaluate",
+    "find_run",
     "fit",
+    "keep_answers",
+    "launch",
     "load_data",
     "load_model",
     "plan",
@@ -45,14 +51,16 @@ __all__ = [
 ]
 
 _HOME = {
+    "answers": ("KeptTeacher", "keep_answers"),
     "config": ("Config",),
     "data": ("DataError", "MultiLabelData", "load_data"),
+    "launch": ("launch",),
     "metrics": ("evaluate",),
     "models": ("Output", "create_model", "load_model", "save_model"),
     "presets": ("Plan", "plan"),
     "recipes": ("RECIPES", "Recipe"),
     "runs": ("Predictions", "Run", "RunError", "all_runs", "environment"),
-    "train": ("TrainingError", "fit", "predict"),
+    "train": ("TrainingError", "find_run", "fit", "predict"),
 }
 
 

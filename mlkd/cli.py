@@ -1,4 +1,4 @@
-"""The command `mlkd`: data | methods | recipes | train | sweep | report | export | runs."""
+"""The command `mlkd`: data | methods | recipes | train | answers | sweep | report | export | runs."""
 
 from __future__ import annotations
 
@@ -19,11 +19,9 @@ import mlkd
 from mlkd.files import WriteError
 from mlkd.runs import Run, run_list
 from mlkd.spelling import check_one_of, nearest
-from mlkd.sweep.engines import command
-from mlkd.sweep.plan import read, setting_value, tasks
-from mlkd.sweep.run import run as run_sweep
 
 if TYPE_CHECKING:  # what takes seconds to load is loaded by the commands that use it
+    from mlkd.config import Config
     from mlkd.methods import Method
     from mlkd.presets import Plan
     from mlkd.recipes import Recipe
@@ -82,8 +80,13 @@ def train(
     teacher_weights: Weights = "",
     student_backbone: Backbone = "",
     student_weights: Weights = "",
+    teacher_answers: Annotated[
+        str, typer.Option(help="a folder of `mlkd answers`, in place of the preset's teacher")
+    ] = "",
     image_size: Size = 0,
     plugin: Plugin = "",
+    workers: Annotated[int | None, typer.Option(help="processes that make the batches; left out for what suits")] = None,
+    run_file: Annotated[Path | None, typer.Option(hidden=True, help="where to write the run's folder at once")] = None,
     export: Annotated[Path | None, typer.Option(help="also write the model to this .safetensors file")] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="a setting of the training or the method: epochs=5")
@@ -99,6 +102,7 @@ def train(
         teacher_weights=teacher_weights,
         student_backbone=student_backbone,
         student_weights=student_weights,
+        teacher_answers=teacher_answers,
         image_size=image_size,
         plugin=plugin,
     )
@@ -109,7 +113,10 @@ def train(
     if role == "part":
         run = plan.part(method or taught, *_part(part), **settings)
     else:
-        run = _train(plan, method or taught, role, seed, settings)
+        chosen, config = _chosen(plan, method or taught, role, seed, settings)
+        if run_file:
+            run_file.write_text(str(mlkd.find_run(chosen, plan.data, config, runs=plan.runs).path))
+        run = mlkd.fit(chosen, plan.data, config, runs=plan.runs, workers=workers)
     scores = ", ".join(f"{split} {100 * score:.2f}" for split, score in run.mean_ap.items())
     print(f"{run.path}: mAP % {scores}")
     if export:
@@ -124,12 +131,35 @@ def sweep(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="print the runs and train nothing")] = False,
 ) -> None:
     """Train a grid of runs, each after the teachers it needs; finished ones are skipped, failed ones kept apart."""
+    from mlkd.sweep.engines import command
+    from mlkd.sweep.plan import read, tasks
+    from mlkd.sweep.run import run as run_sweep
+
     grid = read(file)
     if not dry_run:
         raise typer.Exit(run_sweep(grid, engine, jobs))
     for task in tasks(grid):
         print(task.name + (f"\n    after {', '.join(task.needs)}" if task.needs else ""))
         print(f"    {command(task.arguments)}")
+
+
+@cli.command()
+def answers(
+    model: Annotated[str, typer.Argument(help="a model file, or mlkd:scenes_teacher")],
+    folder: Annotated[Path, typer.Argument(help="a new folder for its answers")],
+    data: Data = "scenes",
+    image_size: Annotated[int, typer.Option(help="side of the students' pictures; 0 for the model's")] = 0,
+    embeddings: Annotated[bool, typer.Option(help="keep label-wise embeddings too")] = True,
+) -> None:
+    """Ask a teacher about every training picture and its mirror image, so that students can do without it."""
+    from mlkd.answers import keep_answers
+    from mlkd.data.pixels import decoded
+
+    teacher, train_split = mlkd.load_model(model), mlkd.load_data(data)["train"]
+    pixels = decoded(train_split, image_size or teacher.image_size)
+    keep_answers(teacher, train_split, pixels, folder, embeddings=embeddings)
+    megabytes = sum(file.stat().st_size for file in folder.iterdir()) / 1e6
+    print(f"{folder}: what {model} says of {len(train_split)} pictures of {data}, {megabytes:.0f} MB.")
 
 
 @cli.command()
@@ -307,8 +337,8 @@ def _export(run: Run, file: Path) -> None:
     print(f"{file}: {file.stat().st_size / 1e6:.1f} MB, from {run.path}.")
 
 
-def _train(plan: Plan, method: str, role: str, seed: int, settings: dict) -> Run:
-    """The run with some settings changed, each where it belongs: in the training or in the method."""
+def _chosen(plan: Plan, method: str, role: str, seed: int, settings: dict) -> tuple[Method, Config]:
+    """What is trained, with some settings changed, each where it belongs: in the training or in the method."""
     from mlkd.methods import METHODS
 
     config = plan.teacher_config if role == "teacher" else plan.student_config.but(seed=seed)
@@ -320,12 +350,13 @@ def _train(plan: Plan, method: str, role: str, seed: int, settings: dict) -> Run
             guess = nearest(name, [*known, *method_settings])
             raise ValueError(f"There is no setting {name!r}. Did you mean {guess!r}?")
     chosen = plan.method(method, **{name: value for name, value in settings.items() if name in method_settings})
-    config = config.but(role=role, **{name: value for name, value in settings.items() if name in known})
-    return mlkd.fit(chosen, plan.data, config, runs=plan.runs)
+    return chosen, config.but(role=role, **{name: value for name, value in settings.items() if name in known})
 
 
 def _setting(text: str) -> tuple[str, object]:
     """`name=value`, the value a number, true, false or a word."""
+    from mlkd.sweep.plan import setting_value
+
     name, equals, value = text.partition("=")
     if not equals:
         raise ValueError(f"`--set {text}` has no value; expected name=value.")

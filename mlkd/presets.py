@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from mlkd.answers import KeptTeacher
 from mlkd.config import Config
 from mlkd.data import ImageFiles, MultiLabelData, load_data
 from mlkd.methods import METHODS, Method, create
@@ -40,6 +41,7 @@ class Plan:
         runs: the folder of all runs.
         recipe: the name of the paper's recipe it follows, or "".
         part_training: what the training of a part's model has instead of the student's, as `{"epochs": 20}`.
+        teacher_answers: a folder of answers that stand in for the teacher, or "".
     """
 
     spec: str
@@ -52,6 +54,7 @@ class Plan:
     runs: Path = field(default=Path("runs"))
     recipe: str = ""
     part_training: Mapping[str, Any] = field(default_factory=dict)
+    teacher_answers: str = ""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -73,7 +76,7 @@ class Plan:
     def _model(self, role: str, method: Method) -> nn.Module:
         """The model that a method needs in that role: the teacher, or one merged from models of parts of the labels."""
         if role == "teacher":
-            return self.teacher().model()
+            return KeptTeacher(self.teacher_answers) if self.teacher_answers else self.teacher().model()
         k, tau = division(role, method)
         return train_parts(self.data, self._part_config, role, k, tau=tau, method=self._part_method, runs=self.runs)
 
@@ -134,6 +137,7 @@ def plan(
     teacher_weights: str = "",
     student_backbone: str = "",
     student_weights: str = "",
+    teacher_answers: str = "",
     image_size: int = 0,
     plugin: str = "",
 ) -> Plan:
@@ -148,6 +152,7 @@ def plan(
         runs: the folder of all runs.
         teacher_backbone, student_backbone: other timm names than the preset's; "" keeps them.
         teacher_weights, student_weights: local weight files for the backbones; "" for the preset's way.
+        teacher_answers: a folder of `keep_answers`, in place of the teacher; "" for the teacher itself.
         image_size: side of the pictures in pixels; 0 keeps the preset's.
         plugin: a Python file that is run first; it may register backbones with timm, or methods.
 
@@ -184,6 +189,7 @@ def plan(
         student_config=student,
         seeds=tuple(range(count)),
         runs=Path(runs),
+        teacher_answers=teacher_answers,
     )
 
 
