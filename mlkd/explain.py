@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -114,7 +115,8 @@ def _maps(model, images: Tensor, rows: np.ndarray, labels: np.ndarray, method: s
     if isinstance(model, MergedTeacher):
         maps = np.empty((len(rows), *images.shape[-2:]), np.float32)
         names = np.array(model.classes)[labels]
-        for part in model.models:
+        parts: Any = model.models
+        for part in parts:
             own = np.flatnonzero(np.isin(names, part.classes))
             if len(own):
                 indices = np.array([part.classes.index(name) for name in names[own]])

@@ -1,4 +1,4 @@
-"""Class activation maps: against plain loops, on a CNN, a Swin and a ViT, with every head; the model stays as it was."""
+"""Class activation maps: against plain loops, on a CNN, a Swin and a ViT, with every head."""
 
 from __future__ import annotations
 

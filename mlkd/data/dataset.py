@@ -192,15 +192,15 @@ class MultiLabelData:
         )
 
     def relative_boxes(self, row: int) -> np.ndarray:
-        """The boxes of picture `row`, (m, 5) float64: class index, then x1, y1, x2, y2 as shares of its sides, in [0, 1].
+        """The boxes of picture `row`, (m, 5) float64: class index, then x1, y1, x2, y2 as shares of its sides.
 
         Raises:
             DataError: this data set has no boxes.
         """
         if self.boxes is None:
             raise DataError(
-                f"{self.name} {self.split}: this data set has no boxes; expected one with objects, as `voc`, `coco` and "
-                f"`scenes` read them."
+                f"{self.name} {self.split}: this data set has no boxes; expected one with objects, as `voc`, `coco` "
+                f"and `scenes` read them."
             )
         if isinstance(self.images, ImageFiles):
             width, height = self.images.size(row)
