@@ -9,7 +9,7 @@ from mlkd.analysis.context import (
     taken_over,
 )
 from mlkd.analysis.correlation import CorrelationDifference, correlation, correlation_difference, order_by_parts
-from mlkd.analysis.dependency import dependency_gaps, label_dependencies
+from mlkd.analysis.dependency import dependency_gaps, label_dependencies, pair_dependencies
 from mlkd.analysis.gain import Gain, Paired, class_gains, gain, paired, smallest_effect
 from mlkd.analysis.localization import box_scores, hit_rates, score_map
 from mlkd.analysis.recall import objects, positives, recall_curve, recall_table
@@ -48,6 +48,7 @@ __all__ = [
     "nearest_pictures",
     "objects",
     "order_by_parts",
+    "pair_dependencies",
     "paired",
     "partition_stability",
     "positives",

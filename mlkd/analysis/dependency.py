@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import permutations
+from itertools import combinations, permutations
 
 import numpy as np
 import pandas as pd
@@ -78,3 +78,15 @@ def dependency_gaps(table: pd.DataFrame, teacher: str = "teacher") -> pd.DataFra
         for order, batch in mean.mean().items():
             rows.append((run, order, instance[order], batch, mean.size()[order]))
     return pd.DataFrame(rows, columns=["run", "order", "instance", "batch", "sequences"])
+
+
+def pair_dependencies(probs: np.ndarray, labels: Sequence[int]) -> np.ndarray:
+    """The dependency of each two of the chosen labels, the mean over the pictures (MDKD, Figure 6, for a single one).
+
+    Shape: probs (b, q); output (labels, labels) float64 in [0, 1], symmetric, zero diagonal.
+    """
+    said = torch.as_tensor(np.asarray(probs, np.float32))
+    found = np.zeros((len(labels), len(labels)))
+    for (i, k), (j, l) in combinations(enumerate(labels), 2):  # noqa: E741
+        found[i, j] = found[j, i] = dependencies(said, 2, (k, l)).mean().item()
+    return found

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 COLOURS = {
     "teacher": "#444444",
@@ -30,6 +32,57 @@ def colour(title: str) -> str:
     """The colour of a method, or of a group of runs such as "l2d student"."""
     name = title.split()[0]
     return COLOURS.get(name) or MORE_COLOURS[sum(map(ord, name)) % len(MORE_COLOURS)]
+
+
+def colours(titles: Iterable[str]) -> dict[str, str]:
+    """A colour for each title of one figure: its own, or the next free one where an earlier title has it."""
+    spare = list(dict.fromkeys([*MORE_COLOURS, *COLOURS.values(), "#000000", "#999999"]))
+    found: dict[str, str] = {}
+    for title in titles:
+        free = [shade for shade in spare if shade not in found.values()]
+        found[title] = colour(title) if colour(title) not in found.values() or not free else free[0]
+    return found
+
+
+def dot(ax: Axes, value: float, low: float, high: float, at: float, **settings) -> None:
+    """A value on the horizontal axis at a height, with the line of its interval; nothing where they are nan."""
+    ax.plot([low, high], [at, at], color=settings.get("color"), lw=1.6, alpha=0.7)
+    ax.plot([value], [at], "o", ms=5, **settings)
+
+
+def dots(
+    ax: Axes,
+    table: pd.DataFrame,
+    value: str,
+    rows: Sequence[str],
+    row_of: str,
+    shades: Mapping[str, str],
+    title_of: str,
+    scale: float = 100,
+) -> None:
+    """A line for each of `rows`, the first on top, and on it a dot with its interval for each title of `shades`.
+
+    Args:
+        table: `value`, `<value>_low`, `<value>_high` and the columns `row_of` and `title_of`.
+        scale: of the axis; 100 for fractions in %.
+    """
+    step = 0.7 / max(len(shades), 1)
+    for number, (title, shade) in enumerate(shades.items()):
+        own = table[table[title_of] == title].set_index(row_of)
+        for height, row in enumerate(rows):
+            if row in own.index:
+                at = height + step * (number - (len(shades) - 1) / 2)
+                found = [scale * own.loc[row, f"{value}{end}"] for end in ("", "_low", "_high")]
+                dot(ax, *found, at, color=shade, label=literal(title) if height == 0 else None)
+    ax.set_yticks(range(len(rows)), [literal(str(row)) for row in rows], fontsize=8 if len(rows) < 40 else 6)
+    ax.set_ylim(len(rows) - 0.5, -0.5)
+    ax.grid(axis="x", alpha=0.3)
+
+
+def legend_above(fig: Figure, shades: Mapping[str, str], columns: int = 4) -> None:
+    """A legend of coloured dots above all panels."""
+    handles = [Line2D([], [], marker="o", ls="", color=shade, label=literal(title)) for title, shade in shades.items()]
+    fig.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), columns) or 1, frameon=False)
 
 
 def axes_of(rows: int, columns: int, *, width: float, height: float, **settings) -> tuple[Figure, np.ndarray]:
