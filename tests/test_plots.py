@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import analysis_figures
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -101,6 +102,7 @@ WITH_CLASSES: dict[str, Callable[[tuple[str, ...]], Figure]] = {
     "pushes": pushes,
     "crops": crops,
     "crop_labels": crop_labels,
+    **analysis_figures.WITH_CLASSES,
 }
 OF_RUNS: dict[str, Callable[[], Figure]] = {
     "training_curves": lambda: plots.training_curves(
@@ -114,6 +116,7 @@ OF_RUNS: dict[str, Callable[[], Figure]] = {
         title="made",
     ),
     "protocol_scores": lambda: plots.protocol_scores(protocols()),
+    **analysis_figures.OF_RUNS,
 }
 ALL = {**{name: lambda draw=draw: draw(PLAIN) for name, draw in WITH_CLASSES.items()}, **OF_RUNS}
 
@@ -135,7 +138,28 @@ def texts(fig: Figure) -> list[str]:
     return found
 
 
-UNITS = ("%", "points", "labels in a picture", "Rand index", "joined by", "push", "standing")
+def left_out(text: Text) -> bool:
+    """Whether it is a tick's label that its axis does not draw, as the tick lies beyond the axis's ends."""
+    if text.axes is None:
+        return False
+    axes = (text.axes.xaxis, text.axes.yaxis)
+    ticks = [tick for axis in axes for tick in (*axis.majorTicks, *axis.minorTicks)]
+    drawn = [label for axis in axes for label in axis.get_ticklabels(which="both")]
+    return any(text in (tick.label1, tick.label2) for tick in ticks) and text not in drawn
+
+
+UNITS = (
+    "%",
+    "points",
+    "labels in a picture",
+    "Rand index",
+    "joined by",
+    "push",
+    "standing",
+    "lower is better",
+    "low: ",
+    "largest value",
+)
 
 
 def test_every_function_is_here() -> None:
@@ -158,7 +182,16 @@ class TestEveryFigure:
             said = [ax.get_title(), ax.get_xlabel(), ax.get_ylabel()]
             assert any(said) or not ax.axison
         named = " ".join(texts(fig))
-        assert name == "picture_grid" or any(unit in named for unit in UNITS)
+        assert name in ("picture_grid", "retrieved") or any(unit in named for unit in UNITS)
+
+    def test_no_text_is_cut_off(self, name: str) -> None:
+        fig = ALL[name]()
+        draw(fig)
+        for text in fig.findobj(Text):
+            if text.get_visible() and text.get_text().strip():
+                box = text.get_window_extent()
+                inside = box.x0 > -2 and box.y0 > -2 and box.x1 < fig.bbox.x1 + 2 and box.y1 < fig.bbox.y1 + 2
+                assert inside or left_out(text), f"{text.get_text()!r} at {box} of {fig.bbox}"
 
     def test_no_global_style(self, name: str) -> None:
         before = dict(plt.rcParams)
@@ -181,10 +214,10 @@ class TestClassNames:
         draw(fig)
         if name == "label_counts":
             return
-        likeliest = {"prediction": 10, "crops": 4}
-        for odd in ODD[-likeliest.get(name, len(ODD)) :]:
+        likeliest = {"prediction": 10, "crops": 4, "retrieved": 0, "taken_over": 0}
+        for odd in ODD[len(ODD) - likeliest.get(name, len(ODD)) :]:
             assert any(odd in text for text in shown), odd
-            if name not in ("picture_grid", *likeliest):
+            if name not in ("picture_grid", *likeliest, *analysis_figures.NAMES_IN_SENTENCES):
                 assert odd in shown
 
 

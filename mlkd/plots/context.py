@@ -20,13 +20,17 @@ def context_scores(table: pd.DataFrame) -> Figure:
     ax = axes.flat[0]
     for place, title in enumerate(runs):
         own = table[table["run"] == title].set_index("split")
-        ax.plot(100 * own["mean"], [place] * len(own), color=colour(title), lw=2, alpha=0.5)
+        ax.plot(100 * own["mean"], [place] * len(own), color="#cccccc", lw=1.2, zorder=0)
         for split in own.index:
             mean, spread = 100 * own.loc[split, "mean"], 100 * own.loc[split, "std"]
             filled = colour(title) if split == splits[0] else "white"
-            dot(ax, mean, mean - spread, mean + spread, place, color=colour(title), markerfacecolor=filled)
+            dot(ax, place, (mean, mean - spread, mean + spread), color=colour(title), markerfacecolor=filled)
     ax.set_yticks(range(len(runs)), [f"{literal(title)} (n = {_seeds(table, title)})" for title in runs])
-    ax.set(ylim=(len(runs) - 0.5, -0.5), xlabel="mAP (%, higher is better; lines: ± 1 standard deviation of seeds)")
+    ax.set(
+        xlim=(0, None),
+        ylim=(len(runs) - 0.5, -0.5),
+        xlabel="mAP (%, higher is better; lines: ± 1 standard deviation of seeds)",
+    )
     ax.set_title(", ".join(f"{'●' if k == 0 else '○'} {split}" for k, split in enumerate(splits)), fontsize=10)
     ax.grid(axis="x", alpha=0.3)
     return fig
@@ -97,6 +101,7 @@ def taken_over(table: pd.DataFrame, lines: pd.DataFrame, teacher: str = "teacher
         text = f"slope {line.slope:.2f} [{line.low:.2f}, {line.high:.2f}], r = {line.correlation:.2f}"
         ax.set_title(f"{literal(line.run)}\n{text}", fontsize=9)
         ax.set_xlabel(f"{literal(teacher)}: reliance (points)")
+        ax.margins(y=0.12)
         ax.grid(alpha=0.3)
     axes.flat[0].set_ylabel("student: reliance (points)")
     return fig

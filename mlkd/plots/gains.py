@@ -27,15 +27,17 @@ def label_gains(table: pd.DataFrame, *, title: str) -> Figure:
         shade = "#8c8c8c" if not row.significant else "#0072b2" if row.difference > 0 else "#d55e00"
         dot(
             ax,
-            *(100 * value for value in (row.difference, row.low, row.high)),
             place,
+            (100 * value for value in (row.difference, row.low, row.high)),
             color=shade,
             markerfacecolor=shade if row.significant else "white",
         )
     ax.axvline(0, color="black", lw=0.8)
     names = [f"{literal(row.label)} ({row.positives})" for row in known.itertuples()]
     ax.set_yticks(range(len(known)), names, fontsize=8 if len(known) < 40 else 6)
-    ax.set(ylim=(len(known) - 0.5, -0.5), xlabel="difference of AP (points), 95 % interval; filled: significant")
+    ax.set(
+        ylim=(max(len(known), 1) - 0.5, -0.5), xlabel="difference of AP (points), 95 % interval; filled: significant"
+    )
     ax.set(ylabel="label (positives)", title=title)
     ax.grid(axis="x", alpha=0.3)
     return fig
@@ -54,10 +56,10 @@ def gains(found: Mapping[str, Any]) -> Figure:
         blind = min(100 * one.smallest, 10 * reach) if np.isfinite(one.smallest) else 10 * reach
         ax.barh(place, 2 * blind, left=-blind, height=0.7, color="#e8e8e8", zorder=0)
         values = (100 * value for value in (one.difference, one.low, one.high))
-        dot(ax, *values, place, color=colour(title), markerfacecolor=colour(title) if one.real else "white")
+        dot(ax, place, values, color=colour(title), markerfacecolor=colour(title) if one.real else "white")
     ax.axvline(0, color="black", lw=0.8)
     ax.set_yticks(range(len(found)), [f"{literal(title)} (n = {one.seeds})" for title, one in found.items()])
-    ax.set(xlim=(-reach, reach), ylim=(len(found) - 0.5, -0.5))
+    ax.set(xlim=(-reach, reach), ylim=(max(len(found), 1) - 0.5, -0.5))
     ax.set_xlabel("difference of mAP (points), 95 % interval; grey: too small for this many seeds; filled: real")
     ax.xaxis.label.set_fontsize(9)
     return fig

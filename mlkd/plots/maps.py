@@ -38,7 +38,8 @@ def cam_grid(
         probabilities: title of a run -> (b,), what it gives the label.
         opacity: of the maps, in [0, 1].
     """
-    fig, axes = axes_of(len(images), 1 + len(maps), width=1.75 * (1 + len(maps)) + 0.9, height=2.05 * len(images) + 0.5)
+    columns = 1 + len(maps)
+    fig, axes = axes_of(len(images), columns, width=1.75 * columns + 0.9, height=2.05 * len(images) + 0.5)
     shade = None
     for row, (line, image) in enumerate(zip(axes, images, strict=True)):
         height, width = image.shape[:2]
@@ -53,9 +54,8 @@ def cam_grid(
             line[0].text(0.5, -0.13, literal(wrapped(others[row], 26)), **{**under, "fontsize": 7})
         for ax, (title, found) in zip(line[1:], maps.items(), strict=True):
             if not np.isnan(found[row]).any():
-                shade = ax.imshow(
-                    found[row], cmap="inferno", vmin=0, vmax=1, alpha=opacity, extent=(0, width, height, 0)
-                )
+                place = {"extent": (0, width, height, 0), "alpha": opacity}
+                shade = ax.imshow(found[row], cmap="inferno", vmin=0, vmax=1, **place)
             if probabilities is not None:
                 text = f"{100 * probabilities[title][row]:.0f} %"
                 ax.text(0.5, -0.03, text, transform=ax.transAxes, ha="center", va="top", fontsize=8)
@@ -67,7 +67,7 @@ def cam_grid(
 
 
 def map_hits(table: pd.DataFrame, by: str, title_of: str) -> Figure:
-    """How well maps hit the boxes: hits of the pointing game beside the energy inside, grey where chance would be.
+    """How well maps hit the boxes: the pointing game beside the energy inside, with a black line for chance.
 
     Args:
         table: as `mlkd.analysis.hit_rates` returns it for the columns `by` and `title_of`.
@@ -81,9 +81,9 @@ def map_hits(table: pd.DataFrame, by: str, title_of: str) -> Figure:
         dots(ax, table, value, rows, by, shades, title_of)
         chance = table.groupby(by, observed=True)["area"].mean()
         for place, row in enumerate(rows):
-            ax.plot([100 * chance[row]] * 2, [place - 0.4, place + 0.4], color="#bbbbbb", lw=2.5, zorder=0)
-        ax.set(xlim=(0, 102), xlabel=f"{name} (%, higher is better)")
+            ax.plot([100 * chance[row]] * 2, [place - 0.4, place + 0.4], color="black", lw=1.5, zorder=0)
+        ax.set(xlim=(-3, 103), xlabel=f"{name} (%, higher is better)")
     counts = table.groupby(by, observed=True)["n"].max()
     axes.flat[0].set_yticks(range(len(rows)), [f"{literal(str(row))} (n = {counts[row]})" for row in rows])
-    legend_above(fig, {**shades, "chance": "#bbbbbb"})
+    legend_above(fig, shades, marks=["chance"])
     return fig

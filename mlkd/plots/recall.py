@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter, ScalarFormatter
 
 from mlkd.plots.style import axes_of, colours, legend_above
 
@@ -65,6 +66,11 @@ def recall_by(table: pd.DataFrame, by: str, *, xlabel: str, logarithmic: bool = 
         ax.plot(own[by] + shift, 100 * own["recall"], "o", ms=4.5, color=shade)
     if logarithmic:
         ax.set_xscale("log")
+        ax.set_xticks([1, 2, 5, 10, 20, 50, 100])
+        seen = values[values > 0]  # a label that training lacks has no place on this axis
+        ax.set_xlim(0.8 * min(seen, default=1), 1.25 * max(seen, default=100))
+        ax.xaxis.set_major_formatter(ScalarFormatter())
+        ax.xaxis.set_minor_formatter(NullFormatter())
     ax.set(xlabel=xlabel, ylabel="labels found (%, higher is better)", ylim=(-2, 102))
     ax.grid(axis="y", alpha=0.3)
     legend_above(fig, shades)

@@ -47,7 +47,7 @@ def correlation_differences(
         for edge in () if parts is None else np.flatnonzero(np.diff(np.asarray(parts)[order])) + 0.5:
             ax.axhline(edge, color="#0072b2", lw=0.7)
             ax.axvline(edge, color="#0072b2", lw=0.7)
-    fig.colorbar(picture, ax=axes, label="difference of the correlations (lower is better)", shrink=0.7)
+    fig.colorbar(picture, ax=fig.axes, label="difference of the correlations (lower is better)", shrink=0.7)
     return fig
 
 
@@ -75,7 +75,7 @@ def label_pairs(matrices: Mapping[str, np.ndarray], labels: Sequence[str]) -> Fi
         ax.set_xticks(range(len(labels)), [literal(name) for name in labels], rotation=90, fontsize=8)
         ax.set_yticks(range(len(labels)), [literal(name) for name in labels], fontsize=8)
         ax.set_title(literal(title), fontsize=9)
-    fig.colorbar(picture, ax=axes, label="dependency\n(low: go together)", shrink=0.8)
+    fig.colorbar(picture, ax=fig.axes, label="dependency\n(low: go together)", shrink=0.8)
     return fig
 
 

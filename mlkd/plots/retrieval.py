@@ -29,31 +29,35 @@ def retrieved(data: MultiLabelData, queries: Sequence[int], nearest: Mapping[str
     k = next(iter(nearest.values())).shape[1]
     lines = [(query, title) for query in range(len(queries)) for title in nearest]
     shown = [queries[query] for query, _ in lines] + [row for found in nearest.values() for row in found.flat]
-    named = min(max((int(data.targets[row].sum()) for row in shown), default=0), most + 1)
-    fig, axes = axes_of(len(lines), k + 1, width=1.5 * (k + 1) + 0.9, height=(1.6 + 0.14 * named) * len(lines))
+    named = min(max((int(data.targets[row].sum()) for row in shown), default=1), most + 1)
+    tall = 1.12 + LINE * named  # a picture's side is 1; below it its labels, above it its rank
+    fig, axes = axes_of(len(lines), k + 1, width=1.5 * (k + 1) + 0.5, height=1.55 * tall * len(lines))
     for ax in axes.flat:
         ax.set_axis_off()
     for line, (query, title) in zip(axes, lines, strict=True):
-        asked = queries[query]
-        own = data.targets[asked].astype(bool)
-        _picture(line[0], data, asked, own, most, marks=False)
-        line[0].set_title("query", fontsize=8)
-        line[0].text(
-            -0.08, 0.5, literal(title), transform=line[0].transAxes, rotation=90, va="center", ha="right", fontsize=9
-        )
+        own = data.targets[queries[query]].astype(bool)
+        _picture(line[0], data, queries[query], "query", own, most, tall, marks=False)
+        line[0].text(-0.06, 0.5, literal(title), rotation=90, va="center", ha="right", fontsize=9)
         for rank, (ax, row) in enumerate(zip(line[1:], nearest[title][query], strict=True), start=1):
-            _picture(ax, data, int(row), own, most, marks=True)
-            ax.set_title(str(rank), fontsize=8)
+            _picture(ax, data, int(row), str(rank), own, most, tall, marks=True)
     return fig
 
 
-def _picture(ax: Axes, data: MultiLabelData, row: int, own: np.ndarray, most: int, marks: bool) -> None:
-    """A picture with its labels below, one in a line; those it shares first."""
+LINE = 0.105
+"""Height of a line of text, in sides of a picture."""
+
+
+def _picture(
+    ax: Axes, data: MultiLabelData, row: int, title: str, own: np.ndarray, most: int, tall: float, marks: bool
+) -> None:
+    """A picture in a square of side 1 with its labels below, one in a line; those that it shares first."""
     image = data.images[row]
-    height, width = image.shape[:2]
-    side = max(height, width)
-    ax.imshow(image, interpolation="none")
-    ax.set(xlim=((width - side) / 2 - 0.5, (width + side) / 2 - 0.5), ylim=((height + side) / 2, (height - side) / 2))
+    height, width = np.array(image.shape[:2]) / max(image.shape[:2])
+    ax.imshow(
+        image, interpolation="none", extent=(0.5 - width / 2, 0.5 + width / 2, 0.5 + height / 2, 0.5 - height / 2)
+    )
+    ax.set(xlim=(0, 1), ylim=(tall - 0.12, -0.12))
+    ax.text(0.5, 0.48 - height / 2, title, ha="center", va="bottom", fontsize=8)
     labels = np.flatnonzero(data.targets[row])
     labels = np.concatenate([labels[own[labels]], labels[~own[labels]]])
     lines = [(literal(data.classes[k]) + (" ✓" if marks and own[k] else ""), own[k]) for k in labels[:most]]
@@ -61,11 +65,7 @@ def _picture(ax: Axes, data: MultiLabelData, row: int, own: np.ndarray, most: in
         lines.append((f"and {len(labels) - most} more", None))
     for place, (text, shared) in enumerate(lines or [("(none)", None)]):
         shade = "black" if not marks or shared is None else SHARED if shared else OTHER
-        offset = (0, -3 - 9.5 * place)
-        ax.annotate(
-            text, (0.5, 0), offset, xycoords="axes fraction", textcoords="offset points", ha="center", va="top",
-            fontsize=7.5, color=shade,
-        )  # fmt: skip
+        ax.text(0.5, 1.02 + LINE * place, text, ha="center", va="top", fontsize=7.5, color=shade)
 
 
 def retrieval_scores(table: pd.DataFrame, k: int = 5) -> Figure:

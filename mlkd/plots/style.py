@@ -25,6 +25,7 @@ COLOURS = {
     "random-psd": "#56b4e9",
 }
 """One colour per method in every figure (Okabe and Ito's, safe for colour-blind readers)."""
+SPARE_COLOURS = ("#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#0072b2", "#000000", "#7b3294", "#8c564b")
 MORE_COLOURS = ("#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 
 
@@ -36,16 +37,17 @@ def colour(title: str) -> str:
 
 def colours(titles: Iterable[str]) -> dict[str, str]:
     """A colour for each title of one figure: its own, or the next free one where an earlier title has it."""
-    spare = list(dict.fromkeys([*MORE_COLOURS, *COLOURS.values(), "#000000", "#999999"]))
+    own = {title: colour(title) for title in titles}
+    spare = [shade for shade in SPARE_COLOURS if shade not in own.values()]
     found: dict[str, str] = {}
-    for title in titles:
-        free = [shade for shade in spare if shade not in found.values()]
-        found[title] = colour(title) if colour(title) not in found.values() or not free else free[0]
+    for title, shade in own.items():
+        found[title] = spare.pop(0) if shade in found.values() and spare else shade
     return found
 
 
-def dot(ax: Axes, value: float, low: float, high: float, at: float, **settings) -> None:
-    """A value on the horizontal axis at a height, with the line of its interval; nothing where they are nan."""
+def dot(ax: Axes, at: float, found: Iterable[float], **settings) -> None:
+    """A value, its low and its high end on the horizontal axis at a height; nothing of what is nan."""
+    value, low, high = found
     ax.plot([low, high], [at, at], color=settings.get("color"), lw=1.6, alpha=0.7)
     ax.plot([value], [at], "o", ms=5, **settings)
 
@@ -73,15 +75,16 @@ def dots(
             if row in own.index:
                 at = height + step * (number - (len(shades) - 1) / 2)
                 found = [scale * own.loc[row, f"{value}{end}"] for end in ("", "_low", "_high")]
-                dot(ax, *found, at, color=shade, label=literal(title) if height == 0 else None)
+                dot(ax, at, found, color=shade, label=literal(title) if height == 0 else None)
     ax.set_yticks(range(len(rows)), [literal(str(row)) for row in rows], fontsize=8 if len(rows) < 40 else 6)
-    ax.set_ylim(len(rows) - 0.5, -0.5)
+    ax.set_ylim(max(len(rows), 1) - 0.5, -0.5)
     ax.grid(axis="x", alpha=0.3)
 
 
-def legend_above(fig: Figure, shades: Mapping[str, str], columns: int = 4) -> None:
-    """A legend of coloured dots above all panels."""
+def legend_above(fig: Figure, shades: Mapping[str, str], columns: int = 4, marks: Sequence[str] = ()) -> None:
+    """A legend of coloured dots, and of black upright lines, above all panels."""
     handles = [Line2D([], [], marker="o", ls="", color=shade, label=literal(title)) for title, shade in shades.items()]
+    handles += [Line2D([], [], marker="|", ms=11, mew=1.5, ls="", color="black", label=mark) for mark in marks]
     fig.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), columns) or 1, frameon=False)
 
 
