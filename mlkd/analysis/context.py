@@ -128,13 +128,19 @@ def context_reliance(
     """
     if len(data):
         data.relative_boxes(0)  # without boxes the error comes before any work
-    frames = []
     for title, model in models.items():
         if tuple(model.classes) != data.classes:
             raise ValueError(f"The model {title!r} has the classes {model.classes}, the data {data.classes}.")
-        pixels = decoded(data, model.image_size)
-        for label, companion in pairs:
-            frames.append(_falls(model, data, pixels, label, companion, most, seed).assign(run=title))
+    frames = []
+    for label, companion in pairs:
+        shown = {
+            size: _shown(data, size, label, companion, most, seed)
+            for size in {model.image_size for model in models.values()}
+        }
+        for title, model in models.items():
+            rows, images = shown[model.image_size]
+            falls = _falls(model, images, label).assign(picture=rows, run=title)
+            frames.append(falls.assign(label=data.classes[label], companion=data.classes[companion]))
     values = ("drop", "control", "reliance")
     table = pd.concat(frames) if frames else pd.DataFrame(columns=["picture", "label", "companion", *values, "run"])
     means = mean_over_pictures(table, ("run", "label", "companion"), values, resamples, seed)
@@ -143,34 +149,35 @@ def context_reliance(
     return means.set_index(["run", "label", "companion"]).loc[keys].reset_index()
 
 
-def _falls(model, data: MultiLabelData, pixels, label: int, companion: int, most: int, seed: int) -> pd.DataFrame:
-    """One row per picture that can tell of the pair: how far the label's probability falls, masked either way."""
+def _shown(
+    data: MultiLabelData, size: int, label: int, companion: int, most: int, seed: int
+) -> tuple[list[int], np.ndarray]:
+    """The rows of pictures that can tell of the pair, and each whole, without companion and with the control masked:
+    (3 * rows, 3, size, size) uint8."""
+    pixels = decoded(data, size)
     rows: list[int] = []
-    shown: list[np.ndarray] = []
-    for row in np.flatnonzero(data.targets[:, label] & data.targets[:, companion]):
+    images: list[np.ndarray] = [np.zeros((0, size, size, 3), np.uint8)]
+    for row in np.flatnonzero(data.targets[:, label] & data.targets[:, companion]).tolist():
         if len(rows) == most:
             break
-        rng = np.random.default_rng([seed, label, companion, int(row)])
-        masks = masked_companion(data.relative_boxes(int(row)), label, companion, model.image_size, rng)
+        rng = np.random.default_rng([seed, label, companion, row])
+        masks = masked_companion(data.relative_boxes(row), label, companion, size, rng)
         if masks is not None:
-            rows.append(int(row))
-            shown += [pixels[row], *(np.where(mask[..., None], np.uint8(GREY), pixels[row]) for mask in masks)]
+            rows.append(row)
+            greyed = [np.where(mask[..., None], np.uint8(GREY), pixels[row]) for mask in masks]
+            images.append(np.stack([pixels[row], *greyed]))
+    return rows, np.concatenate(images).transpose(0, 3, 1, 2)
+
+
+def _falls(model, images: np.ndarray, label: int) -> pd.DataFrame:
+    """How far a label's probability falls in each picture of `_shown`, masked either way."""
     device = next(model.parameters()).device
-    said = []
-    for start in range(0, len(shown), 96):
-        images = torch.from_numpy(np.stack(shown[start : start + 96])).permute(0, 3, 1, 2).to(device)
-        said.append(torch.sigmoid(answer(model, images).logits[:, label].double()).cpu().numpy())
-    whole, without, control = np.concatenate([np.zeros(0), *said]).reshape(-1, 3).T
-    return pd.DataFrame(
-        {
-            "picture": rows,
-            "label": data.classes[label],
-            "companion": data.classes[companion],
-            "drop": whole - without,
-            "control": whole - control,
-            "reliance": control - without,
-        }
-    )
+    said = [np.zeros(0)]
+    for start in range(0, len(images), 96):
+        logits = answer(model, torch.from_numpy(images[start : start + 96].copy()).to(device)).logits[:, label]
+        said.append(torch.sigmoid(logits.double()).cpu().numpy())
+    whole, without, control = np.concatenate(said).reshape(-1, 3).T
+    return pd.DataFrame({"drop": whole - without, "control": whole - control, "reliance": control - without})
 
 
 def taken_over(table: pd.DataFrame, teacher: str = "teacher", level: float = 0.95) -> pd.DataFrame:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
@@ -48,22 +50,26 @@ def cam_grid(
             ax.set_axis_off()
             for x1, y1, x2, y2 in () if boxes is None else boxes[row] * [width, height, width, height]:
                 ax.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, color="white", lw=1.2, ls="--"))
-        under = {"transform": line[0].transAxes, "ha": "center", "va": "top", "fontsize": 8}
-        line[0].text(0.5, -0.03, literal(labels[row]), color=TARGET, fontweight="bold", **under)
+        _below(line[0], labels[row], 3, color=TARGET, fontweight="bold", fontsize=8)
         if others is not None and len(others[row]):
-            line[0].text(0.5, -0.13, literal(wrapped(others[row], 26)), **{**under, "fontsize": 7})
+            _below(line[0], wrapped(others[row], 26), 14, fontsize=7)
         for ax, (title, found) in zip(line[1:], maps.items(), strict=True):
             if not np.isnan(found[row]).any():
                 place = {"extent": (0, width, height, 0), "alpha": opacity}
                 shade = ax.imshow(found[row], cmap="inferno", vmin=0, vmax=1, **place)
             if probabilities is not None:
-                text = f"{100 * probabilities[title][row]:.0f} %"
-                ax.text(0.5, -0.03, text, transform=ax.transAxes, ha="center", va="top", fontsize=8)
+                _below(ax, f"{100 * probabilities[title][row]:.0f} %", 3, fontsize=8)
     for ax, title in zip(axes[0], ["picture", *maps], strict=True):
         ax.set_title(literal(title), fontsize=9)
     if shade is not None:
         fig.colorbar(shade, ax=axes, label="share of the map's largest value", shrink=0.6)
     return fig
+
+
+def _below(ax: Axes, text: str, points: float, **settings) -> None:
+    """Text in the middle below a picture, that many points away from it."""
+    away: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points", "ha": "center", "va": "top"}
+    ax.annotate(literal(text), (0.5, 0), xytext=(0, -points), **away, **settings)
 
 
 def map_hits(table: pd.DataFrame, by: str, title_of: str) -> Figure:
