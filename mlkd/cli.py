@@ -85,8 +85,10 @@ def train(
     ] = "",
     image_size: Size = 0,
     plugin: Plugin = "",
-    workers: Annotated[int | None, typer.Option(help="processes that make the batches; left out for what suits")] = None,
-    run_file: Annotated[Path | None, typer.Option(hidden=True, help="where to write the run's folder at once")] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="processes that make the batches; left out for what suits")
+    ] = None,
+    run_file: Annotated[Path | None, typer.Option(hidden=True, help="where to write its folder")] = None,
     export: Annotated[Path | None, typer.Option(help="also write the model to this .safetensors file")] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="a setting of the training or the method: epochs=5")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import analysis_figures
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -101,6 +102,7 @@ WITH_CLASSES: dict[str, Callable[[tuple[str, ...]], Figure]] = {
     "pushes": pushes,
     "crops": crops,
     "crop_labels": crop_labels,
+    **analysis_figures.WITH_CLASSES,
 }
 OF_RUNS: dict[str, Callable[[], Figure]] = {
     "training_curves": lambda: plots.training_curves(
@@ -114,6 +116,7 @@ OF_RUNS: dict[str, Callable[[], Figure]] = {
         title="made",
     ),
     "protocol_scores": lambda: plots.protocol_scores(protocols()),
+    **analysis_figures.OF_RUNS,
 }
 ALL = {**{name: lambda draw=draw: draw(PLAIN) for name, draw in WITH_CLASSES.items()}, **OF_RUNS}
 
@@ -135,7 +138,18 @@ def texts(fig: Figure) -> list[str]:
     return found
 
 
-UNITS = ("%", "points", "labels in a picture", "Rand index", "joined by", "push", "standing")
+UNITS = (
+    "%",
+    "points",
+    "labels in a picture",
+    "Rand index",
+    "joined by",
+    "push",
+    "standing",
+    "lower is better",
+    "low: ",
+    "largest value",
+)
 
 
 def test_every_function_is_here() -> None:
@@ -158,7 +172,13 @@ class TestEveryFigure:
             said = [ax.get_title(), ax.get_xlabel(), ax.get_ylabel()]
             assert any(said) or not ax.axison
         named = " ".join(texts(fig))
-        assert name == "picture_grid" or any(unit in named for unit in UNITS)
+        assert name in ("picture_grid", "retrieved") or any(unit in named for unit in UNITS)
+
+    def test_nothing_is_cut_off(self, name: str) -> None:
+        fig = ALL[name]()
+        draw(fig)
+        box, (width, height) = fig.get_tightbbox(), fig.get_size_inches()
+        assert min(box.x0, box.y0, width - box.x1, height - box.y1) > -0.02, f"{box} of {width} x {height} inches"
 
     def test_no_global_style(self, name: str) -> None:
         before = dict(plt.rcParams)
@@ -181,10 +201,10 @@ class TestClassNames:
         draw(fig)
         if name == "label_counts":
             return
-        likeliest = {"prediction": 10, "crops": 4}
-        for odd in ODD[-likeliest.get(name, len(ODD)) :]:
+        likeliest = {"prediction": 10, "crops": 4, "retrieved": 0, "taken_over": 0}
+        for odd in ODD[len(ODD) - likeliest.get(name, len(ODD)) :]:
             assert any(odd in text for text in shown), odd
-            if name not in ("picture_grid", *likeliest):
+            if name not in ("picture_grid", *likeliest, *analysis_figures.NAMES_IN_SENTENCES):
                 assert odd in shown
 
 

@@ -79,6 +79,17 @@ class ImageFiles:
         except UNREADABLE as error:
             raise DataError(f"{path}: the image is truncated, broken or no image ({error}).") from error
 
+    def size(self, index: int) -> tuple[int, int]:
+        """Width and height of image `index`, from the head of its file."""
+        path = self.paths[index]
+        if not path.is_file():
+            raise DataError(missing(path))
+        try:
+            with Image.open(path) as image:
+                return image.size
+        except UNREADABLE as error:
+            raise DataError(f"{path}: the image is truncated, broken or no image ({error}).") from error
+
     def __getitem__(self, index: int) -> np.ndarray:
         """Image `index` as uint8 RGB, shape (H, W, 3)."""
         return np.asarray(self.decode(index))
@@ -188,6 +199,23 @@ class MultiLabelData:
             boxes=None if self.boxes is None else [kept(boxes) for boxes in self.boxes],
             ignored=None if self.ignored is None else self.ignored[:, columns],
         )
+
+    def relative_boxes(self, row: int) -> np.ndarray:
+        """The boxes of picture `row`, (m, 5) float64: class index, then x1, y1, x2, y2 as shares of its sides.
+
+        Raises:
+            DataError: this data set has no boxes.
+        """
+        if self.boxes is None:
+            raise DataError(
+                f"{self.name} {self.split}: this data set has no boxes; expected one with objects, as `voc`, `coco` "
+                f"and `scenes` read them."
+            )
+        if isinstance(self.images, ImageFiles):
+            width, height = self.images.size(row)
+        else:
+            height, width = self.images[row].shape[:2]
+        return self.boxes[row].reshape(-1, 5) / np.array([1, width, height, width, height], np.float64)
 
     def check(self) -> Iterator[str]:
         """What is wrong with this split, one sentence each; nothing when it can be trained on.

@@ -82,12 +82,15 @@ class Backbone(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalised pictures (b, 3, H, W) to features (b, D, H', W')."""
-        features = self.net.forward_features(images)
-        if self.layout == "bhwd":
-            return features.permute(0, 3, 1, 2)
-        if self.layout == "tokens":
-            return features[:, self.prefix :].transpose(1, 2).unflatten(2, self.grid)
-        return features
+        return self.as_map(self.net.forward_features(images))
+
+    def as_map(self, stage: Tensor) -> Tensor:
+        """The output of the net's last layer, or of a layer before it, in the net's own layout, to (b, D, H', W')."""
+        if stage.ndim == 3 and self.layout == "tokens":
+            return stage[:, self.prefix :].transpose(1, 2).unflatten(2, self.grid)
+        if stage.ndim == 4 and self.layout == "bhwd":
+            return stage.permute(0, 3, 1, 2)
+        return stage
 
     def stage_before_last(self) -> tuple[nn.Module, int]:
         """The module that ends the last stage but one, and the number of channels it gives.

@@ -47,15 +47,19 @@ class MultiLabelModel(nn.Module):
         self.register_buffer("mean", torch.tensor(backbone.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(backbone.std).view(1, 3, 1, 1), persistent=False)
 
-    def forward(self, images: Tensor) -> Output:
-        """Pictures (b, 3, H, W), uint8 in 0..255 or float in 0..1."""
+    def features(self, images: Tensor) -> Tensor:
+        """Pictures (b, 3, H, W), uint8 in 0..255 or float in 0..1, to the backbone's features (b, D, H', W')."""
         if images.dtype == torch.uint8:
             images = images.float() / 255
         if images.shape[-2:] != (self.image_size, self.image_size):
             images = nn.functional.interpolate(
                 images, size=(self.image_size, self.image_size), mode="bilinear", antialias=True
             )
-        features = self.backbone((images - self.mean) / self.std)
+        return self.backbone((images - self.mean) / self.std)
+
+    def forward(self, images: Tensor) -> Output:
+        """Pictures (b, 3, H, W), uint8 in 0..255 or float in 0..1."""
+        features = self.features(images)
         logits, embeddings = self.head(features)
         return Output(logits, embeddings, features)
 

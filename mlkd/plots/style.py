@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 COLOURS = {
     "teacher": "#444444",
@@ -23,6 +25,7 @@ COLOURS = {
     "random-psd": "#56b4e9",
 }
 """One colour per method in every figure (Okabe and Ito's, safe for colour-blind readers)."""
+SPARE_COLOURS = ("#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#0072b2", "#000000", "#7b3294", "#8c564b")
 MORE_COLOURS = ("#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 
 
@@ -30,6 +33,59 @@ def colour(title: str) -> str:
     """The colour of a method, or of a group of runs such as "l2d student"."""
     name = title.split()[0]
     return COLOURS.get(name) or MORE_COLOURS[sum(map(ord, name)) % len(MORE_COLOURS)]
+
+
+def colours(titles: Iterable[str]) -> dict[str, str]:
+    """A colour for each title of one figure: its own, or the next free one where an earlier title has it."""
+    own = {title: colour(title) for title in titles}
+    spare = [shade for shade in SPARE_COLOURS if shade not in own.values()]
+    found: dict[str, str] = {}
+    for title, shade in own.items():
+        found[title] = spare.pop(0) if shade in found.values() and spare else shade
+    return found
+
+
+def dot(ax: Axes, at: float, found: Iterable[float], **settings) -> None:
+    """A value, its low and its high end on the horizontal axis at a height; nothing of what is nan."""
+    value, low, high = found
+    ax.plot([low, high], [at, at], color=settings.get("color"), lw=1.6, alpha=0.7)
+    ax.plot([value], [at], "o", ms=5, **settings)
+
+
+def dots(
+    ax: Axes,
+    table: pd.DataFrame,
+    value: str,
+    rows: Sequence[str],
+    row_of: str,
+    shades: Mapping[str, str],
+    title_of: str,
+    scale: float = 100,
+) -> None:
+    """A line for each of `rows`, the first on top, and on it a dot with its interval for each title of `shades`.
+
+    Args:
+        table: `value`, `<value>_low`, `<value>_high` and the columns `row_of` and `title_of`.
+        scale: of the axis; 100 for fractions in %.
+    """
+    step = 0.7 / max(len(shades), 1)
+    for number, (title, shade) in enumerate(shades.items()):
+        own = table[table[title_of] == title].set_index(row_of)
+        for height, row in enumerate(rows):
+            if row in own.index:
+                at = height + step * (number - (len(shades) - 1) / 2)
+                found = [scale * own.loc[row, f"{value}{end}"] for end in ("", "_low", "_high")]
+                dot(ax, at, found, color=shade, label=literal(title) if height == 0 else None)
+    ax.set_yticks(range(len(rows)), [literal(str(row)) for row in rows], fontsize=8 if len(rows) < 40 else 6)
+    ax.set_ylim(max(len(rows), 1) - 0.5, -0.5)
+    ax.grid(axis="x", alpha=0.3)
+
+
+def legend_above(fig: Figure, shades: Mapping[str, str], columns: int = 4, marks: Sequence[str] = ()) -> None:
+    """A legend of coloured dots, and of black upright lines, above all panels."""
+    handles = [Line2D([], [], marker="o", ls="", color=shade, label=literal(title)) for title, shade in shades.items()]
+    handles += [Line2D([], [], marker="|", ms=11, mew=1.5, ls="", color="black", label=mark) for mark in marks]
+    fig.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), columns) or 1, frameon=False)
 
 
 def axes_of(rows: int, columns: int, *, width: float, height: float, **settings) -> tuple[Figure, np.ndarray]:

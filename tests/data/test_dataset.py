@@ -246,3 +246,30 @@ class TestStandardSplits:
             standard_splits(self.splits(test=2))
         with pytest.raises(DataError, match="no split to score on; found train"):
             standard_splits(self.splits(train=2))
+
+
+class TestRelativeBoxes:
+    def test_shares_of_the_picture_s_own_sides(self) -> None:
+        images = [np.zeros((10, 40, 3), np.uint8), np.zeros((20, 5, 3), np.uint8)]
+        boxes = [np.array([[1, 10, 0, 40, 5]], np.float32), np.zeros((0, 5), np.float32)]
+        targets = np.array([[0, 1], [0, 0]], np.uint8)
+        data = MultiLabelData("made", "test", images, targets, ("a", "b"), ("x", "y"), boxes)
+        assert data.relative_boxes(0).tolist() == [[1, 0.25, 0, 1, 0.5]]
+        assert data.relative_boxes(1).shape == (0, 5)
+
+    def test_size_of_a_file_is_read_from_its_head(self, tmp_path: Path) -> None:
+        Image.new("RGB", (40, 10)).save(tmp_path / "a.png")
+        (tmp_path / "b.png").write_bytes(b"no picture")
+        files = ImageFiles(tmp_path, ["a.png", "b.png", "c.png"])
+        boxes = [np.array([[0, 0, 5, 20, 10]], np.float32)] * 3
+        data = MultiLabelData("made", "test", files, np.ones((3, 1), np.uint8), ("a",), ("a", "b", "c"), boxes)
+        assert data.relative_boxes(0).tolist() == [[0, 0, 0.5, 0.5, 1]]
+        with pytest.raises(DataError, match=r"b\.png: the image is truncated"):
+            data.relative_boxes(1)
+        with pytest.raises(DataError, match=r"c\.png: no such image"):
+            data.relative_boxes(2)
+
+    def test_no_boxes(self) -> None:
+        data = MultiLabelData("made", "test", [np.zeros((4, 4, 3))], np.ones((1, 1), np.uint8), ("a",), ("x",))
+        with pytest.raises(DataError, match="made test: this data set has no boxes"):
+            data.relative_boxes(0)

@@ -11,6 +11,7 @@ import pytest
 from mlkd.analysis import (
     class_ap,
     group_runs,
+    protocol_table,
     results_table,
     runs_on,
     score_table,
@@ -124,6 +125,20 @@ def test_the_score_table_is_evaluate_on_the_predictions(toy_data: Data, tmp_path
             assert rows.loc["one", "mean"] == pytest.approx(scores[3][metric])
             assert np.isnan(rows.loc["one", "std"])
             assert rows.loc["one", "n"] == 1
+
+
+def test_one_file_under_every_protocol(toy_data: Data, tmp_path: Path) -> None:
+    run = write_run(tmp_path, toy_data)
+    found, val = run.predictions("test"), run.predictions("val")
+    table = protocol_table(found, val)
+    assert list(table.index) == list(PROTOCOLS)
+    assert list(table.columns) == list(METRICS)
+    for protocol in PROTOCOLS:
+        validation = (val.targets, val.logits)
+        expected = evaluate(found.targets, found.logits, protocol, validation=validation, bootstrap=0)
+        assert table.loc[protocol].tolist() == [expected[metric] for metric in METRICS]
+    assert table["mAP"].nunique() == 1
+    assert list(protocol_table(found).index) == [protocol for protocol in PROTOCOLS if protocol != "tuned"]
 
 
 def test_thresholds_are_tuned_on_val(toy_data: Data, tmp_path: Path) -> None:

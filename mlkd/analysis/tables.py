@@ -79,16 +79,33 @@ def score_table(
     return pd.DataFrame(rows, columns=["run", "protocol", "metric", "mean", "std", "n"])
 
 
-def _scores(found: Predictions, chosen_on: Predictions, protocol: str) -> Scores:
+def _scores(found: Predictions, chosen_on: Predictions | None, protocol: str) -> Scores:
     return evaluate(
         found.targets,
         found.logits,
         protocol,
         classes=found.classes,
         ignored=found.ignored,
-        validation=(chosen_on.targets, chosen_on.logits, chosen_on.ignored),
+        validation=chosen_on and (chosen_on.targets, chosen_on.logits, chosen_on.ignored),
         bootstrap=0,
     )
+
+
+def protocol_table(found: Predictions, chosen_on: Predictions | None = None) -> pd.DataFrame:
+    """One file of predictions, scored under every published protocol (`mlkd.metrics.PROTOCOLS`).
+
+    Args:
+        found: the predictions.
+        chosen_on: of other pictures (`val`), for the thresholds of the protocol "tuned"; left out without them.
+
+    Returns:
+        Indexed by protocol, one column per metric of `mlkd.metrics.METRICS`, as fractions. A column's largest less its
+        smallest value is what the protocol alone makes of the same predictions.
+    """
+    protocols = [name for name in PROTOCOLS if name != "tuned" or chosen_on is not None]
+    scores = [_scores(found, chosen_on, protocol) for protocol in protocols]
+    rows = [[score[metric] for metric in METRICS] for score in scores]
+    return pd.DataFrame(rows, index=pd.Index(protocols, name="protocol"), columns=list(METRICS))
 
 
 def results_table(root: str | Path, data: MultiLabelData) -> pd.DataFrame:

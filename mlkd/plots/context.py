@@ -1,0 +1,107 @@
+"""Figures of context: what a network loses without the usual company of an object."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from mlkd.plots.style import axes_of, colour, dot, dots, legend_above, literal
+
+
+def context_scores(table: pd.DataFrame) -> Figure:
+    """Each run's mAP with the usual company and without it, joined by a line; the distance is what context gives.
+
+    Args:
+        table: as `mlkd.analysis.context_scores` returns it, for two splits.
+    """
+    runs, splits = list(dict.fromkeys(table["run"])), list(dict.fromkeys(table["split"]))
+    fig, axes = axes_of(1, 1, width=6.8, height=1.4 + 0.34 * len(runs))
+    ax = axes.flat[0]
+    for place, title in enumerate(runs):
+        own = table[table["run"] == title].set_index("split")
+        ax.plot(100 * own["mean"], [place] * len(own), color="#cccccc", lw=1.2, zorder=0)
+        for split in own.index:
+            mean, spread = 100 * own.loc[split, "mean"], 100 * own.loc[split, "std"]
+            filled = colour(title) if split == splits[0] else "white"
+            dot(ax, place, (mean, mean - spread, mean + spread), color=colour(title), markerfacecolor=filled)
+    ax.set_yticks(range(len(runs)), [f"{literal(title)} (n = {_seeds(table, title)})" for title in runs])
+    ax.set(
+        xlim=(0, None),
+        ylim=(len(runs) - 0.5, -0.5),
+        xlabel="mAP (%, higher is better; lines: ± 1 standard deviation of seeds)",
+    )
+    ax.set_title(", ".join(f"{'●' if k == 0 else '○'} {split}" for k, split in enumerate(splits)), fontsize=10)
+    ax.grid(axis="x", alpha=0.3)
+    return fig
+
+
+def _seeds(table: pd.DataFrame, title: str) -> int:
+    return int(table.loc[table["run"] == title, "n"].max())
+
+
+def reliance(table: pd.DataFrame, run: str) -> Figure:
+    """How far each label's probability falls with its companion greyed out, and with as much grey elsewhere.
+
+    Args:
+        table: as `mlkd.analysis.context_reliance` returns it.
+        run: which of its runs.
+    """
+    own = table[table["run"] == run].sort_values("reliance", ascending=False)
+    names = [f"{label} without {other} (n = {n})" for label, other, n in own[["label", "companion", "n"]].values]
+    long = pd.concat(
+        own.assign(
+            pair=names, masked=masked, fall=own[value], fall_low=own[f"{value}_low"], fall_high=own[f"{value}_high"]
+        )
+        for value, masked in (("drop", "the companion"), ("control", "as much elsewhere"))
+    )
+    shades = {"the companion": "#d55e00", "as much elsewhere": "#8c8c8c"}
+    fig, axes = axes_of(1, 1, width=7.2, height=1.5 + 0.3 * len(own))
+    ax = axes.flat[0]
+    dots(ax, long, "fall", names, "pair", shades, "masked")
+    ax.axvline(0, color="black", lw=0.8)
+    ax.set(xlabel="fall of the label's probability when greyed out (points)", title=literal(run))
+    legend_above(fig, shades)
+    return fig
+
+
+def taken_over(table: pd.DataFrame, lines: pd.DataFrame, teacher: str = "teacher") -> Figure:
+    """Each pair's reliance on context, the student's against the teacher's, with the fitted line: a panel per student.
+
+    Args:
+        table: as `mlkd.analysis.context_reliance` returns it.
+        lines: as `mlkd.analysis.taken_over` returns it.
+        teacher: its title.
+    """
+    wide = table.pivot(index=["label", "companion"], columns="run", values="reliance") * 100
+    columns = min(len(lines), 3)
+    rows = -(-len(lines) // columns)
+    fig, axes = axes_of(rows, columns, width=3.4 * columns, height=3.4 * rows, sharex=True, sharey=True)
+    for ax in axes.flat[len(lines) :]:
+        ax.remove()
+    span = np.array([np.nanmin(wide.to_numpy()), np.nanmax(wide.to_numpy())])
+    for ax, line in zip(axes.flat, lines.itertuples(), strict=False):
+        ax.axline((0, 0), slope=1, color="#bbbbbb", lw=1, ls="--")
+        ax.plot(wide[teacher], wide[line.run], "o", ms=4.5, color=colour(line.run), alpha=0.75)
+        if np.isfinite(line.slope):
+            reach = np.array([wide[teacher].min(), wide[teacher].max()])
+            ax.plot(reach, line.slope * reach + 100 * line.intercept, color=colour(line.run), lw=1.5)
+        for pair in wide[teacher].nlargest(3).index:
+            x, y = wide.loc[pair, teacher], wide.loc[pair, line.run]
+            left = x > span.mean()
+            if np.isfinite(y):
+                ax.annotate(
+                    literal(f"{pair[0]} / {pair[1]}"),
+                    (x, y),
+                    xytext=(-5 if left else 5, 4),
+                    textcoords="offset points",
+                    fontsize=7,
+                    ha="right" if left else "left",
+                )
+        text = f"slope {line.slope:.2f} [{line.low:.2f}, {line.high:.2f}], r = {line.correlation:.2f}"
+        ax.set_title(f"{literal(line.run)}\n{text}", fontsize=9)
+        ax.set_xlabel(f"{literal(teacher)}: reliance (points)")
+        ax.margins(y=0.12)
+        ax.grid(alpha=0.3)
+    axes.flat[0].set_ylabel("student: reliance (points)")
+    return fig

@@ -1,0 +1,102 @@
+"""Figures of how labels hang together in what networks say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from mlkd.plots.style import axes_of, colours, legend_above, literal
+
+
+def correlation_differences(
+    differences: Mapping[str, tuple[np.ndarray, float]],
+    classes: Sequence[str],
+    order: Sequence[int],
+    parts: np.ndarray | None = None,
+) -> Figure:
+    """The absolute difference of student's and teacher's correlations, a matrix per run, all on one scale.
+
+    Source: the figure of L2D, ICCV 2023 (Figure 5). A label whose probability never changes is grey.
+
+    Args:
+        differences: title of a run -> `mlkd.analysis.CorrelationDifference`, its matrix (q, q) and mean.
+        classes: the q names.
+        order: a permutation of the labels, as `mlkd.analysis.order_by_parts` gives it.
+        parts: (q,), the part of each label; lines are drawn between parts.
+    """
+    q = len(classes)
+    side = min(2.4 + 0.05 * q, 5)
+    columns = min(len(differences), 3 if q > 40 else 4)
+    lines = -(-len(differences) // columns)
+    fig, axes = axes_of(lines, columns, width=side * columns + 1.8, height=(side + 0.5) * lines + 0.9)
+    values = [matrix[~np.isnan(matrix)] for matrix, _ in differences.values()]
+    high = max([0.01, *(found.max() for found in values if len(found))])
+    for ax in axes.flat[len(differences) :]:
+        ax.remove()
+    names, size = [literal(classes[k]) for k in order], 6 if q <= 40 else 4
+    for number, (ax, (title, (matrix, mean))) in enumerate(zip(axes.flat, differences.items(), strict=False)):
+        ax.set_facecolor("#dddddd")
+        picture = ax.imshow(matrix[np.ix_(order, order)], cmap="magma_r", vmin=0, vmax=high)
+        ax.set_title(f"{literal(title)}\nmean {mean:.3f}", fontsize=9)
+        below = number + columns >= len(differences)
+        ax.set_xticks(range(q) if below else [], names if below else [], rotation=90, fontsize=size)
+        ax.set_yticks(range(q) if number % columns == 0 else [], names if number % columns == 0 else [], fontsize=size)
+        for edge in () if parts is None else np.flatnonzero(np.diff(np.asarray(parts)[order])) + 0.5:
+            ax.axhline(edge, color="#0072b2", lw=0.7)
+            ax.axvline(edge, color="#0072b2", lw=0.7)
+    fig.colorbar(picture, ax=fig.axes, label="difference of the correlations (lower is better)", shrink=0.7)
+    return fig
+
+
+def label_pairs(matrices: Mapping[str, np.ndarray], labels: Sequence[str]) -> Figure:
+    """The dependency of each two of a few labels, a matrix with numbers per run, all on one scale.
+
+    Source: the figure of MDKD, ACM MM 2024 (Figure 6).
+
+    Args:
+        matrices: title of a run -> (labels, labels), as `mlkd.analysis.pair_dependencies` gives it.
+        labels: their names.
+    """
+    side = 1.2 + 0.42 * len(labels)
+    columns = min(len(matrices), 4)
+    lines = -(-len(matrices) // columns)
+    fig, axes = axes_of(lines, columns, width=side * columns + 1.6, height=(side + 0.2) * lines + 0.8, sharey=True)
+    for ax in axes.flat[len(matrices) :]:
+        ax.remove()
+    for ax, (title, matrix) in zip(axes.flat, matrices.items(), strict=False):
+        picture = ax.imshow(matrix, cmap="viridis_r", vmin=0, vmax=1)
+        for (row, column), value in np.ndenumerate(matrix):
+            if row != column:
+                shade = "white" if value > 0.5 else "black"
+                ax.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=7, color=shade)
+        ax.set_xticks(range(len(labels)), [literal(name) for name in labels], rotation=90, fontsize=8)
+        ax.set_yticks(range(len(labels)), [literal(name) for name in labels], fontsize=8)
+        ax.set_title(literal(title), fontsize=9)
+    fig.colorbar(picture, ax=fig.axes, label="dependency\n(low: go together)", shrink=0.8)
+    return fig
+
+
+def dependency_gaps(table: pd.DataFrame) -> Figure:
+    """How far each run's dependencies are from the teacher's, per order: picture by picture, and of the means.
+
+    Args:
+        table: as `mlkd.analysis.dependency_gaps` returns it.
+    """
+    shades, orders = colours(dict.fromkeys(table["run"])), sorted(set(table["order"]))
+    fig, axes = axes_of(1, 2, width=8, height=3.2 + 0.1 * len(shades), sharey=True)
+    panels = {"instance": "of each picture (instance level)", "batch": "of the means over pictures (batch level)"}
+    for ax, (column, name) in zip(axes.flat, panels.items(), strict=True):
+        for number, (title, shade) in enumerate(shades.items()):
+            own = table[table["run"] == title]
+            shift = 0.5 / len(shades) * (number - (len(shades) - 1) / 2)
+            ax.plot([orders.index(n) + shift for n in own["order"]], own[column], "o", color=shade, ms=6)
+        ax.set_xticks(range(len(orders)), [str(n) for n in orders])
+        ax.set(xlabel="order: labels in a sequence", title=name, ylim=(0, None), xlim=(-0.5, len(orders) - 0.5))
+        ax.title.set_fontsize(9)
+        ax.grid(axis="y", alpha=0.3)
+    axes.flat[0].set_ylabel("distance to the teacher's\ndependency (lower is better)")
+    legend_above(fig, shades)
+    return fig

@@ -1,0 +1,176 @@
+"""Context reliance: masks that are as large as they say, and a network whose reliance is known."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mlkd.analysis import companions, context_reliance, context_scores, masked_companion, taken_over
+from mlkd.data import DataError, MultiLabelData
+from mlkd.graphs import cooccurrence
+from mlkd.models import Output
+
+SIZE = 32
+CLASSES = ("mouse", "laptop", "cup")
+
+
+def test_companions() -> None:
+    targets = np.array([[1, 1, 0], [1, 1, 0], [0, 1, 0], [1, 0, 0], [0, 0, 1]], np.uint8)
+    # of the 3 pictures with a mouse 2 have a laptop, of the 3 with a laptop 2 have a mouse, the cup stands alone
+    assert companions(cooccurrence(targets)) == [(0, 1), (1, 0)]
+    targets[0, 2] = 1  # 2 cups: 1 with a mouse, 1 with a laptop; the first one counts
+    assert companions(cooccurrence(targets)) == [(0, 1), (1, 0), (2, 0)]
+    assert companions(cooccurrence(np.zeros((2, 0), np.uint8))) == []
+
+
+class TestMasks:
+    def test_of_one_size_and_apart(self) -> None:
+        rng = np.random.default_rng(0)
+        told = 0
+        for _ in range(60):
+            corner = rng.uniform(0, 0.7, (4, 2))
+            boxes = np.column_stack([rng.integers(0, 3, 4), corner, corner + rng.uniform(0.02, 0.3, (4, 2))])
+            masks = masked_companion(boxes, 0, 1, SIZE, rng)
+            own, other = np.zeros((2, SIZE, SIZE), bool)
+            for kind, x1, y1, x2, y2 in boxes:
+                for y in range(SIZE):
+                    for x in range(SIZE):
+                        if x1 * SIZE < x + 1 and x < x2 * SIZE and y1 * SIZE < y + 1 and y < y2 * SIZE:
+                            own[y, x] |= kind == 0
+                            other[y, x] |= kind == 1
+            if masks is None:
+                continue
+            told += 1
+            np.testing.assert_array_equal(masks.companion, other & ~own)
+            assert masks.control.sum() == masks.companion.sum() > 0
+            assert not (masks.control & (own | other)).any()
+        assert told > 10
+
+    def test_the_same_shape_moved(self) -> None:
+        boxes = np.array([[0, 0, 0, 0.25, 0.25], [1, 0.5, 0.5, 0.75, 1]])
+        masks = masked_companion(boxes, 0, 1, 8, np.random.default_rng(0))
+        rows, columns = np.nonzero(masks.control)
+        assert (np.ptp(rows) + 1, np.ptp(columns) + 1, len(rows)) == (4, 2, 8)
+
+    def test_every_free_place_is_taken_at_times(self) -> None:
+        boxes = np.array([[0, 0, 0, 1, 0.25], [1, 0, 0.25, 0.5, 0.5]])
+        found = {
+            tuple(np.argwhere(masked_companion(boxes, 0, 1, 4, np.random.default_rng(seed)).control)[0])
+            for seed in range(60)
+        }
+        assert found == {(row, column) for row in (2, 3) for column in (0, 1, 2)} | {(1, 2)}
+
+    @pytest.mark.parametrize(
+        "boxes",
+        [
+            [[0, 0, 0, 1, 1]],  # no companion
+            [[1, 0, 0, 0.5, 0.5]],  # no object
+            [[0, 0, 0, 0.5, 0.5], [1, 0.1, 0.1, 0.4, 0.4]],  # the companion within the object
+            [[0, 0, 0, 0.25, 0.25], [1, 0, 0, 1, 1]],  # no place left
+        ],
+    )
+    def test_what_cannot_tell(self, boxes: list) -> None:
+        assert masked_companion(np.array(boxes, float), 0, 1, 16, np.random.default_rng(0)) is None
+
+
+class Looks(nn.Module):
+    """A network that says "mouse" by how white the picture is at the laptop's place, times its reliance."""
+
+    def __init__(self, reliance: float):
+        super().__init__()
+        self.reliance = nn.Parameter(torch.tensor(reliance))
+        self.classes, self.image_size = CLASSES, SIZE
+
+    def forward(self, images: Tensor) -> Output:
+        white = (images[:, 0, 16:, 16:].float() / 255).mean(dim=(1, 2))
+        return Output(torch.stack([self.reliance * white] * 3, dim=1), None, images)
+
+
+def drawn(n: int = 6) -> MultiLabelData:
+    """White laptops in the lower right quarter, mice in the upper left corner, on black."""
+    images = np.zeros((n, SIZE, SIZE, 3), np.uint8)
+    images[:, 16:, 16:] = 255
+    boxes = [np.array([[0, 0, 0, 4, 4], [1, 16, 16, 32, 32]], np.float32)] * n
+    targets = np.tile(np.array([1, 1, 0], np.uint8), (n, 1))
+    return MultiLabelData("drawn", "test", images, targets, CLASSES, tuple(map(str, range(n))), boxes)
+
+
+class TestReliance:
+    def test_is_what_the_network_does(self, own_cache) -> None:
+        models = {"teacher": Looks(4.0), "blind": Looks(0.0)}
+        table = context_reliance(models, drawn(), [(0, 1), (2, 0)]).set_index("run")
+        sigmoid = [1 / (1 + np.exp(-4 * white)) for white in (1, 127 / 255)]
+        row = table.loc["teacher"]
+        assert (row["label"], row["companion"], row["n"], row["pictures"]) == ("mouse", "laptop", 6, 6)
+        assert row["drop"] == pytest.approx(sigmoid[0] - sigmoid[1], abs=1e-6)
+        assert row["control"] == pytest.approx(0, abs=1e-6)
+        assert row["reliance"] == pytest.approx(row["drop"])
+        assert row["reliance_low"] == pytest.approx(row["reliance_high"])
+        assert table.loc["blind", ["drop", "control", "reliance"]].tolist() == [0, 0, 0]
+
+    def test_pictures_at_most_and_none(self, own_cache) -> None:
+        models = {"teacher": Looks(1.0)}
+        assert context_reliance(models, drawn(), [(0, 1)], most=2)["n"].tolist() == [2]
+        assert context_reliance(models, drawn(), [(2, 0)]).empty
+        assert context_reliance(models, drawn(), []).empty
+        one = context_reliance(models, drawn(1), [(0, 1)]).iloc[0]
+        assert one["n"] == 1
+        assert np.isnan(one["drop_low"])
+
+    def test_mistakes(self, own_cache) -> None:
+        with pytest.raises(DataError, match="this data set has no boxes"):
+            context_reliance({"teacher": Looks(1.0)}, replace(drawn(), boxes=None), [(0, 1)])
+        other = Looks(1.0)
+        other.classes = ("a", "b", "c")
+        with pytest.raises(ValueError, match=r"'odd' has the classes \('a', 'b', 'c'\)"):
+            context_reliance({"odd": other}, drawn(), [(0, 1)])
+
+
+class TestTakenOver:
+    def table(self, **runs: list[float]) -> pd.DataFrame:
+        return pd.concat(
+            pd.DataFrame({"run": run, "label": list("abcd")[: len(v)], "companion": "x", "reliance": v})
+            for run, v in runs.items()
+        )
+
+    def test_a_line_by_hand(self) -> None:
+        x, y = [0.0, 0.1, 0.2, 0.5], [0.02, 0.05, 0.14, 0.27]
+        row = taken_over(self.table(teacher=x, l2d=y)).iloc[0]
+        mx, my = sum(x) / 4, sum(y) / 4
+        sxy = sum((a - mx) * (b - my) for a, b in zip(x, y, strict=True))
+        sxx, syy = sum((a - mx) ** 2 for a in x), sum((b - my) ** 2 for b in y)
+        assert row["slope"] == pytest.approx(sxy / sxx)
+        assert row["correlation"] == pytest.approx(sxy / (sxx * syy) ** 0.5)
+        residual = syy - sxy**2 / sxx
+        reach = 4.302652729911275 * (residual / 2 / sxx) ** 0.5  # t of 2 degrees of freedom
+        assert (row["low"], row["high"]) == pytest.approx((sxy / sxx - reach, sxy / sxx + reach))
+        assert row["pairs"] == 4
+
+    def test_limits(self) -> None:
+        x = [0.0, 0.1, 0.2, 0.5]
+        found = taken_over(self.table(teacher=x, same=x, half=[v / 2 for v in x], none=[0.0] * 4)).set_index("run")
+        assert found["slope"].to_dict() == pytest.approx({"same": 1, "half": 0.5, "none": 0})
+        few = taken_over(self.table(teacher=[0.1, 0.2], l2d=[0.1, 0.2])).iloc[0]
+        assert few["pairs"] == 2
+        assert np.isnan(few["slope"])
+        assert np.isnan(taken_over(self.table(teacher=[0.1] * 4, l2d=x)).iloc[0]["slope"])
+        with pytest.raises(ValueError, match="`teacher` is 'teacher', expected one of the runs: l2d"):
+            taken_over(self.table(l2d=x))
+
+
+def test_scores_with_and_without_company() -> None:
+    def run(**scores: float) -> SimpleNamespace:
+        return SimpleNamespace(mean_ap=scores)
+
+    groups = {"l2d": [run(test=0.6, context_shift=0.4), run(test=0.5, context_shift=0.2)], "photos": [run(test=0.7)]}
+    table = context_scores(groups)
+    assert table.values.tolist()[0] == ["l2d", "test", pytest.approx(0.55), pytest.approx(0.1 / 2**0.5), 2]
+    assert table.values.tolist()[1][:3] == ["l2d", "context_shift", pytest.approx(0.3)]
+    assert table["run"].tolist() == ["l2d", "l2d", "photos"]
+    assert np.isnan(table["std"][2])

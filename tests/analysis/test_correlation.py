@@ -1,0 +1,66 @@
+"""Correlation differences against NumPy's own and loops over the pairs."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+
+from mlkd.analysis import correlation, correlation_difference, order_by_parts
+from mlkd.graphs import cooccurrence
+
+RNG = np.random.default_rng(0)
+STUDENT, TEACHER = RNG.random((2, 30, 6))
+
+
+def test_is_pearsons() -> None:
+    np.testing.assert_allclose(correlation(STUDENT), np.corrcoef(STUDENT.T), atol=1e-12)
+    np.testing.assert_allclose(correlation(STUDENT.astype(np.float32)), np.corrcoef(STUDENT.T), atol=1e-6)
+
+
+def test_mean_is_over_the_pairs() -> None:
+    matrix, mean = correlation_difference(STUDENT, TEACHER)
+    gaps = []
+    for k, l in combinations(range(6), 2):  # noqa: E741
+        own = np.corrcoef(STUDENT[:, k], STUDENT[:, l])[0, 1]
+        its = np.corrcoef(TEACHER[:, k], TEACHER[:, l])[0, 1]
+        gaps.append(abs(own - its))
+        assert matrix[k, l] == matrix[l, k] == pytest.approx(gaps[-1])
+    assert mean == pytest.approx(sum(gaps) / 15)
+    assert matrix.diagonal().tolist() == [0] * 6
+
+
+def test_limits() -> None:
+    assert correlation_difference(TEACHER, TEACHER).mean == 0
+    assert correlation_difference(0.3 * TEACHER + 0.1, TEACHER).mean == pytest.approx(0, abs=1e-12)
+    opposite = np.column_stack([TEACHER[:, 0], TEACHER[:, 0]]), np.column_stack([TEACHER[:, 0], 1 - TEACHER[:, 0]])
+    assert correlation_difference(*opposite).mean == pytest.approx(2)
+
+
+def test_a_label_that_never_moves() -> None:
+    student = STUDENT.copy()
+    student[:, 2] = 0.1
+    matrix, mean = correlation_difference(student, TEACHER)
+    assert np.isnan(matrix[2]).all()
+    assert np.isnan(matrix[:, 2]).all()
+    kept = [0, 1, 3, 4, 5]
+    assert mean == pytest.approx(correlation_difference(STUDENT[:, kept], TEACHER[:, kept]).mean)
+    assert np.isnan(correlation_difference(STUDENT[:1], TEACHER[:1]).mean)  # one picture
+    assert np.isnan(correlation_difference(STUDENT[:, :1], TEACHER[:, :1]).mean)  # one label
+
+
+def test_other_shapes() -> None:
+    with pytest.raises(ValueError, match=r"\(30, 5\) but `teacher_probs` has \(30, 6\)"):
+        correlation_difference(STUDENT[:, :5], TEACHER)
+
+
+def test_parts_stand_together() -> None:
+    targets = (RNG.random((200, 8)) < 0.3).astype(np.uint8)
+    targets[:, 7] = targets[:, 1]
+    parts = np.array([1, 0, 0, 1, 2, 1, 2, 0])
+    order = order_by_parts(cooccurrence(targets), parts)
+    assert sorted(order) == list(range(8))
+    assert parts[order].tolist() == [0, 0, 0, 1, 1, 1, 2, 2]
+    first = order[:3].tolist()
+    assert abs(first.index(1) - first.index(7)) == 1

@@ -1,0 +1,159 @@
+"""Every figure of `mlkd.analysis`, from small made tables, for the tests that all figures must pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from mlkd import plots
+from mlkd.analysis import CorrelationDifference, Gain
+from mlkd.data import MultiLabelData
+
+RUNS = ("vanilla student", "l2d student", "teacher")
+
+
+def pictures(classes: Sequence[str], n: int = 7) -> MultiLabelData:
+    """Small pictures, upright and lying; the first has up to twelve labels, the second none."""
+    rng = np.random.default_rng(0)
+    targets = (rng.random((n, len(classes))) < 3 / len(classes)).astype(np.uint8)
+    targets[0, :12], targets[1] = 1, 0
+    images = [rng.integers(0, 256, (20, 26, 3) if row % 2 else (26, 20, 3), np.uint8) for row in range(n)]
+    return MultiLabelData("made", "test", images, targets, tuple(classes), tuple(map(str, range(n))))
+
+
+def cam_grid(classes: Sequence[str]) -> Figure:
+    """Two pictures; all labels from the third on stand beside them."""
+    maps = {run: np.linspace(0, 1, 128).reshape(2, 8, 8) for run in RUNS}
+    maps["teacher"] = maps["teacher"].copy()
+    maps["teacher"][0] = np.nan
+    images = [np.full((20, 26, 3), 90, np.uint8)] * 2
+    boxes = [np.array([[0.1, 0.2, 0.5, 0.9]]), np.zeros((0, 4))]
+    said = {run: np.array([0.25, 0.5]) for run in RUNS}
+    others = [classes[2:7], classes[7:12]]
+    return plots.cam_grid(images, maps, classes[:2], others, boxes=boxes, probabilities=said)
+
+
+def hits(names: Sequence[str]) -> pd.DataFrame:
+    rows = [
+        {"label": name, "run": run, "n": 5 + k, "pictures": 5, "area": 0.2, "hit": 0.1 * k, "energy": 0.2 * k}
+        for name in names
+        for k, run in enumerate(RUNS)
+    ]
+    table = pd.DataFrame(rows)
+    for value in ("hit", "energy"):
+        table[f"{value}_low"], table[f"{value}_high"] = table[value] - 0.05, table[value] + 0.1
+    return table
+
+
+def correlations(classes: Sequence[str]) -> Figure:
+    q = len(classes)
+    matrix = np.abs(np.subtract.outer(np.linspace(0, 1, q), np.linspace(0, 1, q)))
+    matrix[1] = np.nan
+    found = {run: CorrelationDifference(k * matrix / 2, k / 10) for k, run in enumerate((*RUNS, "mld", "mse"))}
+    return plots.correlation_differences(found, classes, np.arange(q)[::-1], np.arange(q) // 3)
+
+
+def reliance_table(classes: Sequence[str], runs: Sequence[str] = RUNS) -> pd.DataFrame:
+    rows = []
+    for factor, run in enumerate(runs):
+        for k, label in enumerate(classes):
+            row = {"run": run, "label": label, "companion": classes[k - 1], "n": 9, "pictures": 9}
+            for value, size in (("drop", 0.3), ("control", 0.1), ("reliance", 0.2)):
+                middle = size * factor * k / len(classes)
+                row |= {value: middle, f"{value}_low": middle - 0.02, f"{value}_high": middle + 0.03}
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def slopes() -> pd.DataFrame:
+    return pd.DataFrame(
+        [("vanilla student", *[np.nan] * 5, 2), ("l2d student", 0.5, 0.4, 0.6, 0.01, 0.9, 12)],
+        columns=["run", "slope", "low", "high", "intercept", "correlation", "pairs"],
+    )
+
+
+def label_gain_table(classes: Sequence[str]) -> pd.DataFrame:
+    middle = np.linspace(0.1, -0.05, len(classes))
+    table = pd.DataFrame({"label": classes, "difference": middle, "low": middle - 0.02, "high": middle + 0.03})
+    table["significant"], table["positives"] = table["low"] > 0, 17
+    return pd.concat([table, table[:1].assign(label="without positives", difference=np.nan, significant=False)])
+
+
+def recall(by: str, values: Sequence[float]) -> pd.DataFrame:
+    rows = [
+        (run, value, 40, 10 * k + 5, (10 * k + 5) / 40, (10 * k + 2) / 40, (10 * k + 9) / 40)
+        for k, run in enumerate(RUNS)
+        for value in values
+    ]
+    return pd.DataFrame(rows, columns=["run", by, "targets", "correct", "recall", "low", "high"])
+
+
+def retrieved(classes: Sequence[str]) -> Figure:
+    found = {run: np.array([[3, 4, 5], [2, 1, 0]]) for run in RUNS[:2]}
+    return plots.retrieved(pictures(classes), [0, 6], found)
+
+
+def gaps() -> pd.DataFrame:
+    rows = [(run, order, 0.1 * k + 0.01, 0.1 * k, 12) for k, run in enumerate(RUNS[:2]) for order in (2, 3, 4)]
+    return pd.DataFrame(rows, columns=["run", "order", "instance", "batch", "sequences"])
+
+
+def protocol_scores() -> pd.DataFrame:
+    index = pd.Index(["oracle_k", "threshold(0.5)", "top_k(3)"], name="protocol")
+    return pd.DataFrame({"mAP": 0.5, "CF1": [0.4, 0.6, 0.3], "OF1": [0.45, 0.5, 0.55]}, index=index)
+
+
+def steps() -> pd.DataFrame:
+    rows = [
+        (step, term, label, 1.0, 0.4 + 0.1 * k, 1 - 0.5 * k)
+        for step in (0, 50, 100)
+        for k, term in enumerate(("bce", "mld", "cd"))
+        for label in ("", "cat")
+    ]
+    return pd.DataFrame(rows, columns=["step", "term", "class", "norm", "share", "cosine"])
+
+
+WITH_CLASSES: dict[str, Callable[[tuple[str, ...]], Figure]] = {
+    "cam_grid": cam_grid,
+    "map_hits": lambda classes: plots.map_hits(hits(classes), "label", "run"),
+    "correlation_differences": correlations,
+    "label_pairs": lambda classes: plots.label_pairs(
+        {run: np.linspace(0, 1, len(classes[:12]) ** 2).reshape(len(classes[:12]), -1) for run in RUNS}, classes[:12]
+    ),
+    "reliance": lambda classes: plots.reliance(reliance_table(classes), "teacher"),
+    "taken_over": lambda classes: plots.taken_over(reliance_table(classes), slopes()),
+    "label_gains": lambda classes: plots.label_gains(label_gain_table(classes), title="l2d less vanilla"),
+    "retrieved": retrieved,
+}
+NAMES_IN_SENTENCES = ("cam_grid", "map_hits", "reliance", "label_gains")
+"""Figures in which a label's name stands within a longer text."""
+
+CURVE = (np.linspace(5, 150, 20), np.linspace(0.1, 0.9, 20))
+OF_RUNS: dict[str, Callable[[], Figure]] = {
+    "area_recall": lambda: plots.area_recall(recall("side", [10, 20, 30, 160]), {"l2d student": CURVE}),
+    "recall_by": lambda: plots.recall_by(recall("labels", [1, 2, 3]), "labels", xlabel="labels in a picture"),
+    "dependency_gaps": lambda: plots.dependency_gaps(gaps()),
+    "retrieval_scores": lambda: plots.retrieval_scores(
+        hits(["all"]).rename(
+            columns=lambda name: name.replace("hit", "precision").replace("energy", "ndcg")  # the same kind of table
+        )
+    ),
+    "context_scores": lambda: plots.context_scores(
+        pd.DataFrame(
+            [
+                (run, split, 0.5 - k / 10, [0.02, np.nan][k], 2 - k)
+                for run in RUNS
+                for k, split in enumerate(("a", "b"))
+            ],
+            columns=["run", "split", "mean", "std", "n"],
+        )
+    ),
+    "gains": lambda: plots.gains(
+        {"l2d": Gain(0.05, 0.02, 0.08, 0.03, 5), "mdkd": Gain(0.01, -0.02, 0.04, float("nan"), 1)}
+    ),
+    "protocol_spread": lambda: plots.protocol_spread(protocol_scores(), title="One student"),
+    "gradient_terms": lambda: plots.gradient_terms(steps()),
+}
