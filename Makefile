@@ -40,7 +40,7 @@ types: setup
 lab: setup
 	.venv/bin/jupyter lab --notebook-dir notebooks
 
-# `make bench SCALE=1`: instead, how time and memory grow with the data (about five minutes).
+# `make bench SCALE=1`: instead, how time and memory grow with the data (five to fifteen minutes).
 bench: setup
 	.venv/bin/python -m benchmarks$(if $(SCALE),.scale)
 
