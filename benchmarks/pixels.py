@@ -1,39 +1,60 @@
-"""An epoch's pictures from the decoded memory map, against opening and resizing every JPEG file with Pillow."""
+"""An epoch's batches from the decoded memory map, against a plain pipeline of Pillow and torchvision per picture."""
 
 from __future__ import annotations
 
 import os
 import tempfile
+from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
+from torchvision.transforms import v2
 
 from benchmarks.timing import side_by_side
+from mlkd.batches import Batches
+from mlkd.config import Config
 from mlkd.data import ImageFiles, MultiLabelData
-from mlkd.data.pixels import decoded
+
+COUNT, SIZE, BATCH = 256, 224, 64
+
+PIPELINES = {
+    ("flip",): [v2.RandomHorizontalFlip()],
+    ("flip", "randaugment_batch"): [v2.RandomHorizontalFlip(), v2.RandAugment()],
+    ("flip", "randaugment"): [v2.RandomHorizontalFlip(), v2.RandAugment()],
+}
 
 
 def run() -> list[tuple[str, float, float, float]]:
-    rng = np.random.default_rng(0)
-    count, size = 256, 224
     with tempfile.TemporaryDirectory() as folder:
         os.environ["MLKD_CACHE"] = folder
-        names = [f"{i}.jpg" for i in range(count)]
-        for name in names:
-            small = rng.integers(0, 256, (32, 42, 3), dtype=np.uint8)
-            Image.fromarray(small).resize((500, 375)).save(f"{folder}/{name}", quality=90)
-        targets = np.ones((count, 1), np.uint8)
-        data = MultiLabelData("bench", "train", ImageFiles(folder, names), targets, ("any",), tuple(names))
-        batches = np.array_split(rng.permutation(count), 4)
+        data = _photographs(Path(folder))
+        rows = []
+        for names, steps in PIPELINES.items():
+            config = Config(image_size=SIZE, batch_size=BATCH, epochs=1, augment=names)
+            batches = Batches(data, config, overlap=False, twins=False)
+            plain = v2.Compose([v2.Resize((SIZE, SIZE)), *steps, v2.PILToTensor()])
 
-        def reference() -> None:
-            for batch in batches:
-                np.stack([np.asarray(Image.open(f"{folder}/{names[i]}").resize((size, size))) for i in batch])
+            def reference(data: MultiLabelData = data, plain: v2.Compose = plain) -> None:
+                for start in range(0, COUNT, BATCH):
+                    paths = data.images.paths[start : start + BATCH]
+                    torch.stack([plain(Image.open(path).convert("RGB")) for path in paths])
 
-        def ours() -> None:
-            pixels = decoded(data, size)
-            for batch in batches:
-                np.array(pixels[np.sort(batch)])
+            def ours(batches: Batches = batches) -> None:
+                for drawn in batches.loaded(0, 0, torch.device("cpu")):
+                    drawn.images.contiguous()
 
-        times = side_by_side(ours, reference, repeats=3)
-    return [(f"{count} pictures of 500 x 375 at {size} pixels, second epoch on, against Pillow", *times)]
+            what = f"{COUNT} pictures of 500 x 375 at {SIZE} pixels, {' and '.join(names)}, second epoch on"
+            rows.append((f"{what}, against Pillow and torchvision", *side_by_side(ours, reference, repeats=5)))
+    return rows
+
+
+def _photographs(folder: Path) -> MultiLabelData:
+    rng = np.random.default_rng(0)
+    names = [f"{i}.jpg" for i in range(COUNT)]
+    for name in names:
+        small = rng.integers(0, 256, (32, 42, 3), dtype=np.uint8)
+        Image.fromarray(small).resize((500, 375)).save(folder / name, quality=90)
+    return MultiLabelData(
+        "bench", "train", ImageFiles(folder, names), np.ones((COUNT, 1), np.uint8), ("any",), tuple(names)
+    )

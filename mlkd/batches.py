@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
@@ -99,10 +100,16 @@ class Batches(Dataset[Drawn]):
             batch_size=None,
             sampler=range(first, len(self)),
             num_workers=count,
+            worker_init_fn=_leave_ctrl_c_alone,
             multiprocessing_context="spawn" if count and accelerated else None,  # what holds a GPU must not be forked
             pin_memory=accelerated,
         )
         return iter(loader)
+
+
+def _leave_ctrl_c_alone(_: int) -> None:
+    """The process that trains ends the others; alone it can say so in a sentence."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 @lru_cache(maxsize=2)

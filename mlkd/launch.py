@@ -23,7 +23,7 @@ def launch(*arguments: str, processes: int) -> Run:
         processes: how many.
 
     Raises:
-        RuntimeError: the training failed; the message has the end of its log.
+        RuntimeError: the training failed; the message has what it said.
 
     Example:
         >>> run = launch("--method", "vanilla", "--preset", "smoke", processes=2)  # doctest: +SKIP
@@ -39,8 +39,9 @@ def launch(*arguments: str, processes: int) -> Run:
                 job.terminate()
                 raise
         if job.returncode:
-            end = "\n".join(log.read_text().splitlines()[-20:])
-            raise RuntimeError(f"The training in {processes} processes failed. The end of its log:\n{end}")
+            lines = log.read_text().splitlines()
+            told = [line for line in lines if line.startswith("mlkd: ")] or lines[-20:]
+            raise RuntimeError("\n".join([f"The training in {processes} processes failed:", *dict.fromkeys(told)]))
         return Run(named.read_text())
 
 

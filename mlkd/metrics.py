@@ -238,15 +238,14 @@ def evaluate(
     if not labelled.size:
         raise ValueError("`targets` has no positive at all, so no metric is defined. Is it the right split?")
 
-    levels = []
+    sizes, cells = [], np.empty((q, n), dtype=np.intp)
     for k in range(q):
         thresholds, level = _levels(targets[:, k], scores[:, k], eligible[:, k])
-        levels.append((len(thresholds) + 1, level.astype(np.int32)))
-    counted = (targets & predicted, predicted, targets)
-    rows = [tuple(np.flatnonzero(table[:, k]) for table in counted) for k in range(q)]
+        sizes.append(len(thresholds) + 1)
+        cells[k] = 4 * level + 2 * targets[:, k] + predicted[:, k]
     rng = np.random.default_rng(seed)
-    counts = [_counts(levels, rows, np.ones(n))]
-    counts += [_counts(levels, rows, _resample(rng, n, labelled)) for _ in range(bootstrap)]
+    counts = [_counts(cells, sizes, None)]
+    counts += [_counts(cells, sizes, _resample(rng, n, labelled)) for _ in range(bootstrap)]
 
     values = _averages(*np.stack(counts, axis=1))  # each metric: the data's value, then the resamples'
     ap, positives = counts[0][0], counts[0][3]
@@ -270,34 +269,29 @@ def _levels(targets: ndarray, scores: ndarray, eligible: ndarray) -> tuple[ndarr
     goes: it is never counted.
     """
     thresholds = np.unique(scores[targets])
-    order = np.argsort(scores)
-    level = np.empty(len(scores), dtype=np.intp)
-    level[order] = np.searchsorted(thresholds, scores[order], side="right")  # in order it is fast for many pictures
-    level[~eligible] = 0
-    return thresholds, level
+    return thresholds, np.where(eligible, np.searchsorted(thresholds, scores, side="right"), 0)
 
 
 def _area(positives: ndarray, pictures: ndarray) -> float:
     """Average precision from the number of positives and of pictures on each level."""
-    true = positives[:0:-1].astype(np.float64)  # highest level first, without level 0
+    true = positives[:0:-1]  # highest level first, without level 0
     total = true.sum()
     if total == 0:
         return math.nan
     return float(true @ (true.cumsum() / np.maximum(pictures[:0:-1].cumsum(), 1)) / total)
 
 
-def _counts(levels: Sequence[tuple[int, ndarray]], rows: Sequence[tuple[ndarray, ...]], weights: ndarray) -> ndarray:
+def _counts(cells: ndarray, sizes: Sequence[int], weights: ndarray | None) -> ndarray:
     """AP, true positives, predictions and positives of each class, (4, q), with pictures weighted.
 
-    For each class: how many levels there are and the level of each picture; the rows that are counted as true
-    positives, as predictions and as positives.
+    `cells[k, i]` is 4 * level + 2 * target + predicted, so one count of cells holds all four.
     """
-    result = np.empty((4, len(levels)))
-    for k, (size, level) in enumerate(levels):
-        positive = rows[k][2]
-        positives = np.bincount(level[positive], weights[positive], minlength=size)
-        pictures = np.bincount(level, weights, minlength=size)
-        result[:, k] = _area(positives, pictures), *(weights[counted].sum() for counted in rows[k])
+    result = np.empty((4, len(sizes)))
+    for k, size in enumerate(sizes):
+        table = np.bincount(cells[k], weights, minlength=4 * size).reshape(size, 4)
+        _, predicted, positive, both = table.sum(axis=0)
+        positives = table[:, 2] + table[:, 3]
+        result[:, k] = _area(positives, table.sum(axis=1)), both, predicted + both, positive + both
     return result
 
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import copy
 import statistics
 import time
-from collections.abc import Mapping
 from contextlib import nullcontext
-from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
@@ -22,12 +20,12 @@ class Speed(NamedTuple):
     Attributes:
         precision: "float32", "bf16" or "fp16".
         channels_last: whether tensors lie in memory with the channels innermost.
-        images_per_second: what was measured, by "precision, layout"; empty where nothing was.
+        images_per_second: what was measured, by "precision, layout"; None where nothing was.
     """
 
     precision: str
     channels_last: bool = True
-    images_per_second: Mapping[str, float] = MappingProxyType({})
+    images_per_second: dict[str, float] | None = None
 
     @property
     def layout(self) -> torch.memory_format:

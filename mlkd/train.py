@@ -20,7 +20,9 @@ from mlkd.batches import Batches, Drawn
 from mlkd.config import Config
 from mlkd.data.check import require
 from mlkd.data.dataset import DataError, MultiLabelData
-from mlkd.data.pixels import Pixels, decoded
+from mlkd.data.pixels import decoded
+from mlkd.inference import answer
+from mlkd.inference import batches as pictures
 from mlkd.methods import Batch, Method, create
 from mlkd.metrics import average_precision
 from mlkd.models import MultiLabelModel, create_model, fingerprint, load_model, save_model
@@ -123,48 +125,51 @@ def _train(
     trained = engines.Trained(model, parts)
     student, optimizer = engine.prepare(trained, optimizer)
 
-    done, best, best_epoch, history = 0, -1.0, 0, list[dict[str, float]]()
+    state: dict[str, Any] = {"epoch": 0, "best": -1.0, "best_epoch": 0, "history": []}
     if found := run.load_checkpoint():
         weights, state = found
-        done, best, best_epoch, history = (state[name] for name in ("epoch", "best", "best_epoch", "history"))
         trained.load_state_dict(weights)
         optimizer.load_state_dict(state["optimizer"])
         scheduler.load_state_dict(state["scheduler"])
         if engine.scaler:
             engine.scaler.load_state_dict(state["scaler"])
+    best, best_epoch, history = state["best"], state["best_epoch"], state["history"]
 
-    pixels = {name: decoded(split, config.image_size) for name, split in data.items() if name != "trainval"}
+    for name, split in data.items():
+        if name != "trainval":
+            decoded(split, model.image_size)  # all of them now: a picture that is broken is told before the first step
     teachers = asked(engine, method, data["train"], config)
-    drawn = batches.loaded(done * batches.steps, workers, engine.device)
-    with Progress(title, config.epochs, batches.steps, config.batch_size, done, not engine.is_main_process) as progress:
-        for epoch in range(done, config.epochs):
+    steps, first = batches.steps, state["epoch"]
+    drawn = batches.loaded(first * steps, workers, engine.device)
+    with Progress(title, config.epochs, steps, config.batch_size, first, not engine.is_main_process) as progress:
+        for epoch in range(first, config.epochs):
             started, sums = time.monotonic(), dict[str, float]()
             model.train()
-            for step in range(epoch * batches.steps, (epoch + 1) * batches.steps):
-                engines.set_seed(config.seed, 1 + step, engine.process_index)
+            for step in range(steps):
+                engines.set_seed(config.seed, 1 + epoch * steps + step, engine.process_index)
                 now = next(drawn)
                 with engine.autocast():
                     batch = _batch(engine, data["train"], now, teachers)
                     batch = batch._replace(model=model, parts=parts, progress=epoch / config.epochs)
                     terms = method.terms(engines.join_output(engine, student(batch.images)), batch)
-                values = torch.stack([value.float() for value in terms.values()])
-                told = dict(zip(terms, values.tolist(), strict=True))
-                _raise_if_not_finite(run, engine, told, epoch, step - epoch * batches.steps, data["train"], now)
+                losses = torch.stack([value.float() for value in terms.values()])
+                told = dict(zip(terms, losses.tolist(), strict=True))
+                if not np.isfinite(list(told.values())).all():
+                    ids = [data["train"].ids[row] for row in now.rows.tolist()]
+                    raise _not_finite(run, engine, told, epoch, step, ids)
                 optimizer.zero_grad()
-                engine.backward(values.sum())
+                engine.backward(losses.sum())
                 if config.clip_norm:
                     engine.clip_grad_norm_(trained.parameters(), config.clip_norm)
                 optimizer.step()
                 if not engine.optimizer_step_was_skipped:
                     scheduler.step()
-                for name, value in told.items():
-                    sums[name] = sums.get(name, 0.0) + value
-                count = step - epoch * batches.steps + 1
-                progress.step(epoch, {name: value / count for name, value in sums.items()})
+                sums = {name: sums.get(name, 0.0) + value for name, value in told.items()}
+                progress.step(epoch, {name: value / (step + 1) for name, value in sums.items()})
 
             seconds = time.monotonic() - started
             engines.align_buffers(engine, model)
-            scored = _predict(engine, model, data["val"], pixels["val"])
+            scored = _predict(engine, model, data["val"])
             if not np.isfinite(scored.logits).all():
                 raise TrainingError(
                     f"The model's logits on `val` are not finite after epoch {epoch + 1}: lower `lr`, or use "
@@ -172,11 +177,11 @@ def _train(
                 )
             score = _mean_ap(scored)
             row: dict[str, float] = {"epoch": epoch + 1, "lr": float(scheduler.get_last_lr()[0])}
-            row |= {name: value / batches.steps for name, value in sums.items()}
+            row |= {name: value / steps for name, value in sums.items()}
             row |= {
                 "val_mAP": score,
                 "seconds": seconds,
-                "images_per_second": batches.steps * config.batch_size / seconds,
+                "images_per_second": steps * config.batch_size / seconds,
             }
             history.append(row)
             if score > best:
@@ -199,17 +204,24 @@ def _train(
 
     if not config.epochs and engine.is_main_process:
         save_model(model, run.path / "model.safetensors", epoch="0")
+    metrics: dict[str, Any] = {
+        "best_epoch": best_epoch,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "seconds": sum(row["seconds"] for row in history),
+    }
+    _score(engine, run, data, metrics)
+
+
+def _score(engine: Accelerator, run: Run, data: Mapping[str, MultiLabelData], metrics: dict[str, Any]) -> None:
+    """Scores every split but the training pictures with the weights that were best on `val`, and completes the run."""
     engine.wait_for_everyone()
-    chosen = load_model(run.path / "model.safetensors").to(engine.device)
-    metrics: dict[str, Any] = {"best_epoch": best_epoch}
+    model = load_model(run.path / "model.safetensors").to(engine.device)
     for name, split in data.items():
         if name not in ("train", "trainval"):
-            predictions = _predict(engine, chosen, split, pixels[name])
+            predictions = _predict(engine, model, split)
             if engine.is_main_process:
                 run.write_predictions(name, predictions)
             metrics[name] = {"mAP": _mean_ap(predictions)}
-    metrics["parameters"] = sum(parameter.numel() for parameter in model.parameters())
-    metrics["seconds"] = sum(row["seconds"] for row in history)
     if engine.is_main_process:
         run.finish(metrics)
 
@@ -217,20 +229,16 @@ def _train(
 def predict(model: MultiLabelModel, data: MultiLabelData) -> Predictions:
     """A model's logits for every picture of a split, in its order."""
     engine = engines.start()
-    return _predict(engine, model.to(engine.device), data, decoded(data, model.image_size))
+    return _predict(engine, model.to(engine.device), data)
 
 
-@torch.no_grad()
-def _predict(engine: Accelerator, model: nn.Module, data: MultiLabelData, pixels: Pixels) -> Predictions:
+def _predict(engine: Accelerator, model: MultiLabelModel, data: MultiLabelData) -> Predictions:
     """Each process asks about its share of the pictures; every process gets all answers."""
-    model.eval()
     mine = engines.share(engine, len(data))
-    logits: list[np.ndarray] = [np.zeros((0, len(data.classes)), np.float32)]
-    for start in range(mine.start, mine.stop, 256):
-        images = torch.from_numpy(np.array(pixels[start : min(start + 256, mine.stop)])).permute(0, 3, 1, 2)
+    logits = [np.zeros((0, len(data.classes)), np.float32)]
+    for _, images in pictures(model, data, range(mine.start, mine.stop), 256):
         with engine.autocast():
-            output = model(images.to(engine.device))
-        logits.append(output.logits.float().cpu().numpy())
+            logits.append(answer(model, images).logits.float().cpu().numpy())
     everyones = engines.everyones(engine, np.concatenate(logits))
     return Predictions(np.array(data.ids), data.targets, everyones, data.classes, data.ignored)
 
@@ -280,26 +288,19 @@ def _mean_ap(found: Predictions) -> float:
     return float(np.nanmean(average_precision(found.targets, found.logits, found.ignored)))
 
 
-def _raise_if_not_finite(
-    run: Run,
-    engine: Accelerator,
-    terms: Mapping[str, float],
-    epoch: int,
-    step: int,
-    data: MultiLabelData,
-    drawn: Drawn,
-) -> None:
-    for name, value in terms.items():
-        if not np.isfinite(value):
-            ids = [data.ids[row] for row in drawn.rows.tolist()]
-            if engine.is_main_process:
-                shown = {other: str(value) for other, value in terms.items()}
-                run.write_json("not_finite.json", {"epoch": epoch + 1, "step": step + 1, "terms": shown, "ids": ids})
-            raise TrainingError(
-                f"The loss term {name!r} is {value} at epoch {epoch + 1}, step {step + 1}: lower `lr` or the "
-                f"term's weight, or use precision='float32'. The batch's pictures are named in "
-                f"{run.path / 'not_finite.json'}; the last finished epoch is kept."
-            )
+def _not_finite(
+    run: Run, engine: Accelerator, terms: Mapping[str, float], epoch: int, step: int, ids: list[str]
+) -> TrainingError:
+    """The error for a step whose loss is nan or infinite; the batch's pictures are written to the run."""
+    if engine.is_main_process:
+        shown = {name: str(value) for name, value in terms.items()}
+        run.write_json("not_finite.json", {"epoch": epoch + 1, "step": step + 1, "terms": shown, "ids": ids})
+    name, value = next((name, value) for name, value in terms.items() if not np.isfinite(value))
+    return TrainingError(
+        f"The loss term {name!r} is {value} at epoch {epoch + 1}, step {step + 1}: lower `lr` or the term's weight, or "
+        f"use precision='float32'. The batch's pictures are named in {run.path / 'not_finite.json'}; the last finished "
+        f"epoch is kept."
+    )
 
 
 @contextmanager

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
-import signal
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +15,6 @@ import mlkd
 from mlkd.batches import Batches, Drawn
 from mlkd.config import Config
 from mlkd.data import MultiLabelData
-from mlkd.train import TrainingError
 
 pytestmark = [
     pytest.mark.usefixtures("own_cache"),
@@ -103,22 +100,3 @@ def test_the_run_is_the_same_with_workers(toy_data: Data, toy_config: Config, tm
     runs = [mlkd.fit("vanilla", toy_data, config, runs=tmp_path / str(n), workers=n) for n in (0, 2)]
     assert runs[0].path.name == runs[1].path.name
     assert np.array_equal(runs[0].predictions("test").logits, runs[1].predictions("test").logits)
-
-
-def test_a_worker_that_is_killed_is_told(
-    toy_data: Data, toy_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    parent, original = os.getpid(), Batches.__getitem__
-
-    def deadly(self: Batches, step: int) -> Drawn:
-        if step == 6 and os.getpid() != parent:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return original(self, step)
-
-    monkeypatch.setattr(Batches, "__getitem__", deadly)
-    with pytest.raises(TrainingError, match=r"process that makes the batches ended.*fewer `workers`"):
-        mlkd.fit("vanilla", toy_data, toy_config, runs=tmp_path, workers=1)
-    monkeypatch.undo()
-    run = mlkd.fit("vanilla", toy_data, toy_config, runs=tmp_path)  # goes on
-    whole = mlkd.fit("vanilla", toy_data, toy_config, runs=tmp_path / "whole")
-    assert np.array_equal(run.predictions("test").logits, whole.predictions("test").logits)

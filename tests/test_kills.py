@@ -124,6 +124,33 @@ def test_a_full_disk_is_told_and_what_was_written_stays(
         assert_same(fit("vanilla", toy_data, toy_config, runs=tmp_path), whole)
 
 
+DEADLY = """
+import os, signal
+from mlkd.batches import Batches
+parent, original = os.getpid(), Batches.__getitem__
+def deadly(self, step):
+    if step == 8 and os.getpid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return original(self, step)
+Batches.__getitem__ = deadly
+"""
+
+
+def test_a_process_of_batches_that_is_killed_is_told(tmp_path: Path) -> None:
+    """In the second epoch; the first one is kept."""
+    (tmp_path / "deadly.py").write_text(DEADLY)
+    given = [*command(tmp_path / "runs", epochs=2), "--workers", "1", "--plugin", str(tmp_path / "deadly.py")]
+    done = subprocess.run(given, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "mlkd: A process that makes the batches ended by itself" in done.stderr
+    assert "use fewer `workers`" in done.stderr
+    assert "Traceback" not in done.stderr
+    (run,) = all_runs(tmp_path / "runs")
+    found = run.load_checkpoint()
+    assert found is not None
+    assert found[1]["epoch"] == 1
+
+
 def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
     done = subprocess.run(command(tmp_path / "file" / "runs"), capture_output=True, text=True, check=False)
@@ -143,6 +170,7 @@ def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         errors = process.stderr.read()
     assert process.returncode not in (0, -signal.SIGINT)
-    assert errors.strip().endswith("mlkd: interrupted; the same command goes on where it stopped.")
+    assert "mlkd: interrupted; the same command goes on where it stopped." in errors
+    assert "Traceback" not in errors
     (run,) = all_runs(tmp_path)
     assert run.load_checkpoint() is not None

@@ -114,7 +114,7 @@ def test_side_by_side_gives_the_same_runs_as_one_after_another(
 
 
 def test_processes_know_what_plugins_register(plugin: Path, toy_data: Data, toy_config: Config, tmp_path: Path) -> None:
-    assert plugins() == (str(plugin),)
+    assert str(plugin) in plugins()
     config = toy_config.but(epochs=1, backbone="net_of_side_by_side", backbone_settings={})
     trainings = [Training(f"seed {seed}", create("vanilla"), toy_data, config.but(seed=seed)) for seed in (0, 1)]
     runs = fit_all(trainings, runs=tmp_path / "runs", jobs=2)

@@ -387,6 +387,12 @@ def test_a_term_that_is_not_finite_is_named_and_the_last_epoch_kept(
     with pytest.raises(TrainingError, match=r"'odd' is (nan|-?inf) at epoch 2, step 2: lower `lr`"):
         fit(Fails(at=6, value=value), toy_data, toy_config, runs=tmp_path)
     (run,) = all_runs(tmp_path)
+    noted = json.loads((run.path / "not_finite.json").read_text())
+    assert (noted["epoch"], noted["step"]) == (2, 2)
+    assert noted["terms"]["odd"] in (str(value), str(-value))
+    assert np.isfinite(float(noted["terms"]["bce"]))
+    assert len(set(noted["ids"])) == 16
+    assert set(noted["ids"]) <= set(toy_data["train"].ids)
     found = run.load_checkpoint()
     assert found is not None
     tensors, state = found

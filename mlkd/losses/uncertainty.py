@@ -57,9 +57,10 @@ def ps(student_logits: Tensor, teacher_logits: Tensor, targets: Tensor, *, reduc
     check_same_shape(student_logits=student_logits, teacher_logits=teacher_logits, targets=targets)
     positive = _positives(targets)
     image, label = positive.nonzero(as_tuple=True)
-    student_odds, student_negatives = _groups(student_logits, positive, image, label)
-    teacher_odds, teacher_negatives = _groups(teacher_logits.detach(), positive, image, label)
-    gaps = (teacher_negatives - student_negatives).masked_fill(teacher_negatives == -torch.inf, 0.0)
+    both = torch.stack([student_logits, teacher_logits.detach()])
+    (student_odds, teacher_odds), (student_negatives, teacher_negatives) = _groups(both, positive, image, label)
+    teacher_odds, teacher_negatives = teacher_odds.detach(), teacher_negatives.detach()
+    gaps = (teacher_negatives - student_negatives).masked_fill(positive, 0.0)
     among_negatives = (teacher_negatives.exp() * gaps).sum(dim=1)
     terms = mld(student_odds, teacher_odds, reduction="none") + torch.sigmoid(-teacher_odds) * among_negatives[image]
     if reduction == "none":
@@ -223,14 +224,15 @@ def _positives(targets: Tensor) -> Tensor:
 
 
 def _groups(logits: Tensor, positive: Tensor, image: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-    """What the groups {positive} + negatives consist of, for the positives at (image, label).
+    """What the groups {positive} + negatives of logits (..., b, q) consist of, for the positives at (image, label).
 
-    The log odds of each positive against all negatives of its image, and the log softmax over the negatives (b, q),
-    -inf at the positives.
+    The log odds of each positive against all negatives of its image, and the log softmax over the negatives
+    (..., b, q), -inf at the positives.
     """
     negatives = logits.masked_fill(positive, -torch.inf)
-    all_negatives = negatives.logsumexp(dim=1)
-    return logits[image, label] - all_negatives[image], negatives - all_negatives[:, None]
+    all_negatives = negatives.logsumexp(dim=-1)
+    odds = logits[..., image, label] - all_negatives[..., image]
+    return odds, negatives - all_negatives[..., None]
 
 
 def _softmax_divergence(student: Tensor, teacher: Tensor) -> Tensor:
