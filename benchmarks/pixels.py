@@ -20,7 +20,6 @@ COUNT, SIZE, BATCH = 256, 224, 64
 
 PIPELINES = {
     ("flip",): [v2.RandomHorizontalFlip()],
-    ("flip", "randaugment_batch"): [v2.RandomHorizontalFlip(), v2.RandAugment()],
     ("flip", "randaugment"): [v2.RandomHorizontalFlip(), v2.RandAugment()],
 }
 

@@ -32,8 +32,7 @@ class Config:
         weight_decay: for all parameters.
         schedule: "one_cycle" (up over the first 30 % of the steps, then down to nothing), "cosine" or "constant".
         clip_norm: gradients are scaled down to this norm; 0 for never.
-        augment: what each training batch goes through, in order: "flip", "crop", "cutout", "randaugment" (each
-            picture its own operations) or "randaugment_batch" (all pictures of a batch the same ones, much faster).
+        augment: what each training batch goes through, in order: "flip", "crop", "cutout", "randaugment".
         keep_answers: ask the teachers about each training picture and its mirror image once, keep the answers in the
             cache folder and use them at every epoch, of every run. With augment=() or ("flip",) only. Methods that
             compare feature maps, which are too large to keep, ask at every step.

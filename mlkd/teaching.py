@@ -26,11 +26,14 @@ Ask = Callable[[Drawn, Tensor], Output]
 """From a step's pictures, as drawn and on the device, to what a teacher says of them."""
 
 
-def asked(engine: Accelerator, method: Method, data: MultiLabelData, config: Config) -> dict[str, Ask]:
+def asked(
+    engine: Accelerator, method: Method, data: MultiLabelData, config: Config, layout: torch.memory_format
+) -> dict[str, Ask]:
     """For each teacher of a method, by its role, how to ask it.
 
     Args:
         data: the split the student is trained on.
+        layout: how pictures and weights lie in memory.
 
     Raises:
         ValueError: kept answers that do not fit the data or the training.
@@ -38,18 +41,18 @@ def asked(engine: Accelerator, method: Method, data: MultiLabelData, config: Con
     found: dict[str, Ask] = {}
     for role, teacher in method.teachers.items():
         if not isinstance(teacher, KeptTeacher) and config.keep_answers and not method.needs_features:
-            teacher = _kept(engine, teacher, data, config.image_size, method.needs_embeddings)
+            teacher = _kept(_live(engine, teacher, layout), teacher, data, config, method.needs_embeddings)
         if isinstance(teacher, KeptTeacher):
             _check(teacher, method, data, config)
             found[role] = _remembering(engine, teacher)
         else:
-            found[role] = partial(_looking, _live(engine, teacher))
+            found[role] = partial(_looking, _live(engine, teacher, layout))
     return found
 
 
-def _live(engine: Accelerator, teacher: nn.Module) -> Callable[[Tensor], Output]:
+def _live(engine: Accelerator, teacher: nn.Module, layout: torch.memory_format) -> Callable[[Tensor], Output]:
     """Without gradient, in eval mode, in the training's precision."""
-    teacher = teacher.to(engine.device).eval()
+    teacher = teacher.to(engine.device).to(memory_format=layout).eval()
 
     @torch.no_grad()
     def ask(images: Tensor) -> Output:
@@ -71,12 +74,14 @@ def _remembering(engine: Accelerator, kept: KeptTeacher) -> Ask:
     return ask
 
 
-def _kept(engine: Accelerator, teacher: nn.Module, data: MultiLabelData, size: int, embeddings: bool) -> KeptTeacher:
+def _kept(
+    ask: Callable[[Tensor], Output], teacher: nn.Module, data: MultiLabelData, config: Config, embeddings: bool
+) -> KeptTeacher:
     """Its answers in the cache folder, asked for now if they are not there yet."""
-    pixels = decoded(data, size)
-    key = f"{fingerprint(teacher)} {pixels.name} {engine.mixed_precision} {embeddings}"
+    pixels = decoded(data, config.image_size)
+    key = f"{fingerprint(teacher)} {pixels.name} {config.precision} {embeddings}"
     folder = cache_folder() / "answers" / hashlib.sha256(key.encode()).hexdigest()[:24]
-    return keep_answers(teacher, data, pixels, folder, ask=_live(engine, teacher), embeddings=embeddings)
+    return keep_answers(teacher, data, pixels, folder, ask=ask, embeddings=embeddings)
 
 
 def _check(kept: KeptTeacher, method: Method, data: MultiLabelData, config: Config) -> None:

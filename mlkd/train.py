@@ -138,7 +138,7 @@ def _train(
     for name, split in data.items():
         if name != "trainval":
             decoded(split, model.image_size)  # all of them now: a picture that is broken is told before the first step
-    teachers = asked(engine, method, data["train"], config)
+    teachers = asked(engine, method, data["train"], config, speed.layout)
     steps, first = batches.steps, state["epoch"]
     drawn = batches.loaded(first * steps, workers, engine.device)
     with Progress(title, config.epochs, steps, config.batch_size, first, not engine.is_main_process) as progress:
@@ -149,7 +149,7 @@ def _train(
                 engines.set_seed(config.seed, 1 + epoch * steps + step, engine.process_index)
                 now = next(drawn)
                 with engine.autocast():
-                    batch = _batch(engine, data["train"], now, teachers)
+                    batch = _batch(engine, data["train"], now, teachers, speed.layout)
                     batch = batch._replace(model=model, parts=parts, progress=epoch / config.epochs)
                     terms = method.terms(engines.join_output(engine, student(batch.images)), batch)
                 losses = torch.stack([value.float() for value in terms.values()])
@@ -243,10 +243,12 @@ def _predict(engine: Accelerator, model: MultiLabelModel, data: MultiLabelData) 
     return Predictions(np.array(data.ids), data.targets, everyones, data.classes, data.ignored)
 
 
-def _batch(engine: Accelerator, data: MultiLabelData, drawn: Drawn, teachers: Mapping[str, Ask]) -> Batch:
+def _batch(
+    engine: Accelerator, data: MultiLabelData, drawn: Drawn, teachers: Mapping[str, Ask], layout: torch.memory_format
+) -> Batch:
     """One step as a method sees it."""
     rows = drawn.rows.numpy()
-    images, twins = (x.to(engine.device, non_blocking=True) for x in (drawn.images, drawn.twins))
+    images, twins = (x.to(engine.device, non_blocking=True, memory_format=layout) for x in (drawn.images, drawn.twins))
     return Batch(
         images,
         torch.from_numpy(data.targets[rows]).float().to(engine.device),

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 from torchvision.transforms import v2
 
@@ -61,31 +63,20 @@ def crop(images: Tensor, draws: Tensor, smallest: float = 0.5) -> Tensor:
 def randaugment(images: Tensor, draws: Tensor) -> Tensor:
     """Two random operations of magnitude 9 on each picture.
 
-    Source: Cubuk et al., RandAugment, 2020, arXiv:1909.13719; torchvision's implementation and defaults.
+    Source: Cubuk et al., RandAugment, 2020, arXiv:1909.13719; torchvision's implementation and defaults, on Pillow's
+    pictures, which is twice as fast as on tensors.
     """
     operation = v2.RandAugment(fill=127)
+    changed = []
     with torch.random.fork_rng(devices=[]):
-        changed = []
         for image, draw in zip(images, draws, strict=True):
             torch.manual_seed(int(draw[OPERATIONS] * 2**24))
-            changed.append(operation(image))
-    return torch.stack(changed)
+            picture = Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
+            changed.append(np.asarray(operation(picture)))
+    return torch.from_numpy(np.stack(changed)).permute(0, 3, 1, 2)
 
 
-def randaugment_batch(images: Tensor, draws: Tensor) -> Tensor:
-    """The same two random operations of magnitude 9 on all pictures of the batch: many times faster, less varied."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(draws[0, OPERATIONS] * 2**24))
-        return v2.RandAugment(fill=127)(images)
-
-
-AUGMENTATIONS = {
-    "flip": flip,
-    "crop": crop,
-    "cutout": cutout,
-    "randaugment": randaugment,
-    "randaugment_batch": randaugment_batch,
-}
+AUGMENTATIONS = {"flip": flip, "crop": crop, "cutout": cutout, "randaugment": randaugment}
 
 
 def augment(images: Tensor, names: Sequence[str], draws: Tensor) -> Tensor:

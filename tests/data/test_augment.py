@@ -128,7 +128,7 @@ class TestAll:
         assert not after.requires_grad
 
 
-@pytest.mark.parametrize("name", sorted(set(AUGMENTATIONS) - {"randaugment_batch"}))
+@pytest.mark.parametrize("name", AUGMENTATIONS)
 def test_a_picture_alone_is_as_in_its_batch(name: str) -> None:
     images, drawn = noise(8), draws(8)
     together = augment(images, [name], drawn)
