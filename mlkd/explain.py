@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mlkd.data import MultiLabelData
+from mlkd.inference import answer, batches
 from mlkd.models import GapHead, MergedTeacher, MultiLabelModel
 from mlkd.spelling import check_one_of, nearest
 
@@ -78,6 +80,40 @@ def cam(
         if len(rows):
             maps[rows, places] = _maps(model, images, rows, columns[places], method, layer)
     return maps
+
+
+class Look(NamedTuple):
+    """What a model says of one label of each picture: `maps` (b, H, W) in [0, 1] and `probabilities` (b,)."""
+
+    maps: np.ndarray
+    probabilities: np.ndarray
+
+
+def look(
+    model: MultiLabelModel | MergedTeacher,
+    data: MultiLabelData,
+    rows: Sequence[int],
+    labels: Sequence[int],
+    *,
+    method: str = "gradcam",
+    layer: str | None = None,
+) -> Look:
+    """The map and the probability of one label in each of some pictures.
+
+    Args:
+        model, method, layer: as for `cam`.
+        data: a split.
+        rows: b pictures of it.
+        labels: b class indices, one per picture; the picture need not have it.
+
+    Raises:
+        ValueError: as `cam`.
+    """
+    maps, probabilities = [], []
+    for (_, images), label in zip(batches(model, data, rows, batch=1), labels, strict=True):
+        maps.append(cam(model, images, [label], method=method, layer=layer)[0, 0])
+        probabilities.append(answer(model, images).logits[0, label].sigmoid().item())
+    return Look(np.stack(maps), np.array(probabilities))
 
 
 def _asked(model, images: Tensor, labels, targets) -> tuple[np.ndarray, np.ndarray]:

@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mlkd.explain import METHODS, cam
+from mlkd.data import MultiLabelData
+from mlkd.explain import METHODS, cam, look
 from mlkd.models import HEADS, MergedTeacher, MultiLabelModel, create_model
 
 pytest.importorskip("pytorch_grad_cam")
@@ -171,6 +172,22 @@ def test_a_merged_teacher_asks_the_part_that_knows() -> None:
     np.testing.assert_allclose(maps[:, 0], cam(other, images, ["cat"])[:, 0], atol=1e-5)
     np.testing.assert_allclose(maps[:, 1:], cam(one, images, ["dog", "cup"]), atol=1e-5)
     assert cam(merged, images, "predicted").shape == (3, 4, 32, 32)
+
+
+def test_a_look_at_one_label_of_each_picture() -> None:
+    model = made().eval()
+    images = pictures(model, 4)
+    shown = images.permute(0, 2, 3, 1).numpy()
+    data = MultiLabelData("toy", "test", shown, np.ones((4, 4), np.uint8), CLASSES, ("a", "b", "c", "d"))
+    rows, labels = [2, 0, 3], [1, 3, 1]
+    found = look(model, data, rows, labels, method="layercam")
+    maps = cam(model, images[rows], range(4), method="layercam")
+    np.testing.assert_allclose(found.maps, maps[[0, 1, 2], labels], atol=1e-5)
+    with torch.no_grad():
+        logits = model(images[rows]).logits
+    np.testing.assert_allclose(found.probabilities, logits[[0, 1, 2], labels].sigmoid(), atol=1e-5)
+    with pytest.raises(ValueError, match="shorter"):
+        look(model, data, rows, labels[:2])
 
 
 class TestTheModelStaysAsItWas:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from itertools import pairwise
 from pathlib import Path
@@ -34,6 +35,16 @@ def parameters_of(notebook) -> dict[str, object]:
         assert isinstance(name, ast.Name)
         found[name.id] = ast.literal_eval(line.value)
     return found
+
+
+def solutions_of(path: Path) -> list[str]:
+    """The code that a notebook's solutions put in the place of `answer = None`, in the order of its exercises."""
+    solutions = path.parent / "solutions" / f"{path.stem}.md"
+    return re.findall(r"```python\n(.+?)```", solutions.read_text(), re.DOTALL)
+
+
+def exercises_of(notebook) -> list:
+    return [cell for cell in code_cells(notebook) if "exercise" in cell.metadata.get("tags", ())]
 
 
 def test_there_are_notebooks() -> None:
@@ -80,6 +91,16 @@ def test_each_notebook_names_an_existing_one_as_the_next() -> None:
         assert f"Next: `{following.stem}`" in last.source, path.stem
 
 
+@each_notebook
+def test_a_notebook_ends_with_exercises(path: Path) -> None:
+    exercises = exercises_of(nbformat.read(path, 4))
+    assert len(exercises) in (2, 3)
+    for cell in exercises:
+        assert len(re.findall(r"^answer = None( |$)", cell.source, re.MULTILINE)) == 1
+        assert re.fullmatch(r"exercises\.check_\w+\(answer\b.*\)", cell.source.splitlines()[-1])
+    assert len(solutions_of(path)) == len(exercises)
+
+
 # Running
 
 
@@ -99,9 +120,27 @@ def peak_memory() -> str:
     return f", at most {resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / unit:.0f} MiB"
 
 
+@pytest.fixture
+def answered(path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the notebook in which each exercise, still empty, is followed by its solution."""
+    notebook = nbformat.read(path, 4)
+    for cell, solution in zip(exercises_of(notebook), solutions_of(path), strict=True):
+        source = re.sub(r"^answer = None.*$", lambda _, text=solution: text, cell.source, flags=re.MULTILINE)
+        copy = nbformat.v4.new_code_cell(source, metadata={"tags": ["solution"]})
+        notebook.cells.insert(notebook.cells.index(cell) + 1, copy)
+    target = tmp_path_factory.mktemp("answered") / path.name
+    nbformat.write(notebook, target)
+    return target
+
+
 @each_notebook
 def test_a_notebook_runs(
-    path: Path, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+    path: Path,
+    answered: Path,
+    runs: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
@@ -110,11 +149,11 @@ def test_a_notebook_runs(
         plan = mlkd.plan("scenes", "smoke", runs=runs)
         plan.students("vanilla")
         plan.students("l2d")
-    notebook = nbformat.read(path, 4)
+    notebook = nbformat.read(answered, 4)
     known = parameters_of(notebook)
     given = {name: value for name, value in {"preset": "smoke", "runs": str(runs)}.items() if name in known}
     target = tmp_path / path.name
-    outcome = execute(path, target, given, cells=len(notebook.cells), timeout_s=300, screen=Screen(1))
+    outcome = execute(answered, target, given, cells=len(notebook.cells), timeout_s=300, screen=Screen(1))
     with capfd.disabled():
         print(f"\n{path.stem}: {outcome.seconds:.0f} s{peak_memory()}", flush=True)
     assert outcome.error == ""
@@ -129,6 +168,10 @@ def test_a_notebook_runs(
                 said = output.text
             else:
                 figures += "image/png" in output.data
+        if tags := {"exercise", "solution"} & set(cell.metadata.get("tags", ())):
+            (output,) = cell.outputs
+            verdict = {"exercise": "Not answered yet.", "solution": "Right."}[tags.pop()]
+            assert output.data["text/plain"] == verdict, cell.source
     assert figures, "no figure"
     assert said.strip().endswith("."), "the last thing it says is a sentence"
     assert " nan" not in said

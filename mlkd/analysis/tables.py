@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from mlkd.config import Config
 from mlkd.data import MultiLabelData
 from mlkd.graphs import GRAPHS, Counts, stability
 from mlkd.metrics import METRICS, PROTOCOLS, Scores, average_precision, evaluate
@@ -45,6 +46,12 @@ def runs_on(root: str | Path, data: MultiLabelData) -> list[Run]:
             if same[described]:
                 found.append(run)
     return found
+
+
+def runs_like(runs: Iterable[Run], config: Config) -> list[Run]:
+    """Those of the runs that were trained with this network and schedule, whatever their method and seed."""
+    wanted = {**config.as_dict(), "seed": None}
+    return [run for run in runs if {**run.config["training"], "seed": None} == wanted]
 
 
 def _scored_on(run: Run, data: MultiLabelData) -> bool:

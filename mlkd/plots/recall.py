@@ -61,9 +61,10 @@ def recall_by(table: pd.DataFrame, by: str, *, xlabel: str, logarithmic: bool = 
     step = np.diff(values).min() if len(values) > 1 else 1.0
     for number, (title, shade) in enumerate(shades.items()):
         own = table[table["run"] == title]
-        shift = 0 if logarithmic else 0.5 * step / len(shades) * (number - (len(shades) - 1) / 2)
-        ax.vlines(own[by] + shift, 100 * own["low"], 100 * own["high"], color=shade, lw=1.3, alpha=0.6)
-        ax.plot(own[by] + shift, 100 * own["recall"], "o", ms=4.5, color=shade)
+        aside = number - (len(shades) - 1) / 2  # side by side, so that none hides another
+        at = own[by] * 1.014**aside if logarithmic else own[by] + 0.5 * step / len(shades) * aside
+        ax.vlines(at, 100 * own["low"], 100 * own["high"], color=shade, lw=1.3, alpha=0.6)
+        ax.plot(at, 100 * own["recall"], "o", ms=4.5, color=shade)
     if logarithmic:
         ax.set_xscale("log")
         ax.set_xticks([1, 2, 5, 10, 20, 50, 100])

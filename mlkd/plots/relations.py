@@ -94,9 +94,10 @@ def dependency_gaps(table: pd.DataFrame) -> Figure:
             shift = 0.5 / len(shades) * (number - (len(shades) - 1) / 2)
             ax.plot([orders.index(n) + shift for n in own["order"]], own[column], "o", color=shade, ms=6)
         ax.set_xticks(range(len(orders)), [str(n) for n in orders])
-        ax.set(xlabel="order: labels in a sequence", title=name, ylim=(0, None), xlim=(-0.5, len(orders) - 0.5))
+        ax.set(xlabel="order: labels in a sequence", title=name, xlim=(-0.5, len(orders) - 0.5))
         ax.title.set_fontsize(9)
         ax.grid(axis="y", alpha=0.3)
+    axes.flat[0].set_ylim(0, 1.08 * max(table["instance"].max(), table["batch"].max(), 1e-6))  # shared: of both panels
     axes.flat[0].set_ylabel("distance to the teacher's\ndependency (lower is better)")
     legend_above(fig, shades)
     return fig

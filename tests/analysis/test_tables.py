@@ -13,10 +13,12 @@ from mlkd.analysis import (
     group_runs,
     protocol_table,
     results_table,
+    runs_like,
     runs_on,
     score_table,
     show_score,
 )
+from mlkd.config import Config
 from mlkd.data import MultiLabelData
 from mlkd.metrics import METRICS, PROTOCOLS, average_precision, evaluate
 from mlkd.runs import Predictions, Run, open_run
@@ -97,6 +99,18 @@ def test_runs_on_other_data_are_left_out(toy_data: Data, tmp_path: Path) -> None
     assert [run.path for run in runs_on(tmp_path, test)] == sorted(run.path for run in good)
     assert [len(runs_on(tmp_path, other)) for other in others] == [1, 1, 1, 1]
     assert runs_on(tmp_path, replace(test, split="context_shift")) == []
+
+
+def test_runs_of_another_network_or_schedule_are_left_out(toy_data: Data, tmp_path: Path, toy_config: Config) -> None:
+    good = [
+        write_run(tmp_path, toy_data, **toy_config.as_dict()),
+        write_run(tmp_path, toy_data, **toy_config.but(seed=1).as_dict()),
+        write_run(tmp_path, toy_data, method="l2d", **toy_config.as_dict()),
+    ]
+    for other in (toy_config.but(epochs=2), toy_config.but(role="teacher"), toy_config.but(backbone="resnet20_cifar")):
+        write_run(tmp_path, toy_data, **other.as_dict())
+    found = runs_like(runs_on(tmp_path, toy_data["test"]), toy_config)
+    assert sorted(run.path for run in found) == sorted(run.path for run in good)
 
 
 def test_the_score_table_is_evaluate_on_the_predictions(toy_data: Data, tmp_path: Path) -> None:
