@@ -43,7 +43,7 @@ def _judge(answer: Any, is_right: Callable[[Any], Any], hint: str) -> Verdict:
 def _numbers(answer: Any, expected: Any, hint: str, tolerance: float = 0.005) -> Verdict:
     """Numbers that are right to two digits behind the point."""
 
-    def near(found: Any) -> bool:
+    def near(found: Any) -> Any:
         values = np.asarray(found, np.float64)
         return values.shape == np.shape(expected) and np.all(np.abs(values - expected) <= tolerance)
 
@@ -97,7 +97,7 @@ def check_lopsided(answer: Any, targets: np.ndarray, classes: Sequence[str]) -> 
     """Two names (k, l) with P(l | k) at least twice P(k | l), and both not 0; there are many."""
     together = conditional(*cooccurrence(targets))
 
-    def lopsided(found: Any) -> bool:
+    def lopsided(found: Any) -> Any:
         k, other = (list(classes).index(name) for name in found)
         return together[k, other] >= 2 * together[other, k] > 0
 
@@ -125,7 +125,7 @@ def check_above_chance(answer: Any, targets: np.ndarray, logits: np.ndarray, cla
 def check_fooled_softmax(answer: Any, teacher_logits: Sequence[float]) -> Verdict:
     """Logits that softmax distillation cannot tell from the teacher's, though every label is predicted at 50 %."""
 
-    def fooled(found: Any) -> bool:
+    def fooled(found: Any) -> Any:
         values = np.asarray(found, np.float64)
         same = np.allclose(softmax(values), softmax(np.asarray(teacher_logits)), atol=1e-6)
         return values.shape == np.shape(teacher_logits) and same and (values >= 0).all()
@@ -225,7 +225,7 @@ def check_half_dependency(answer: Any) -> Verdict:
 def check_farthest_pair(answer: Any, matrix: np.ndarray, classes: Sequence[str]) -> Verdict:
     """The two names with the largest value in the matrix (q, q), in any order."""
 
-    def farthest(found: Any) -> bool:
+    def farthest(found: Any) -> Any:
         k, other = (list(classes).index(name) for name in found)
         return matrix[k, other] >= np.nanmax(matrix) - 1e-9
 
@@ -260,7 +260,7 @@ def check_ndcg(answer: Any) -> Verdict:
 
 def check_blind_match(answer: Any, targets: np.ndarray, row: int) -> Verdict:
     """The share of the other pictures that have a label of picture `row`; targets (N, q)."""
-    shared = targets[:, targets[row] == 1].any(axis=1)
+    shared = targets[:, targets[row] == 1].max(axis=1, initial=0)
     expected = (shared.sum() - shared[row]) / (len(targets) - 1)
     return _numbers(answer, expected, "The picture itself is left out, above and below the line.", 1e-4)
 
