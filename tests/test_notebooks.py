@@ -133,6 +133,37 @@ def answered(path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target
 
 
+@pytest.fixture
+def bare_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A plugin that takes from the scenes what other data may lack: the boxes and the split without companions."""
+    plugin = tmp_path_factory.mktemp("plugin") / "bare.py"
+    plugin.write_text(
+        "from dataclasses import replace\n"
+        "from mlkd import presets\n"
+        "whole = presets.load_data\n"
+        "presets.load_data = lambda spec: {\n"
+        "    name: replace(split, boxes=None) for name, split in whole(spec).items() if name != 'context_shift'\n"
+        "}\n"
+    )
+    return plugin
+
+
+@pytest.mark.parametrize("stem", ["09_cam", "11_area_recall", "14_context"])
+def test_a_notebook_says_what_it_leaves_out(
+    stem: str, bare_data: Path, tmp_path: Path, runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    (path,) = (path for path in NOTEBOOKS if path.stem == stem)
+    given = {"preset": "smoke", "runs": str(runs), "plugin": str(bare_data)}
+    outcome = execute(path, tmp_path / path.name, given, cells=30, timeout_s=300, screen=Screen(1))
+    assert outcome.error == ""
+    outputs = [output for cell in code_cells(nbformat.read(tmp_path / path.name, 4)) for output in cell.outputs]
+    said = "".join(output.text for output in outputs if output.output_type == "stream")
+    assert "This data set has no boxes" in said
+    assert "left out" in said
+    assert " nan" not in said
+
+
 @each_notebook
 def test_a_notebook_runs(
     path: Path,
