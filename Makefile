@@ -24,7 +24,7 @@ report: setup
 test: lint
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --dist worksteal --durations 10
 
-# The long tests: kills at random moments, several processes, a cluster (about half an hour on 2 cores).
+# The long tests: kills at random moments, several processes, a cluster.
 soak: setup
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -m soak --durations 0
 

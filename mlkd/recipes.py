@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from mlkd.config import Config
 from mlkd.spelling import nearest
@@ -348,7 +348,7 @@ def _student_alone() -> None:
 def _released() -> None:
     """L2D as its authors' code trains it, where that differs from the paper's text."""
     recipe = RECIPES["l2d-coco-r101-r34"]
-    assert recipe.teacher is not None
+    teacher = cast(Config, recipe.teacher)
     changes = {
         "augment": ("cutout", "randaugment"),
         "backbone_settings": {"pretrained_cfg_overlay": {"mean": [0.0, 0.0, 0.0], "std": [1.0, 1.0, 1.0]}},
@@ -360,7 +360,7 @@ def _released() -> None:
     RECIPES["released"] = replace(
         recipe,
         name="released",
-        teacher=recipe.teacher.but(**changes),
+        teacher=teacher.but(**changes),
         student=recipe.student.but(**changes),
         notes=(*recipe.notes, note),
     )
