@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -114,6 +114,40 @@ def look(
         maps.append(cam(model, images, [label], method=method, layer=layer)[0, 0])
         probabilities.append(answer(model, images).logits[0, label].sigmoid().item())
     return Look(np.stack(maps), np.array(probabilities))
+
+
+def map_layers(model: MultiLabelModel | MergedTeacher, depth: int = 2) -> tuple[str, ...]:
+    """The names of the layers that `cam` can look at: modules of the backbone's net that give one map for a picture.
+
+    Args:
+        model: asked about one grey picture.
+        depth: names of so many parts at most, such as "blocks.1".
+
+    Returns:
+        Names in the order in which the layers are passed; none for a merged teacher, whose backbones are several.
+    """
+    if isinstance(model, MergedTeacher):
+        return ()
+    found: list[str] = []
+
+    def note(name: str) -> Any:
+        def hook(module: nn.Module, inputs: object, output: Any) -> None:
+            with suppress(AttributeError, RuntimeError):  # no tensor, or other tokens than a cell of the grid has
+                stage = model.backbone.as_map(output)
+                if stage.ndim == 4 and min(stage.shape[2:]) > 1:
+                    found.append(name)
+
+        return hook
+
+    named = [(name, module) for name, module in model.backbone.net.named_modules() if name]
+    hooks = [module.register_forward_hook(note(name)) for name, module in named if name.count(".") < depth]
+    try:
+        parameter = next(model.parameters())
+        answer(model, torch.full((1, 3, model.image_size, model.image_size), 0.5, device=parameter.device))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return tuple(dict.fromkeys(found))
 
 
 def _asked(model, images: Tensor, labels, targets) -> tuple[np.ndarray, np.ndarray]:

@@ -235,6 +235,22 @@ def _clusters_by_products(together: sparse.csr_array, k: int, strategy: str, see
     return KMeans(k, n_init=10, random_state=random).fit_predict(scale[:, None] * vectors)
 
 
+def cut(joined: Table, parts: np.ndarray) -> float:
+    r"""How much of a label graph a partition cuts through: the share of its weight that joins labels of two parts.
+
+    $$ \operatorname{cut} = \frac{\sum_{k, l : \text{part}(k) \ne \text{part}(l)} P_{kl}}{\sum_{k, l} P_{kl}} $$
+
+    Args:
+        joined: the graph, as `affinity` returns it.
+        parts: as `partition` returns them.
+
+    Shape: joined (q, q), parts (q,). Range: [0, 1]; 0 for one part, and for a graph without weight.
+    """
+    edges = sparse.coo_array(joined)
+    total = float(edges.data.sum())
+    return float(edges.data[parts[edges.row] != parts[edges.col]].sum()) / total if total else 0.0
+
+
 class Stability(NamedTuple):
     """How far partitions of different seeds agree: adjusted Rand indices, 1 for the same, about 0 for chance."""
 

@@ -69,6 +69,19 @@ class Run:
         return (self.path / "metrics.json").is_file()
 
     @property
+    def state(self) -> str:
+        """"finished", "training" while a process holds it, else "not finished"."""
+        if self.complete:
+            return "finished"
+        if (self.path / ".held").is_file():  # also left behind by a process that was killed, but its lock is not
+            try:
+                with FileLock(self.path / ".lock").acquire(blocking=False):
+                    return "not finished"
+            except OSError:  # the lock is taken, or it is not ours to look at
+                return "training"
+        return "not finished"
+
+    @property
     def metrics(self) -> dict[str, Any]:
         """Scores: "best_epoch", and for each split that was scored its mAP. Only a complete run has them."""
         if not self.complete:

@@ -8,7 +8,13 @@ from mlkd.analysis.context import (
     masked_companion,
     taken_over,
 )
-from mlkd.analysis.correlation import CorrelationDifference, correlation, correlation_difference, order_by_parts
+from mlkd.analysis.correlation import (
+    CorrelationDifference,
+    correlation,
+    correlation_difference,
+    order_by_parts,
+    pair_contributions,
+)
 from mlkd.analysis.dependency import dependency_gaps, label_dependencies, pair_dependencies
 from mlkd.analysis.gain import Gain, Paired, class_gains, gain, paired, smallest_effect
 from mlkd.analysis.localization import box_scores, hit_rates, score_map
@@ -49,6 +55,7 @@ __all__ = [
     "nearest_pictures",
     "objects",
     "order_by_parts",
+    "pair_contributions",
     "pair_dependencies",
     "paired",
     "partition_stability",

@@ -22,13 +22,18 @@ def correlation(probs: np.ndarray) -> np.ndarray:
     Shape: probs (N, q); output (q, q) float64 in [-1, 1], symmetric, diagonal 1; nan in the row and column of a label
     whose probability is always the same.
     """
+    scaled = _scaled(probs)
+    found = np.clip(scaled.T @ scaled, -1, 1)
+    np.fill_diagonal(found, np.where(np.isnan(scaled).any(axis=0), np.nan, 1.0))
+    return found
+
+
+def _scaled(probs: np.ndarray) -> np.ndarray:
+    r"""Each label's probabilities (N, q) less their mean, divided by their length, $z / \sqrt N$; nan where none moves."""
     centred = np.asarray(probs, np.float64) - np.mean(probs, axis=0, dtype=np.float64)
     length = np.linalg.norm(centred, axis=0)
     moves = length > 1e-12 * np.sqrt(len(centred))
-    scaled = np.divide(centred, length, out=np.full(centred.shape, np.nan), where=moves)
-    found = np.clip(scaled.T @ scaled, -1, 1)
-    np.fill_diagonal(found, np.where(moves, 1.0, np.nan))
-    return found
+    return np.divide(centred, length, out=np.full(centred.shape, np.nan), where=moves)
 
 
 def correlation_difference(student_probs: np.ndarray, teacher_probs: np.ndarray) -> CorrelationDifference:
@@ -46,15 +51,43 @@ def correlation_difference(student_probs: np.ndarray, teacher_probs: np.ndarray)
     Raises:
         ValueError: the shapes differ.
     """
+    _check_shapes(student_probs, teacher_probs)
+    matrix = np.abs(correlation(student_probs) - correlation(teacher_probs))
+    pairs = matrix[np.triu_indices(len(matrix), 1)]
+    known = pairs[~np.isnan(pairs)]
+    return CorrelationDifference(matrix, float(known.mean()) if len(known) else np.nan)
+
+
+def pair_contributions(student_probs: np.ndarray, teacher_probs: np.ndarray, k: int, m: int) -> np.ndarray:
+    r"""What each picture adds to the difference of the student's and the teacher's correlation of two labels.
+
+    $$ c_i = \frac{1}{N} \left( z^S_{ik} z^S_{im} - z^T_{ik} z^T_{im} \right), \quad
+       \sum_i c_i = \operatorname{corr}(\hat y^S_k, \hat y^S_m) - \operatorname{corr}(\hat y^T_k, \hat y^T_m) $$
+
+    where $z_{ik}$ is the probability of label k in picture i, less the mean over the pictures and divided by the
+    standard deviation, because $\operatorname{corr} = \frac{1}{N} \sum_i z_{ik} z_{im}$. A picture with $c_i > 0$
+    joins the two labels more for the student than for the teacher, one with $c_i < 0$ less.
+
+    Args:
+        student_probs, teacher_probs: of the same pictures.
+        k, m: two class indices.
+
+    Shape: both (N, q); output (N,) float64, all nan where a label's probability never changes for one of the two.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    _check_shapes(student_probs, teacher_probs)
+    its, own = (_scaled(np.asarray(probs)[:, [k, m]]).prod(axis=1) for probs in (teacher_probs, student_probs))
+    return own - its
+
+
+def _check_shapes(student_probs: np.ndarray, teacher_probs: np.ndarray) -> None:
     if np.shape(student_probs) != np.shape(teacher_probs) or np.ndim(student_probs) != 2:
         raise ValueError(
             f"`student_probs` has shape {np.shape(student_probs)} but `teacher_probs` has {np.shape(teacher_probs)}; "
             f"both are (N, q), of the same split."
         )
-    matrix = np.abs(correlation(student_probs) - correlation(teacher_probs))
-    pairs = matrix[np.triu_indices(len(matrix), 1)]
-    known = pairs[~np.isnan(pairs)]
-    return CorrelationDifference(matrix, float(known.mean()) if len(known) else np.nan)
 
 
 def order_by_parts(counts: Counts, parts: np.ndarray) -> np.ndarray:

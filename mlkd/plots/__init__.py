@@ -3,10 +3,10 @@
 from mlkd.plots.context import context_scores, reliance, taken_over
 from mlkd.plots.gains import gains, gradient_terms, label_gains, protocol_spread
 from mlkd.plots.labels import class_frequencies, conditional_heatmap, label_counts, partitions, stability
-from mlkd.plots.maps import cam_grid, map_hits
+from mlkd.plots.maps import cam_grid, cam_picture, map_hits
 from mlkd.plots.pictures import crop_labels, crops, picture_grid, prediction, pushes
 from mlkd.plots.recall import area_recall, recall_by
-from mlkd.plots.relations import correlation_differences, dependency_gaps, label_pairs
+from mlkd.plots.relations import correlation_differences, dependency_gaps, label_pairs, pair_pictures
 from mlkd.plots.retrieval import retrieval_scores, retrieved
 from mlkd.plots.runs import class_gains, class_scores, protocol_scores, scores_by_seed, training_curves
 from mlkd.plots.style import colour
@@ -14,6 +14,7 @@ from mlkd.plots.style import colour
 __all__ = [
     "area_recall",
     "cam_grid",
+    "cam_picture",
     "class_frequencies",
     "class_gains",
     "class_scores",
@@ -30,6 +31,7 @@ __all__ = [
     "label_gains",
     "label_pairs",
     "map_hits",
+    "pair_pictures",
     "partitions",
     "picture_grid",
     "prediction",

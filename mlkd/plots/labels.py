@@ -78,7 +78,9 @@ def partitions(joined: np.ndarray, parts: Mapping[str, np.ndarray], classes: Seq
         parts: name of a partition -> (q,), the part of each label.
         classes: the names of the labels.
     """
-    side = 3.0 if len(classes) <= 40 else 4.0
+    side, size = (3.0, 6) if len(classes) <= 40 else (4.0, 4)
+    if len(parts) == 1:
+        side, size = 1.5 * side, size + 2
     fig, axes = axes_of(1, len(parts), width=side * len(parts), height=side + 0.9)
     for ax, (name, part) in zip(axes.flat, parts.items(), strict=True):
         order = np.argsort(part, kind="stable")
@@ -88,7 +90,7 @@ def partitions(joined: np.ndarray, parts: Mapping[str, np.ndarray], classes: Seq
             ax.add_patch(Rectangle((start - 0.5, start - 0.5), size, size, fill=False, color="#d55e00", lw=1.5))
             start += size
         ax.set_xticks([])
-        ax.set_yticks(range(len(order)), [literal(classes[k]) for k in order], fontsize=6 if len(order) <= 40 else 4)
+        ax.set_yticks(range(len(order)), [literal(classes[k]) for k in order], fontsize=size)
         ax.set_title(name)
     fig.colorbar(picture, ax=axes, label="joined by standing together", shrink=0.7)
     return fig

@@ -9,8 +9,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 
+from mlkd.plots.pictures import bars
 from mlkd.plots.style import axes_of, colours, dots, legend_above, literal, wrapped
 
 TARGET = "#d62728"
@@ -44,25 +46,74 @@ def cam_grid(
     fig, axes = axes_of(len(images), columns, width=1.75 * columns + 0.9, height=2.05 * len(images) + 0.5)
     shade = None
     for row, (line, image) in enumerate(zip(axes, images, strict=True)):
-        height, width = image.shape[:2]
         for ax in line:
-            ax.imshow(image, interpolation="none", extent=(0, width, height, 0))
-            ax.set_axis_off()
-            for x1, y1, x2, y2 in () if boxes is None else boxes[row] * [width, height, width, height]:
-                ax.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, color="white", lw=1.2, ls="--"))
+            draw_picture(ax, image, None if boxes is None else boxes[row])
         _below(line[0], labels[row], 3, color=TARGET, fontweight="bold", fontsize=8)
         if others is not None and len(others[row]):
             _below(line[0], wrapped(others[row], 26), 14, fontsize=7)
         for ax, (title, found) in zip(line[1:], maps.items(), strict=True):
             if not np.isnan(found[row]).any():
-                place = {"extent": (0, width, height, 0), "alpha": opacity}
-                shade = ax.imshow(found[row], cmap="inferno", vmin=0, vmax=1, **place)
+                shade = draw_map(ax, image, found[row], opacity)
             if probabilities is not None:
                 _below(ax, f"{100 * probabilities[title][row]:.0f} %", 3, fontsize=8)
     for ax, title in zip(axes[0], ["picture", *maps], strict=True):
         ax.set_title(literal(title), fontsize=9)
     if shade is not None:
         fig.colorbar(shade, ax=axes, label="share of the map's largest value", shrink=0.6)
+    return fig
+
+
+def draw_picture(ax: Axes, image: np.ndarray, boxes: np.ndarray | None = None) -> None:
+    """A picture (H, W, 3) without axes, with dashed frames at boxes (m, 4), x1, y1, x2, y2 as shares of the sides."""
+    height, width = image.shape[:2]
+    ax.imshow(image, interpolation="none", extent=(0, width, height, 0))
+    ax.set_axis_off()
+    for x1, y1, x2, y2 in () if boxes is None else boxes * [width, height, width, height]:
+        ax.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, color="white", lw=1.2, ls="--"))
+
+
+def draw_map(ax: Axes, image: np.ndarray, found: np.ndarray, opacity: float) -> AxesImage:
+    """A map (h, w) in [0, 1] over the picture (H, W, 3) that was drawn there."""
+    height, width = image.shape[:2]
+    return ax.imshow(found, cmap="inferno", vmin=0, vmax=1, extent=(0, width, height, 0), alpha=opacity)
+
+
+def cam_picture(
+    image: np.ndarray,
+    found: np.ndarray,
+    label: int,
+    probabilities: np.ndarray,
+    truth: np.ndarray,
+    classes: Sequence[str],
+    *,
+    boxes: np.ndarray | None = None,
+    opacity: float = 0.55,
+    top: int = 10,
+) -> Figure:
+    """A picture, the map of one label over it, and beside them what the network says of the picture's labels.
+
+    Args:
+        image: (H, W, 3).
+        found: (h, w), the map, in [0, 1].
+        label: the class index that the map is of; its name is red.
+        probabilities, truth, classes: of all labels, (q,).
+        boxes: (m, 4), x1, y1, x2, y2 of the label's boxes as shares of the sides.
+        opacity: of the map, in [0, 1].
+        top: labels with a bar at most: the picture's own and the one shown come first, then the likeliest others.
+    """
+    fig, axes = axes_of(1, 3, width=9, height=3.3, width_ratios=(1, 1, 1.1))
+    for ax in axes.flat[:2]:
+        draw_picture(ax, image, boxes)
+    shade = draw_map(axes.flat[1], image, found, opacity)
+    axes.flat[0].set_title("picture", fontsize=9)
+    axes.flat[1].set_title(literal(classes[label]), fontsize=9, color=TARGET, fontweight="bold")
+    fig.colorbar(shade, ax=axes.flat[1], location="bottom", label="share of the map's largest value", shrink=0.9)
+    first = np.lexsort((-probabilities, -(truth.astype(bool) | (np.arange(len(truth)) == label)).astype(int)))[:top]
+    likely = first[np.argsort(-probabilities[first])][::-1]
+    bars(axes.flat[2], probabilities, truth, classes, likely)
+    for text, k in zip(axes.flat[2].get_yticklabels(), likely, strict=True):
+        if k == label:
+            text.set(color=TARGET, fontweight="bold")
     return fig
 
 

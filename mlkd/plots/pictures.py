@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
@@ -47,18 +48,24 @@ def prediction(
     image: np.ndarray, probabilities: np.ndarray, truth: np.ndarray, classes: Sequence[str], top: int = 10
 ) -> Figure:
     """A picture beside the labels a model finds likeliest; the true ones are marked."""
-    order = np.argsort(-probabilities)[:top][::-1]
-    bars = range(len(order))
     fig, axes = axes_of(1, 2, width=7.5, height=3.2, width_ratios=(1, 1.3))
     axes.flat[0].imshow(image, interpolation="none")
     axes.flat[0].set_axis_off()
-    ax = axes.flat[1]
-    ax.barh(bars, 100 * probabilities[order], color=["#0072b2" if truth[k] else "#bbbbbb" for k in order])
-    ax.set_yticks(bars, [literal(classes[k]) + (" ✓" if truth[k] else "") for k in order])
-    ax.axvline(50, color="black", lw=0.8, ls=":")
-    ax.set(xlim=(0, 100), xlabel="probability (%)", title="The likeliest labels; blue with ✓: truly there")
-    ax.title.set_fontsize(10)
+    bars(axes.flat[1], probabilities, truth, classes, np.argsort(-probabilities)[:top][::-1])
+    axes.flat[1].set_title("The likeliest labels; blue with ✓: truly there", fontsize=10)
     return fig
+
+
+def bars(
+    ax: Axes, probabilities: np.ndarray, truth: np.ndarray, classes: Sequence[str], labels: Sequence[int] | np.ndarray
+) -> None:
+    """A bar for the probability of each of `labels`, the first at the bottom; the true ones are marked."""
+    ax.barh(
+        range(len(labels)), 100 * probabilities[labels], color=["#0072b2" if truth[k] else "#bbbbbb" for k in labels]
+    )
+    ax.set_yticks(range(len(labels)), [literal(classes[k]) + (" ✓" if truth[k] else "") for k in labels])
+    ax.axvline(50, color="black", lw=0.8, ls=":")
+    ax.set(xlim=(0, 100), xlabel="probability (%)")
 
 
 def pushes(

@@ -6,8 +6,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.patches import Rectangle
 
+from mlkd.plots.maps import draw_map, draw_picture
 from mlkd.plots.style import axes_of, colours, legend_above, literal
 
 
@@ -38,8 +42,7 @@ def correlation_differences(
         ax.remove()
     names, size = [literal(classes[k]) for k in order], 6 if q <= 40 else 4
     for number, (ax, (title, (matrix, mean))) in enumerate(zip(axes.flat, differences.items(), strict=False)):
-        ax.set_facecolor("#dddddd")
-        picture = ax.imshow(matrix[np.ix_(order, order)], cmap="magma_r", vmin=0, vmax=high)
+        picture = _matrix(ax, matrix, order, high)
         ax.set_title(f"{literal(title)}\nmean {mean:.3f}", fontsize=9)
         below = number + columns >= len(differences)
         ax.set_xticks(range(q) if below else [], names if below else [], rotation=90, fontsize=size)
@@ -48,6 +51,66 @@ def correlation_differences(
             ax.axhline(edge, color="#0072b2", lw=0.7)
             ax.axvline(edge, color="#0072b2", lw=0.7)
     fig.colorbar(picture, ax=fig.axes, label="difference of the correlations (lower is better)", shrink=0.7)
+    return fig
+
+
+def _matrix(ax: Axes, matrix: np.ndarray, order: Sequence[int] | np.ndarray, high: float) -> AxesImage:
+    """A matrix of differences from 0 to `high`, in an order of the labels; grey where it is nan."""
+    ax.set_facecolor("#dddddd")
+    return ax.imshow(matrix[np.ix_(order, order)], cmap="magma_r", vmin=0, vmax=high)
+
+
+def pair_pictures(
+    matrix: np.ndarray,
+    pair: tuple[int, int],
+    classes: Sequence[str],
+    order: Sequence[int] | np.ndarray,
+    images: Sequence[np.ndarray],
+    maps: Mapping[str, np.ndarray],
+    *,
+    contributions: Sequence[float] | np.ndarray,
+    opacity: float = 0.55,
+) -> Figure:
+    """A cell of a correlation difference, and beside the matrix some pictures with the maps of both labels.
+
+    Args:
+        matrix: (q, q), as in `mlkd.analysis.CorrelationDifference`; grey where it is nan.
+        pair: two class indices; their cell is framed.
+        classes: the q names.
+        order: a permutation of the labels.
+        images: b pictures, (H, W, 3) each.
+        maps: title of a run -> (b, 2, h, w), a map for each of the two labels, in [0, 1].
+        contributions: (b,), what each picture adds to the difference, as `mlkd.analysis.pair_contributions` gives it.
+        opacity: of the maps, in [0, 1].
+    """
+    q, columns = len(classes), 1 + 2 * len(maps)
+    ratios = (3.2, *[1] * columns)
+    fig, axes = axes_of(max(len(images), 1), 1 + columns, width=9.5, height=4.3, width_ratios=ratios)
+    grid = axes[0, 0].get_gridspec()
+    for ax in axes[:, 0]:
+        ax.remove()
+    ax = fig.add_subplot(grid[:, 0])
+    known = matrix[~np.isnan(matrix)]
+    shade = _matrix(ax, matrix, order, max([0.01, *known.tolist()]))
+    names, size = [literal(classes[k]) for k in order], 7 if q <= 40 else 3.5
+    ax.set_xticks(range(q), names, rotation=90, fontsize=size)
+    ax.set_yticks(range(q), names, fontsize=size)
+    places = np.argsort(order)[list(pair)]
+    for column, row in (places, places[::-1]):
+        ax.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, color="#0072b2", lw=2))
+    fig.colorbar(shade, ax=ax, location="bottom", label="difference of the correlations (lower is better)", shrink=0.9)
+    heads = ["picture"] + [f"{literal(title)}:\n{literal(classes[k])}" for k in pair for title in maps]
+    for ax, head in zip(axes[0, 1:], heads, strict=True):
+        ax.set_title(head, fontsize=8)
+    for ax in axes[:, 1:].flat:
+        ax.set_axis_off()
+    for number, (line, image) in enumerate(zip(axes[:, 1:], images, strict=False)):
+        found = [both[number, place] for place in (0, 1) for both in maps.values()]
+        for ax in line:
+            draw_picture(ax, image)
+        for ax, one in zip(line[1:], found, strict=True):
+            draw_map(ax, image, one, opacity)
+        line[0].text(0.5, -0.04, f"{contributions[number]:+.4f}", transform=line[0].transAxes, ha="center", va="top")
     return fig
 
 
