@@ -29,7 +29,7 @@ def correlation(probs: np.ndarray) -> np.ndarray:
 
 
 def _scaled(probs: np.ndarray) -> np.ndarray:
-    r"""Each label's probabilities (N, q) less their mean, divided by their length, $z / \sqrt N$; nan where none moves."""
+    r"""$z / \sqrt N$: probabilities (N, q), each label's less their mean, divided by their length; nan if all equal."""
     centred = np.asarray(probs, np.float64) - np.mean(probs, axis=0, dtype=np.float64)
     length = np.linalg.norm(centred, axis=0)
     moves = length > 1e-12 * np.sqrt(len(centred))

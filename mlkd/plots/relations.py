@@ -54,7 +54,7 @@ def correlation_differences(
     return fig
 
 
-def _matrix(ax: Axes, matrix: np.ndarray, order: Sequence[int] | np.ndarray, high: float) -> AxesImage:
+def _matrix(ax: Axes, matrix: np.ndarray, order: Sequence[int], high: float) -> AxesImage:
     """A matrix of differences from 0 to `high`, in an order of the labels; grey where it is nan."""
     ax.set_facecolor("#dddddd")
     return ax.imshow(matrix[np.ix_(order, order)], cmap="magma_r", vmin=0, vmax=high)
@@ -64,7 +64,7 @@ def pair_pictures(
     matrix: np.ndarray,
     pair: tuple[int, int],
     classes: Sequence[str],
-    order: Sequence[int] | np.ndarray,
+    order: Sequence[int],
     images: Sequence[np.ndarray],
     maps: Mapping[str, np.ndarray],
     *,

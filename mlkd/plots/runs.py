@@ -40,7 +40,8 @@ def training_curves(histories: Mapping[str, Sequence[pd.DataFrame]]) -> Figure:
         ax.set_xlabel("epoch")
         ax.title.set_fontsize(9)
         ax.grid(alpha=0.3)
-    axes.flat[0].legend(frameon=False, fontsize=8)
+    if histories:
+        axes.flat[0].legend(frameon=False, fontsize=8)
     return fig
 
 

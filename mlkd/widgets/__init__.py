@@ -1,0 +1,17 @@
+"""Explorers for a notebook: figures of `mlkd.plots` that follow sliders, menus and buttons.
+
+Where nobody can move a slider, in a report or under `nbconvert --execute`, an explorer shows its `still()`.
+"""
+
+try:
+    from mlkd.widgets.cams import CamExplorer
+    from mlkd.widgets.graph import LabelGraphExplorer
+    from mlkd.widgets.monitor import TrainingMonitor
+    from mlkd.widgets.pairs import LabelPairInspector
+    from mlkd.widgets.retrieval import RetrievalExplorer
+except ModuleNotFoundError as error:
+    if error.name not in ("ipywidgets", "IPython", "traitlets"):
+        raise
+    raise ImportError(f"The explorers need the package {error.name!r}: pip install 'mlkd[notebooks]'.") from error
+
+__all__ = ["CamExplorer", "LabelGraphExplorer", "LabelPairInspector", "RetrievalExplorer", "TrainingMonitor"]

@@ -1,0 +1,137 @@
+"""What the explorers share: a figure and a few sentences that follow the values of traits."""
+
+from __future__ import annotations
+
+import io
+import textwrap
+from functools import cached_property
+from html import escape
+from typing import Any, ClassVar
+
+import ipywidgets
+from IPython.core.getipython import get_ipython
+from matplotlib.figure import Figure
+from traitlets import HasTraits, link
+
+from mlkd.plots.style import literal
+
+
+class Explorer(HasTraits):
+    """Traits hold what is shown, `figure` and `sentences` say how; controls are linked to the traits.
+
+    A value may be set in Python too (`explorer.k = 5`): controls and picture follow. What cannot be shown is told in a
+    sentence below the controls, and the last picture stays.
+
+    No control is made before the explorer is shown to somebody, so a notebook that runs by itself keeps no widgets.
+    """
+
+    hook: ClassVar[str]
+    """CSS class of the outermost box."""
+
+    def figure(self) -> Figure:
+        """The picture of the present values."""
+        raise NotImplementedError
+
+    def sentences(self) -> list[str]:
+        """What is said below the picture: plain text."""
+        return []
+
+    def controls(self) -> dict[str, ipywidgets.DOMWidget]:
+        """A control for each trait that can be moved, by the trait's name."""
+        raise NotImplementedError
+
+    def below(self) -> list[ipywidgets.DOMWidget]:
+        """More controls, below the picture."""
+        return []
+
+    def still(self) -> Figure:
+        """The same view as a figure: the picture, and its sentences below."""
+        figure = self.figure()
+        width, height = figure.get_size_inches()
+        lines = [line for sentence in self.sentences() for line in textwrap.wrap(sentence, int(14 * width))]
+        if lines:
+            figure.set_size_inches(width, height + 0.15 * len(lines) + 0.1)
+            figure.supxlabel("\n".join(map(literal, lines)), fontsize=8, x=0.01, ha="left", ma="left")
+        return figure
+
+    @cached_property
+    def control(self) -> dict[str, ipywidgets.DOMWidget]:
+        """The controls, by the names of the traits that they move."""
+        made = self.controls()
+        for name, control in made.items():
+            link((self, name), (control, "value"))
+        return made
+
+    @cached_property
+    def box(self) -> ipywidgets.VBox:
+        """All of it as a widget."""
+        self._picture = ipywidgets.Image(format="png", layout={"max_width": "100%", "align_self": "flex-start"})
+        self._said, self._error = ipywidgets.HTML(), ipywidgets.HTML()
+        self._drawn: dict[str, Any] | None = None
+        controls = ipywidgets.HBox(list(self.control.values()), layout={"flex_flow": "row wrap"})
+        below = self.below()
+        self.redraw()
+        self.observe(self.redraw)
+        for widget, name in ((self._picture, "picture"), (self._said, "said"), (self._error, "error")):
+            widget.add_class(f"mlkd-{name}")
+        box = ipywidgets.VBox([controls, self._error, self._picture, *below, self._said])
+        return box.add_class(self.hook)
+
+    def redraw(self, _: object = None) -> None:
+        """Makes the picture and the sentences anew, where a value has changed since."""
+        values = self.trait_values()
+        if values == self._drawn:
+            return
+        self._drawn = values
+        try:
+            said = [f'<p style="margin: 0; line-height: 1.4">{escape(text)}</p>' for text in self.sentences()]
+            self._said.value = "".join(said)
+            self._picture.value = png(self.figure())
+            self._error.value = ""
+        except (ValueError, OSError, ImportError) as error:
+            self.tell(error)
+
+    def tell(self, error: Exception) -> None:
+        """Says below the controls what went wrong."""
+        self._error.value = f'<p role="alert" style="margin: 0; color: #a4262c">{escape(str(error))}</p>'
+
+    def _repr_mimebundle_(self, **settings: Any) -> Any:
+        if watched():
+            return self.box._repr_mimebundle_(**settings)
+        shell: Any = get_ipython()
+        return shell.display_formatter.format(self.still()) if shell else {"text/plain": repr(self)}
+
+
+def watched() -> bool:
+    """Whether somebody can move a control: in a kernel, and asked by a client that lets people type.
+
+    nbclient, which executes notebooks for papermill and nbconvert, says in each request that nobody can be asked for
+    input (`allow_stdin`); JupyterLab says that somebody can. It needs no variable in the environment, which a kernel
+    that was started elsewhere would not see.
+    """
+    kernel = getattr(get_ipython(), "kernel", None)
+    return kernel is not None and bool(kernel.get_parent("shell").get("content", {}).get("allow_stdin"))
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as a PNG file, 100 pixels to the inch."""
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=100, pil_kwargs={"compress_level": 1})
+    return file.getvalue()
+
+
+def menu(description: str, options: Any, **settings: Any) -> ipywidgets.Dropdown:
+    """A drop-down menu as wide as what it says."""
+    return _named(ipywidgets.Dropdown, description, options=options, **settings)
+
+
+def slider(kind: Any, description: str, low: float, high: float, step: float) -> Any:
+    """A slider (or a field) that tells its value when it is let go."""
+    return _named(kind, description, min=low, max=high, step=step, value=low, continuous_update=False)
+
+
+def _named(kind: Any, description: str, **settings: Any) -> Any:
+    control = kind(description=description, style={"description_width": "initial"}, **settings)
+    control.layout.width = "auto"
+    control.layout.max_width = "100%"
+    return control

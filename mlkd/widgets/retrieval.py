@@ -1,0 +1,90 @@
+"""Pictures that a network finds alike."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import ipywidgets
+import numpy as np
+from matplotlib.figure import Figure
+from traitlets import Int, Unicode
+
+from mlkd import plots
+from mlkd.analysis import nearest_pictures, retrieval_scores
+from mlkd.data import MultiLabelData
+from mlkd.widgets.cams import check_row
+from mlkd.widgets.explorer import Explorer, menu, slider
+
+
+class RetrievalExplorer(Explorer):
+    """The pictures nearest to a query, for one run; a button below each makes it the next query.
+
+    A label that the query has too is green with a tick, another one is red.
+
+    Args:
+        vectors: title of a run -> its `mlkd.analysis.representations` of all pictures of the split.
+        data: the split.
+        query: the picture to begin with.
+        k: how many are found.
+
+    Raises:
+        ValueError: no vectors, or of other pictures; no such query; k is not in 1..N-1.
+    """
+
+    hook = "mlkd-retrieval"
+    run, query = Unicode(), Int()
+
+    def __init__(self, vectors: Mapping[str, np.ndarray], data: MultiLabelData, *, query: int = 0, k: int = 5):
+        if not vectors:
+            raise ValueError("`vectors` is empty, expected those of one run at least: title -> (N, D).")
+        for title, found in vectors.items():
+            if len(found) != len(data):
+                raise ValueError(
+                    f"`vectors` of {title!r} has {len(found)} rows, expected {len(data)}, one per picture."
+                )
+            nearest_pictures(found, [0], k)
+        check_row(query, data)
+        self.vectors, self.data, self.k = dict(vectors), data, k
+        super().__init__(run=next(iter(self.vectors)), query=query)
+
+    @property
+    def found(self) -> np.ndarray:
+        """The rows of the pictures found, (k,), the nearest first."""
+        return nearest_pictures(self.vectors[self.run], [self.query], self.k)[0]
+
+    def figure(self) -> Figure:
+        return plots.retrieved(self.data, [self.query], {self.run: self.found[None]})
+
+    def sentences(self) -> list[str]:
+        scores = retrieval_scores(self.data.targets, self.found[None], [self.query]).iloc[0]
+        told = f"{self.run}, query {self.data.ids[self.query]}"
+        if np.isnan(scores["precision"]):
+            return [f"{told}: it has no labels to share."]
+        shared = round(scores["precision"] * self.k)
+        order = "" if np.isnan(scores["ndcg"]) else f"; nDCG@{self.k} is {100 * scores['ndcg']:.0f} %"
+        return [f"{told}: {shared} of the {self.k} pictures found share a label with it{order}."]
+
+    def controls(self) -> dict[str, ipywidgets.DOMWidget]:
+        return {
+            "run": menu("run", list(self.vectors)),
+            "query": slider(ipywidgets.BoundedIntText, "picture", 0, len(self.data) - 1, 1),
+        }
+
+    def below(self) -> list[ipywidgets.DOMWidget]:
+        """A button below each picture found."""
+        figure = self.figure()
+        figure.draw_without_rendering()
+        places = [ax.get_position() for ax in figure.axes]
+        columns: list[ipywidgets.DOMWidget] = []
+        end = places[0].x1
+        self.buttons = []
+        for number, place in enumerate(places[1:]):
+            button = ipywidgets.Button(description=f"{number + 1} as query", tooltip="make this picture the query")
+            button.layout = {"flex": f"0 0 {100 * place.width:.2f}%", "margin": "0", "min_width": "0"}
+            button.on_click(lambda _, number=number: self.set_trait("query", int(self.found[number])))
+            columns += [ipywidgets.Box(layout={"flex": f"0 0 {100 * (place.x0 - end):.2f}%"}), button]
+            self.buttons.append(button)
+            end = place.x1
+        columns[0].layout.flex = f"0 0 {100 * places[1].x0:.2f}%"
+        wide = f"{round(100 * figure.get_figwidth())}px"
+        return [ipywidgets.HBox(columns, layout={"width": "100%", "max_width": wide})]
