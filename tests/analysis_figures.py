@@ -36,6 +36,13 @@ def cam_grid(classes: Sequence[str]) -> Figure:
     return plots.cam_grid(images, maps, classes[:2], others, boxes=boxes, probabilities=said)
 
 
+def cam_picture(classes: Sequence[str]) -> Figure:
+    made = pictures(classes)
+    boxes, said = np.array([[0.1, 0.2, 0.5, 0.9]]), np.linspace(0.1, 0.9, len(classes))
+    found = np.linspace(0, 1, 64).reshape(8, 8)
+    return plots.cam_picture(made.images[0], found, 0, said, made.targets[0], classes, boxes=boxes, top=12)
+
+
 def hits(names: Sequence[str]) -> pd.DataFrame:
     rows = [
         {"label": name, "run": run, "n": 5 + k, "pictures": 5, "area": 0.2, "hit": 0.1 * k, "energy": 0.2 * k}
@@ -54,6 +61,16 @@ def correlations(classes: Sequence[str]) -> Figure:
     matrix[1] = np.nan
     found = {run: CorrelationDifference(k * matrix / 2, k / 10) for k, run in enumerate((*RUNS, "mld", "mse"))}
     return plots.correlation_differences(found, classes, np.arange(q)[::-1], np.arange(q) // 3)
+
+
+def pair_pictures(classes: Sequence[str]) -> Figure:
+    q, made = len(classes), pictures(classes)
+    matrix = np.abs(np.subtract.outer(np.linspace(0, 1, q), np.linspace(0, 1, q)))
+    matrix[1] = np.nan
+    maps = {run: np.linspace(0, 1, 2 * 2 * 64).reshape(2, 2, 8, 8) for run in RUNS[1:]}
+    return plots.pair_pictures(
+        matrix, (0, 2), classes, np.arange(q)[::-1].tolist(), made.images[:2], maps, contributions=[0.1, -0.2]
+    )
 
 
 def reliance_table(classes: Sequence[str], runs: Sequence[str] = RUNS) -> pd.DataFrame:
@@ -118,8 +135,10 @@ def steps() -> pd.DataFrame:
 
 WITH_CLASSES: dict[str, Callable[[tuple[str, ...]], Figure]] = {
     "cam_grid": cam_grid,
+    "cam_picture": cam_picture,
     "map_hits": lambda classes: plots.map_hits(hits(classes), "label", "run"),
     "correlation_differences": correlations,
+    "pair_pictures": pair_pictures,
     "label_pairs": lambda classes: plots.label_pairs(
         {run: np.linspace(0, 1, len(classes[:12]) ** 2).reshape(len(classes[:12]), -1) for run in RUNS}, classes[:12]
     ),
@@ -128,7 +147,7 @@ WITH_CLASSES: dict[str, Callable[[tuple[str, ...]], Figure]] = {
     "label_gains": lambda classes: plots.label_gains(label_gain_table(classes), title="l2d less vanilla"),
     "retrieved": retrieved,
 }
-NAMES_IN_SENTENCES = ("cam_grid", "map_hits", "reliance", "label_gains")
+NAMES_IN_SENTENCES = ("cam_grid", "cam_picture", "pair_pictures", "map_hits", "reliance", "label_gains")
 """Figures in which a label's name stands within a longer text."""
 
 CURVE = (np.linspace(5, 150, 20), np.linspace(0.1, 0.9, 20))

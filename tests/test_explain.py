@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mlkd.data import MultiLabelData
-from mlkd.explain import METHODS, cam, look
+from mlkd.explain import METHODS, cam, look, map_layers
 from mlkd.models import HEADS, MergedTeacher, MultiLabelModel, create_model
 
 pytest.importorskip("pytorch_grad_cam")
@@ -99,6 +99,22 @@ def test_every_method_on_an_inner_layer(backbone: str, method: str) -> None:
     assert maps.max() <= 1
     assert maps.max(axis=(2, 3)).max() > 0.99
     assert not np.allclose(maps, cam(model, images, [0, 1], method=method))
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_layers_with_maps_can_be_looked_at(backbone: str) -> None:
+    model = made(backbone).train()
+    found = map_layers(model)
+    assert INNER[backbone] in found
+    assert len(set(found)) == len(found)
+    assert all(name.count(".") < 2 for name in found)
+    assert model.training
+    images = pictures(model, 1)
+    for name in found:
+        maps = cam(model, images, [0], layer=name)
+        assert maps.shape == (1, 1, model.image_size, model.image_size)
+    assert not any(module._forward_hooks for module in model.modules())
+    assert map_layers(MergedTeacher([model], CLASSES)) == ()
 
 
 def test_the_last_layer_by_name_is_the_default() -> None:

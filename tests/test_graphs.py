@@ -17,7 +17,17 @@ from scipy import sparse
 from sklearn.cluster import KMeans
 
 from mlkd import graphs
-from mlkd.graphs import STRATEGIES, affinity, conditional, cooccurrence, partition, read_counts, seriation, stability
+from mlkd.graphs import (
+    STRATEGIES,
+    affinity,
+    conditional,
+    cooccurrence,
+    cut,
+    partition,
+    read_counts,
+    seriation,
+    stability,
+)
 
 matrices = arrays(np.uint8, array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=7), elements=st.integers(0, 1))
 
@@ -345,6 +355,36 @@ class TestPartition:
         for strategy in ("cgp", "dgp"):
             with pytest.raises(ValueError, match="`k` is 4, expected 1 to 3 parts of 4 labels, of which 3 occur"):
                 partition(counts, 4, strategy)
+
+
+class TestCut:
+    @given(matrices, st.integers(0, 5))
+    def test_against_loops(self, targets: np.ndarray, seed: int) -> None:
+        joined = affinity(cooccurrence(targets))
+        q = len(joined)
+        parts = np.random.default_rng(seed).integers(0, 3, q)
+        between = total = 0.0
+        for k in range(q):
+            for other in range(q):
+                total += joined[k, other]
+                between += joined[k, other] if parts[k] != parts[other] else 0
+        expected = between / total if total else 0
+        assert cut(joined, parts) == pytest.approx(expected)
+        assert cut(sparse.csr_array(joined), parts) == pytest.approx(expected)
+
+    def test_limits(self) -> None:
+        pairs = np.kron(np.eye(2), 1 - np.eye(2))  # labels 0 and 1 are joined, and 2 and 3
+        assert cut(pairs, np.array([0, 0, 1, 1])) == 0
+        assert cut(pairs, np.array([0, 1, 0, 1])) == 1
+        assert cut(pairs, np.array([0, 0, 0, 1])) == 1 / 2
+        assert cut(pairs, np.zeros(4, int)) == 0
+        assert cut(np.zeros((3, 3)), np.arange(3)) == 0
+
+    def test_communities_are_not_cut(self) -> None:
+        counts = cooccurrence(communities([5, 5]))
+        found = {name: cut(affinity(counts), partition(counts, 2, name)) for name in STRATEGIES}
+        assert found["cgp"] < found["random"]
+        assert found["cgp"] < found["dgp"]
 
 
 class TestStability:

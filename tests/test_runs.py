@@ -236,6 +236,17 @@ def test_a_held_run_is_waited_for(run: Run) -> None:
     assert sorted(path.name for path in run.path.iterdir()) == [".lock", "config.json", "environment.json"]
 
 
+def test_the_state_of_a_run(run: Run) -> None:
+    assert run.state == "not finished"
+    with run.held():
+        assert run.state == "training"
+    assert run.state == "not finished"
+    (run.path / ".held").write_text("process 1 on elsewhere")  # as a killed process leaves it
+    assert run.state == "not finished"
+    run.finish({})
+    assert run.state == "finished"
+
+
 def test_a_damaged_model_is_named(run: Run) -> None:
     (run.path / "model.safetensors").write_bytes(b"\x08\x00\x00\x00\x00\x00\x00\x00{}")
     run.finish({})

@@ -100,7 +100,7 @@ def complaint(explorer: Explorer) -> str:
 
 
 def test_importing_mlkd_loads_no_widgets() -> None:
-    code = "import sys, mlkd; mlkd.fit; print([m for m in ('ipywidgets', 'IPython', 'mlkd.widgets') if m in sys.modules])"
+    code = "import sys, mlkd; print([m for m in ('ipywidgets', 'IPython', 'mlkd.widgets') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
@@ -138,15 +138,15 @@ def test_no_name_is_a_formula(data: MultiLabelData) -> None:
     explorer = widgets.LabelGraphExplorer(cooccurrence(data.targets), NAMES, k=1)
     told = explorer.still().get_supxlabel()
     assert r"a\$b\$c" in told
-    assert told.replace(r"\$", "$") == "\n".join(explorer.sentences())
+    assert told.replace(r"\$", "$").split() == " ".join(explorer.sentences()).split()
 
 
 def test_a_notebook_shows_widgets_only_to_somebody(monkeypatch: pytest.MonkeyPatch, data: MultiLabelData) -> None:
-    class Kernel:
-        content: dict = {}
+    content: dict[str, bool] = {}
 
+    class Kernel:
         def get_parent(self, channel: str) -> dict:
-            return {"content": self.content} if channel == "shell" else {}
+            return {"content": content} if channel == "shell" else {}
 
     class Shell:
         kernel = Kernel()
@@ -154,8 +154,8 @@ def test_a_notebook_shows_widgets_only_to_somebody(monkeypatch: pytest.MonkeyPat
     assert not watched()  # no notebook at all
     monkeypatch.setattr("mlkd.widgets.explorer.get_ipython", Shell)
     explorer = widgets.LabelGraphExplorer(cooccurrence(data.targets), NAMES, k=2)
-    for content, live in (({}, False), ({"allow_stdin": False}, False), ({"allow_stdin": True}, True)):
-        Kernel.content = content
+    for said_by_client, live in (({}, False), ({"allow_stdin": False}, False), ({"allow_stdin": True}, True)):
+        content = said_by_client
         assert watched() is live
     assert "application/vnd.jupyter.widget-view+json" in explorer._repr_mimebundle_()
 
@@ -176,7 +176,9 @@ def test_the_label_graph(data: MultiLabelData) -> None:
         joined = affinity(counts, "cgp", explorer.tau)
         assert shown(explorer) == png(plots.partitions(joined, {explorer.strategy: parts}, NAMES))
         assert f"Cut: {100 * cut(joined, parts):.1f} %" in said(explorer)
-        assert f"Labels in a part: {', '.join(str(sum(parts == part)) for part in range(explorer.k))}." in said(explorer)
+        assert f"Labels in a part: {', '.join(str(sum(parts == part)) for part in range(explorer.k))}." in said(
+            explorer
+        )
         for part in range(explorer.k):
             own = ", ".join(name for name, one in zip(NAMES, parts, strict=True) if one == part)
             assert f"{part + 1}: {escape(own)}<" in said(explorer)
@@ -248,7 +250,8 @@ def test_another_picture_begins_with_its_first_label(data: MultiLabelData) -> No
     options = explorer.control["label"].options
     assert [k for _, k in options][:2] == own
     assert [text.endswith(" ✓") for text, _ in options] == [True, True, False, False]
-    assert (f"picture {data.ids[row]}" in said(explorer)) and "the picture has it" in said(explorer)
+    assert f"picture {data.ids[row]}" in said(explorer)
+    assert "the picture has it" in said(explorer)
 
 
 def test_each_network_has_its_layers(data: MultiLabelData) -> None:
@@ -295,17 +298,13 @@ def trained(tmp_path: Path, data: MultiLabelData) -> dict[str, Run]:
 
 def test_a_pair_of_labels(trained: dict[str, Run], data: MultiLabelData) -> None:
     teacher = trained.pop("vanilla")
-    explorer = widgets.LabelPairInspector(trained, teacher, data)
+    explorer = widgets.LabelPairInspector(trained, teacher, data, pair=(2, 1))
     its, said_by = (expit(teacher.predictions().logits), {t: expit(r.predictions().logits) for t, r in trained.items()})
-    matrix = correlation_difference(said_by["l2d"], its).matrix
-    assert matrix[explorer.first, explorer.second] == np.nanmax(np.triu(matrix, 1))
     assert "mlkd-pairs" in explorer.box._dom_classes
     e, n = cooccurrence(data.targets)
-    for name, value in (("student", "mdkd"), ("first", 3), ("second", 1)):
+    for name, value in (("student", "mdkd"), ("first", 0), ("second", 3), ("first", 1)):
         before = shown(explorer), said(explorer)
         explorer.control[name].value = value
-        if explorer.first == explorer.second:
-            continue
         assert shown(explorer) != before[0]
         assert said(explorer) != before[1]
         k, m = explorer.first, explorer.second
@@ -328,6 +327,7 @@ def test_buttons_lead_to_the_largest_cells(trained: dict[str, Run], data: MultiL
     explorer.control["student"].value = "mdkd"
     matrix = correlation_difference(*(expit(run.predictions().logits) for run in (trained["mdkd"], teacher))).matrix
     pairs = sorted(((k, m) for k in range(4) for m in range(k + 1, 4)), key=lambda pair: -matrix[pair])
+
     before = (explorer.box, shown(explorer))[1]
     for button, (k, m) in zip(explorer.buttons, pairs, strict=True):
         assert button.description == f"{NAMES[k]}, {NAMES[m]}: {matrix[k, m]:.2f}"
@@ -339,9 +339,7 @@ def test_buttons_lead_to_the_largest_cells(trained: dict[str, Run], data: MultiL
     assert "correlation with itself is 1" in complaint(explorer)
 
 
-def test_the_maps_of_a_pair(
-    trained: dict[str, Run], data: MultiLabelData, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_maps_of_a_pair(trained: dict[str, Run], data: MultiLabelData, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those of the teacher and the student, of the pictures that drive the difference."""
     teacher = trained.pop("vanilla")
     explorer = widgets.LabelPairInspector(trained, teacher, data, pair=(3, 0))
@@ -509,11 +507,11 @@ def test_a_run_that_goes_away_is_told(tmp_path: Path) -> None:
     async def watch() -> None:
         monitor = widgets.TrainingMonitor(run.path, seconds=0.01)
         monitor.box  # noqa: B018
-        (run.path / "history.csv").write_text("epoch,val_mAP\n1,x,3\n")
-        (run.path / "config.json").write_text("{")
+        for file in run.path.iterdir():
+            file.unlink()
+        run.path.rmdir()
         await until(monitor._task.done)
-        monitor._made.cache_clear()
-        monitor.redraw()
+        assert "no run here" in complaint(monitor)
 
     asyncio.run(watch())
 

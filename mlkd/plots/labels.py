@@ -79,9 +79,10 @@ def partitions(joined: np.ndarray, parts: Mapping[str, np.ndarray], classes: Seq
         classes: the names of the labels.
     """
     side, size = (3.0, 6) if len(classes) <= 40 else (4.0, 4)
+    width, height = side * len(parts), side + 0.9
     if len(parts) == 1:
-        side, size = 1.5 * side, size + 2
-    fig, axes = axes_of(1, len(parts), width=side * len(parts), height=side + 0.9)
+        width, height, size = 2 * side, 1.4 * side, size + 2
+    fig, axes = axes_of(1, len(parts), width=width, height=height)
     for ax, (name, part) in zip(axes.flat, parts.items(), strict=True):
         order = np.argsort(part, kind="stable")
         picture = ax.imshow(joined[np.ix_(order, order)], cmap="Greys", vmin=0, vmax=1)

@@ -101,13 +101,13 @@ def cam_picture(
         opacity: of the map, in [0, 1].
         top: labels with a bar at most: the picture's own and the one shown come first, then the likeliest others.
     """
-    fig, axes = axes_of(1, 3, width=9, height=3.3, width_ratios=(1, 1, 1.1))
+    fig, axes = axes_of(1, 3, width=9, height=2.9, width_ratios=(1, 1.2, 1))
     for ax in axes.flat[:2]:
         draw_picture(ax, image, boxes)
     shade = draw_map(axes.flat[1], image, found, opacity)
     axes.flat[0].set_title("picture", fontsize=9)
     axes.flat[1].set_title(literal(classes[label]), fontsize=9, color=TARGET, fontweight="bold")
-    fig.colorbar(shade, ax=axes.flat[1], location="bottom", label="share of the map's largest value", shrink=0.9)
+    fig.colorbar(shade, ax=axes.flat[1], label="share of the map's\nlargest value", shrink=0.8)
     first = np.lexsort((-probabilities, -(truth.astype(bool) | (np.arange(len(truth)) == label)).astype(int)))[:top]
     likely = first[np.argsort(-probabilities[first])][::-1]
     bars(axes.flat[2], probabilities, truth, classes, likely)

@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 
-from mlkd.plots.maps import draw_map, draw_picture
 from mlkd.plots.style import axes_of, colours, legend_above, literal
 
 
@@ -84,12 +83,8 @@ def pair_pictures(
         opacity: of the maps, in [0, 1].
     """
     q, columns = len(classes), 1 + 2 * len(maps)
-    ratios = (3.2, *[1] * columns)
-    fig, axes = axes_of(max(len(images), 1), 1 + columns, width=9.5, height=4.3, width_ratios=ratios)
-    grid = axes[0, 0].get_gridspec()
-    for ax in axes[:, 0]:
-        ax.remove()
-    ax = fig.add_subplot(grid[:, 0])
+    fig, axes = axes_of(1, 2, width=9.5, height=4.3, width_ratios=(4, columns))
+    ax, beside = axes.flat
     known = matrix[~np.isnan(matrix)]
     shade = _matrix(ax, matrix, order, max([0.01, *known.tolist()]))
     names, size = [literal(classes[k]) for k in order], 7 if q <= 40 else 3.5
@@ -98,19 +93,24 @@ def pair_pictures(
     places = np.argsort(order)[list(pair)]
     for column, row in (places, places[::-1]):
         ax.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, color="#0072b2", lw=2))
-    fig.colorbar(shade, ax=ax, location="bottom", label="difference of the correlations (lower is better)", shrink=0.9)
+    ax.set_title("Difference of the correlations", fontsize=9)
+    fig.colorbar(shade, ax=ax, label="lower is better", shrink=0.7)
     heads = ["picture"] + [f"{literal(title)}:\n{literal(classes[k])}" for k in pair for title in maps]
-    for ax, head in zip(axes[0, 1:], heads, strict=True):
-        ax.set_title(head, fontsize=8)
-    for ax in axes[:, 1:].flat:
-        ax.set_axis_off()
-    for number, (line, image) in enumerate(zip(axes[:, 1:], images, strict=False)):
-        found = [both[number, place] for place in (0, 1) for both in maps.values()]
-        for ax in line:
-            draw_picture(ax, image)
-        for ax, one in zip(line[1:], found, strict=True):
-            draw_map(ax, image, one, opacity)
-        line[0].text(0.5, -0.04, f"{contributions[number]:+.4f}", transform=line[0].transAxes, ha="center", va="top")
+    for column, head in enumerate(heads):
+        beside.text(column + 0.5, -0.06, head, ha="center", va="bottom", fontsize=8)
+    for row, (image, added) in enumerate(zip(images, contributions, strict=True)):
+        top = 1.16 * row  # in one panel, as one for each picture takes twice the time
+        height, width = np.array(image.shape[:2]) / max(image.shape[:2])
+        found = [both[row, place] for place in (0, 1) for both in maps.values()]
+        for column, one in enumerate([None, *found]):
+            place = {"extent": (column + 0.02, column + 0.02 + 0.96 * width, top + 0.96 * height, top)}
+            beside.imshow(image, interpolation="none", **place)
+            if one is not None:
+                beside.imshow(one, cmap="inferno", vmin=0, vmax=1, alpha=opacity, **place)
+        beside.text(0.5, top + 0.98, f"{added:+.4f}", ha="center", va="top", fontsize=8)
+    beside.set(xlim=(0, columns), ylim=(1.16 * max(len(images), 1), -0.35))
+    beside.set(anchor="N")
+    beside.set_axis_off()
     return fig
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from html import escape
 from typing import Any, ClassVar
@@ -84,12 +87,16 @@ class Explorer(HasTraits):
             return
         self._drawn = values
         try:
-            said = [f'<p style="margin: 0; line-height: 1.4">{escape(text)}</p>' for text in self.sentences()]
-            self._said.value = "".join(said)
-            self._picture.value = png(self.figure())
+            with _tidied_up():
+                self._draw()
             self._error.value = ""
         except (ValueError, OSError, ImportError) as error:
             self.tell(error)
+
+    def _draw(self) -> None:
+        said = [f'<p style="margin: 0; line-height: 1.4">{escape(text)}</p>' for text in self.sentences()]
+        self._said.value = "".join(said)
+        self._picture.value = png(self.figure())
 
     def tell(self, error: Exception) -> None:
         """Says below the controls what went wrong."""
@@ -100,6 +107,22 @@ class Explorer(HasTraits):
             return self.box._repr_mimebundle_(**settings)
         shell: Any = get_ipython()
         return shell.display_formatter.format(self.still()) if shell else {"text/plain": repr(self)}
+
+
+@contextmanager
+def _tidied_up() -> Iterator[None]:
+    """Collects the garbage of a figure, a hundred thousand objects, while it is young: a few milliseconds.
+
+    Left alone it grows old, and about every twentieth picture waits a second while Python looks through all of torch.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.collect(1)
+        if enabled:
+            gc.enable()
 
 
 def watched() -> bool:

@@ -41,6 +41,7 @@ class TrainingMonitor(Explorer):
 
     def __init__(self, path: str | Path, *, seconds: float = 1.0):
         self.path, self.seconds = Path(path), seconds
+        self._alone = (self.path / "config.json").is_file()
         if not self.path.is_dir():
             raise RunError(f"{self.path}: no such folder, expected that of a run or of all runs.")
         self._made, self._history = lru_cache(None)(_made), lru_cache(None)(_history)
@@ -81,8 +82,9 @@ class TrainingMonitor(Explorer):
             try:
                 now = self._look()
             except (ValueError, OSError) as error:
+                self.follow = False
                 self.tell(error)
-                break
+                return
             states = {state for *_, state in now}
             if now != self.runs or "training" in states:
                 changed = time.monotonic()
@@ -91,10 +93,6 @@ class TrainingMonitor(Explorer):
                 break
             await asyncio.sleep(self.seconds)
         self.follow = False
-
-    @property
-    def _alone(self) -> bool:
-        return (self.path / "config.json").is_file()
 
     def _look(self) -> tuple[tuple[Path, int, str], ...]:
         """Each run as it is now: its folder, when its history was written, and its state."""

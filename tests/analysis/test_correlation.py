@@ -7,7 +7,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from mlkd.analysis import correlation, correlation_difference, order_by_parts
+from mlkd.analysis import correlation, correlation_difference, order_by_parts, pair_contributions
 from mlkd.graphs import cooccurrence
 
 RNG = np.random.default_rng(0)
@@ -48,6 +48,29 @@ def test_a_label_that_never_moves() -> None:
     assert mean == pytest.approx(correlation_difference(STUDENT[:, kept], TEACHER[:, kept]).mean)
     assert np.isnan(correlation_difference(STUDENT[:1], TEACHER[:1]).mean)  # one picture
     assert np.isnan(correlation_difference(STUDENT[:, :1], TEACHER[:, :1]).mean)  # one label
+
+
+def test_contributions_of_pictures() -> None:
+    for k, other in ((0, 1), (4, 2), (3, 3)):
+        found = pair_contributions(STUDENT, TEACHER, k, other)
+        assert found.shape == (30,)
+        for i in range(30):
+            added = 0.0
+            for probs, sign in ((STUDENT, 1), (TEACHER, -1)):
+                z = [(probs[i, label] - probs[:, label].mean()) / probs[:, label].std() for label in (k, other)]
+                added += sign * z[0] * z[1] / 30
+            assert found[i] == pytest.approx(added)
+        gap = np.corrcoef(STUDENT.T)[k, other] - np.corrcoef(TEACHER.T)[k, other]
+        assert found.sum() == pytest.approx(gap, abs=1e-12)
+
+
+def test_contributions_where_there_are_none() -> None:
+    assert not pair_contributions(TEACHER, TEACHER, 0, 1).any()
+    student = STUDENT.copy()
+    student[:, 2] = 0.1
+    assert np.isnan(pair_contributions(student, TEACHER, 2, 1)).all()
+    with pytest.raises(ValueError, match=r"\(30, 5\) but `teacher_probs` has \(30, 6\)"):
+        pair_contributions(STUDENT[:, :5], TEACHER, 0, 1)
 
 
 def test_other_shapes() -> None:
