@@ -264,6 +264,12 @@ class TestNumbers:
         expected = [[0, 40, 60], [10, 0, 50], [30, 20, 0]]
         assert np.asarray(ax.images[0].get_array()) == pytest.approx(np.array(expected))
 
+    def test_names_of_a_partition_are_of_one_size(self) -> None:
+        parts = {"cgp": np.repeat([0, 1, 2], [7, 4, 1])}
+        for shown, size in ((parts, 8), (parts | {"dgp": np.arange(12) % 3}, 6)):
+            fig = plots.partitions(np.eye(12), shown, PLAIN)
+            assert {tick.get_size() for tick in fig.axes[0].get_yticklabels()} == {size}
+
     def test_prediction_marks_the_truth(self) -> None:
         probabilities, truth = np.linspace(0, 0.9, 12), np.arange(12) % 2
         ax = plots.prediction(data().images[0], probabilities, truth, PLAIN, top=4).axes[1]

@@ -78,10 +78,10 @@ def partitions(joined: np.ndarray, parts: Mapping[str, np.ndarray], classes: Seq
         parts: name of a partition -> (q,), the part of each label.
         classes: the names of the labels.
     """
-    side, size = (3.0, 6) if len(classes) <= 40 else (4.0, 4)
+    side, letters = (3.0, 6) if len(classes) <= 40 else (4.0, 4)
     width, height = side * len(parts), side + 0.9
     if len(parts) == 1:
-        width, height, size = 2 * side, 1.4 * side, size + 2
+        width, height, letters = 2 * side, 1.4 * side, letters + 2
     fig, axes = axes_of(1, len(parts), width=width, height=height)
     for ax, (name, part) in zip(axes.flat, parts.items(), strict=True):
         order = np.argsort(part, kind="stable")
@@ -91,7 +91,7 @@ def partitions(joined: np.ndarray, parts: Mapping[str, np.ndarray], classes: Seq
             ax.add_patch(Rectangle((start - 0.5, start - 0.5), size, size, fill=False, color="#d55e00", lw=1.5))
             start += size
         ax.set_xticks([])
-        ax.set_yticks(range(len(order)), [literal(classes[k]) for k in order], fontsize=size)
+        ax.set_yticks(range(len(order)), [literal(classes[k]) for k in order], fontsize=letters)
         ax.set_title(name)
     fig.colorbar(picture, ax=axes, label="joined by standing together", shrink=0.7)
     return fig

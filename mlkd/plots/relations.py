@@ -83,7 +83,7 @@ def pair_pictures(
         opacity: of the maps, in [0, 1].
     """
     q, columns = len(classes), 1 + 2 * len(maps)
-    fig, axes = axes_of(1, 2, width=9.5, height=4.3, width_ratios=(4, columns))
+    fig, axes = axes_of(1, 2, width=9.5, height=4.6, width_ratios=(4, columns))
     ax, beside = axes.flat
     known = matrix[~np.isnan(matrix)]
     shade = _matrix(ax, matrix, order, max([0.01, *known.tolist()]))

@@ -18,7 +18,7 @@ from mlkd.explain import METHODS, cam, map_layers
 from mlkd.inference import answer, batches
 from mlkd.models import MergedTeacher, MultiLabelModel
 from mlkd.spelling import check_one_of
-from mlkd.widgets.explorer import Explorer, menu, slider
+from mlkd.widgets.explorer import Explorer, menu, number, slider
 
 
 class CamExplorer(Explorer):
@@ -88,7 +88,7 @@ class CamExplorer(Explorer):
     def controls(self) -> dict[str, ipywidgets.DOMWidget]:
         return {
             "network": menu("network", list(self.models)),
-            "row": slider(ipywidgets.BoundedIntText, "picture", 0, len(self.data) - 1, 1),
+            "row": number("picture", len(self.data) - 1),
             "label": menu("label", self._label_options()),
             "method": menu("map", list(METHODS)),
             "layer": menu("layer", self._layer_options()),

@@ -51,7 +51,7 @@ class Explorer(HasTraits):
         """The same view as a figure: the picture, and its sentences below."""
         figure = self.figure()
         width, height = figure.get_size_inches()
-        lines = [line for sentence in self.sentences() for line in textwrap.wrap(sentence, int(14 * width))]
+        lines = [line for sentence in self.sentences() for line in textwrap.wrap(sentence, int(16 * width))]
         if lines:
             figure.set_size_inches(width, height + 0.15 * len(lines) + 0.1)
             figure.supxlabel("\n".join(map(literal, lines)), fontsize=8, x=0.01, ha="left", ma="left")
@@ -143,18 +143,22 @@ def png(figure: Figure) -> bytes:
     return file.getvalue()
 
 
-def menu(description: str, options: Any, **settings: Any) -> ipywidgets.Dropdown:
+def menu(description: str, options: Any) -> ipywidgets.Dropdown:
     """A drop-down menu as wide as what it says."""
-    return _named(ipywidgets.Dropdown, description, options=options, **settings)
+    return _named(ipywidgets.Dropdown, description, "auto", options=options)
 
 
 def slider(kind: Any, description: str, low: float, high: float, step: float) -> Any:
-    """A slider (or a field) that tells its value when it is let go."""
-    return _named(kind, description, min=low, max=high, step=step, value=low, continuous_update=False)
+    """A slider that tells its value when it is let go."""
+    settings = {"min": low, "max": high, "step": step, "value": low, "continuous_update": False}
+    return _named(kind, description, "280px", **settings)
 
 
-def _named(kind: Any, description: str, **settings: Any) -> Any:
-    control = kind(description=description, style={"description_width": "initial"}, **settings)
-    control.layout.width = "auto"
-    control.layout.max_width = "100%"
-    return control
+def number(description: str, high: int) -> ipywidgets.BoundedIntText:
+    """A field for a whole number from 0."""
+    return _named(ipywidgets.BoundedIntText, description, "140px", max=high)
+
+
+def _named(kind: Any, description: str, width: str, **settings: Any) -> Any:
+    style, layout = {"description_width": "initial"}, {"width": width, "max_width": "100%"}
+    return kind(description=description, style=style, layout=layout, **settings)

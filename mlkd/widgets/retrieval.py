@@ -13,7 +13,7 @@ from mlkd import plots
 from mlkd.analysis import nearest_pictures, retrieval_scores
 from mlkd.data import MultiLabelData
 from mlkd.widgets.cams import check_row
-from mlkd.widgets.explorer import Explorer, menu, slider
+from mlkd.widgets.explorer import Explorer, menu, number
 
 
 class RetrievalExplorer(Explorer):
@@ -67,7 +67,7 @@ class RetrievalExplorer(Explorer):
     def controls(self) -> dict[str, ipywidgets.DOMWidget]:
         return {
             "run": menu("run", list(self.vectors)),
-            "query": slider(ipywidgets.BoundedIntText, "picture", 0, len(self.data) - 1, 1),
+            "query": number("picture", len(self.data) - 1),
         }
 
     def below(self) -> list[ipywidgets.DOMWidget]:
@@ -78,10 +78,10 @@ class RetrievalExplorer(Explorer):
         columns: list[ipywidgets.DOMWidget] = []
         end = places[0].x1
         self.buttons = []
-        for number, place in enumerate(places[1:]):
-            button = ipywidgets.Button(description=f"{number + 1} as query", tooltip="make this picture the query")
+        for rank, place in enumerate(places[1:]):
+            button = ipywidgets.Button(description=f"{rank + 1} as query", tooltip="make this picture the query")
             button.layout = {"flex": f"0 0 {100 * place.width:.2f}%", "margin": "0", "min_width": "0"}
-            button.on_click(lambda _, number=number: self.set_trait("query", int(self.found[number])))
+            button.on_click(lambda _, rank=rank: self.set_trait("query", int(self.found[rank])))
             columns += [ipywidgets.Box(layout={"flex": f"0 0 {100 * (place.x0 - end):.2f}%"}), button]
             self.buttons.append(button)
             end = place.x1
