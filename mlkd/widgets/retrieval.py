@@ -74,17 +74,15 @@ class RetrievalExplorer(Explorer):
         """A button below each picture found."""
         figure = self.figure()
         figure.draw_without_rendering()
-        places = [ax.get_position() for ax in figure.axes]
         columns: list[ipywidgets.DOMWidget] = []
-        end = places[0].x1
-        self.buttons = []
-        for rank, place in enumerate(places[1:]):
+        self.buttons: list[ipywidgets.Button] = []
+        end = 0.0
+        for rank, place in enumerate(ax.get_position() for ax in figure.axes[1:]):
             button = ipywidgets.Button(description=f"{rank + 1} as query", tooltip="make this picture the query")
             button.layout = {"flex": f"0 0 {100 * place.width:.2f}%", "margin": "0", "min_width": "0"}
             button.on_click(lambda _, rank=rank: self.set_trait("query", int(self.found[rank])))
             columns += [ipywidgets.Box(layout={"flex": f"0 0 {100 * (place.x0 - end):.2f}%"}), button]
             self.buttons.append(button)
             end = place.x1
-        columns[0].layout.flex = f"0 0 {100 * places[1].x0:.2f}%"
         wide = f"{round(100 * figure.get_figwidth())}px"
         return [ipywidgets.HBox(columns, layout={"width": "100%", "max_width": wide})]
