@@ -116,15 +116,15 @@ def look(
     return Look(np.stack(maps), np.array(probabilities))
 
 
-def map_layers(model: MultiLabelModel | MergedTeacher, depth: int = 2) -> tuple[str, ...]:
+def map_layers(model: MultiLabelModel | MergedTeacher) -> tuple[str, ...]:
     """The names of the layers that `cam` can look at: modules of the backbone's net that give one map for a picture.
 
     Args:
         model: asked about one grey picture.
-        depth: names of so many parts at most, such as "blocks.1".
 
     Returns:
-        Names in the order in which the layers are passed; none for a merged teacher, whose backbones are several.
+        Names of one or two parts, such as "blocks.1", in the order in which the layers are passed; none for a merged
+        teacher, whose backbones are several.
     """
     if isinstance(model, MergedTeacher):
         return ()
@@ -140,7 +140,7 @@ def map_layers(model: MultiLabelModel | MergedTeacher, depth: int = 2) -> tuple[
         return hook
 
     named = [(name, module) for name, module in model.backbone.net.named_modules() if name]
-    hooks = [module.register_forward_hook(note(name)) for name, module in named if name.count(".") < depth]
+    hooks = [module.register_forward_hook(note(name)) for name, module in named if name.count(".") < 2]
     try:
         parameter = next(model.parameters())
         answer(model, torch.full((1, 3, model.image_size, model.image_size), 0.5, device=parameter.device))

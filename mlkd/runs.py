@@ -70,7 +70,7 @@ class Run:
 
     @property
     def state(self) -> str:
-        """ "finished", "training" while a process holds it, else "not finished"."""
+        """One of "finished", "training" (a process holds it now) and "not finished"."""
         if self.complete:
             return "finished"
         if (self.path / ".held").is_file():  # also left behind by a process that was killed, but its lock is not

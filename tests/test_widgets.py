@@ -339,6 +339,22 @@ def test_buttons_lead_to_the_largest_cells(trained: dict[str, Run], data: MultiL
     assert "correlation with itself is 1" in complaint(explorer)
 
 
+def test_a_label_that_never_moves(trained: dict[str, Run], data: MultiLabelData) -> None:
+    found = trained["l2d"].predictions()
+    found.logits[:, 1] = 0
+    trained["l2d"].write_predictions("test", found)
+    teacher = trained.pop("vanilla")
+    explorer = widgets.LabelPairInspector(trained, teacher, data)
+    assert 1 not in (explorer.first, explorer.second)
+    before = (explorer.box, shown(explorer))[1]
+    assert [button.description.endswith("nan") for button in explorer.buttons] == [False] * 3 + [True] * 3
+    explorer.control["first"].value = 1
+    assert "the same probability in every picture, for the teacher or the l2d" in complaint(explorer)
+    assert shown(explorer) == before
+    explorer.control["student"].value = "mdkd"
+    assert complaint(explorer) == ""
+
+
 def test_the_maps_of_a_pair(trained: dict[str, Run], data: MultiLabelData, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those of the teacher and the student, of the pictures that drive the difference."""
     teacher = trained.pop("vanilla")
@@ -365,6 +381,8 @@ def test_predictions_of_other_pictures(trained: dict[str, Run], data: MultiLabel
         widgets.LabelPairInspector(trained, teacher, data.subset(range(4)))
     with pytest.raises(ValueError, match="`students` is empty"):
         widgets.LabelPairInspector({}, teacher, data)
+    with pytest.raises(ValueError, match=r"`pair` is \(0, 4\), expected two class indices in 0\.\.3"):
+        widgets.LabelPairInspector(trained, teacher, data, pair=(0, 4))
     with pytest.raises(ValueError, match="correlation with itself"):
         widgets.LabelPairInspector(trained, teacher, data, pair=(2, 2))
     (teacher.path / "predictions" / "test.npz").unlink()

@@ -68,7 +68,6 @@ def pair_pictures(
     maps: Mapping[str, np.ndarray],
     *,
     contributions: Sequence[float] | np.ndarray,
-    opacity: float = 0.55,
 ) -> Figure:
     """A cell of a correlation difference, and beside the matrix some pictures with the maps of both labels.
 
@@ -80,7 +79,6 @@ def pair_pictures(
         images: b pictures, (H, W, 3) each.
         maps: title of a run -> (b, 2, h, w), a map for each of the two labels, in [0, 1].
         contributions: (b,), what each picture adds to the difference, as `mlkd.analysis.pair_contributions` gives it.
-        opacity: of the maps, in [0, 1].
     """
     q, columns = len(classes), 1 + 2 * len(maps)
     fig, axes = axes_of(1, 2, width=9.5, height=4.6, width_ratios=(4, columns))
@@ -106,7 +104,7 @@ def pair_pictures(
             place = {"extent": (column + 0.02, column + 0.02 + 0.96 * width, top + 0.96 * height, top)}
             beside.imshow(image, interpolation="none", **place)
             if one is not None:
-                beside.imshow(one, cmap="inferno", vmin=0, vmax=1, alpha=opacity, **place)
+                beside.imshow(one, cmap="inferno", vmin=0, vmax=1, alpha=0.55, **place)
         beside.text(0.5, top + 0.98, f"{added:+.4f}", ha="center", va="top", fontsize=8)
     beside.set(xlim=(0, columns), ylim=(1.16 * max(len(images), 1), -0.35))
     beside.set(anchor="N")

@@ -53,6 +53,9 @@ class LabelPairInspector(Explorer):
     ):
         if not students:
             raise ValueError("`students` is empty, expected one run at least, as {'l2d student': run}.")
+        q = len(data.classes)
+        if q < 2 or not set(pair or ()) <= set(range(q)):
+            raise ValueError(f"`pair` is {pair}, expected two class indices in 0..{q - 1}.")
         self.data, self.students = data, tuple(students)
         runs = {"teacher": teacher, **students}
         self.probs = {title: _probabilities(run, data) for title, run in runs.items()}
@@ -66,10 +69,10 @@ class LabelPairInspector(Explorer):
 
     def largest(self, student: str) -> list[tuple[int, int]]:
         """The pairs of labels with the largest differences, the largest first."""
-        upper = np.nan_to_num(np.triu(self._difference(student), 1))
-        order = np.argsort(-upper, axis=None, kind="stable")[:CELLS]
-        q = len(upper)
-        return [(int(place // q), int(place % q)) for place in order if place // q < place % q]
+        matrix = self._difference(student)
+        pairs = np.argwhere(np.triu(np.ones_like(matrix), 1))
+        order = np.argsort(-matrix[tuple(pairs.T)], kind="stable")[:CELLS]  # nan comes last
+        return [(k, m) for k, m in pairs[order].tolist()]
 
     def drivers(self) -> tuple[np.ndarray, np.ndarray]:
         """The rows of the pictures that add most to the difference, and what each adds."""
