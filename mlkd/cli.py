@@ -88,6 +88,9 @@ def train(
     workers: Annotated[
         int | None, typer.Option(help="processes that make the batches; left out for what suits")
     ] = None,
+    record_every: Annotated[
+        int, typer.Option(help="steps from one look at the loss terms' gradients to the next; 0 for none")
+    ] = 0,
     run_file: Annotated[Path | None, typer.Option(hidden=True, help="where to write its folder")] = None,
     export: Annotated[Path | None, typer.Option(help="also write the model to this .safetensors file")] = None,
     set_: Annotated[
@@ -118,7 +121,7 @@ def train(
         chosen, config = _chosen(plan, method or taught, role, seed, settings)
         if run_file:
             run_file.write_text(str(mlkd.find_run(chosen, plan.data, config, runs=plan.runs).path))
-        run = mlkd.fit(chosen, plan.data, config, runs=plan.runs, workers=workers)
+        run = mlkd.fit(chosen, plan.data, config, runs=plan.runs, workers=workers, record_every=record_every)
     scores = ", ".join(f"{split} {100 * score:.2f}" for split, score in run.mean_ap.items())
     print(f"{run.path}: mAP % {scores}")
     if export:

@@ -99,6 +99,19 @@ class Run:
         """With precision="auto": what was measured when it began, and chosen; else empty."""
         return self._json("speed.json") if (self.path / "speed.json").is_file() else {}
 
+    @property
+    def gradients(self) -> pd.DataFrame:
+        """What the microscope saw, where `fit(record_every=...)` asked for it; else no rows.
+
+        Rows of `mlkd.microscope.gradients` with `epoch`, from 1, and `step`, counted over all epochs from 0.
+        """
+        import pandas as pd
+
+        path = self.path / "gradients.csv"
+        if not path.is_file():
+            return pd.DataFrame(columns=["epoch", "step", "term", "class", "norm", "share", "cosine"])
+        return pd.read_csv(path, keep_default_na=False, na_values={name: [""] for name in ("share", "cosine")})
+
     def predictions(self, split: str = "test") -> Predictions:
         """What the best weights say of every picture of a split."""
         path = self.path / "predictions" / f"{split}.npz"
@@ -125,6 +138,15 @@ class Run:
 
         with written_whole(self.path / "history.csv") as unfinished:
             pd.DataFrame(rows).to_csv(unfinished, index=False)
+
+    def write_gradients(self, epoch: int, rows: pd.DataFrame) -> None:
+        """Adds those of an epoch; what an interrupted training left of this epoch or later ones goes."""
+        import pandas as pd
+
+        found = self.gradients
+        kept = [table for table in (found[found["epoch"] < epoch], rows.assign(epoch=epoch)) if len(table)]
+        with written_whole(self.path / "gradients.csv") as unfinished:
+            (pd.concat(kept) if kept else found).to_csv(unfinished, index=False)
 
     def write_predictions(self, split: str, predictions: Predictions) -> None:
         arrays: dict[str, Any] = {
