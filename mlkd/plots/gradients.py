@@ -68,7 +68,7 @@ def gradient_classes(table: pd.DataFrame) -> Figure:
             if not np.isnan(value):
                 red, green, blue, _ = picture.cmap(picture.norm(value))
                 shade = "black" if 0.3 * red + 0.59 * green + 0.11 * blue > 0.5 else "white"
-                ax.text(term, row, form.format(value), ha="center", va="center", fontsize=7, color=shade)
+                ax.text(term, row, form.format(round(value, 2) + 0.0), ha="center", va="center", fontsize=7, color=shade)
         ax.set_xticks(range(len(shown)), [literal(name) for name in shown])
         ax.set_yticks(range(len(classes)), [literal(name) for name in classes], fontsize=8 if len(classes) < 40 else 6)
     return fig
