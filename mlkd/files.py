@@ -66,10 +66,10 @@ def _told(path: Path) -> Iterator[None]:
 
 def remove(path: Path) -> None:
     """Takes a file or folder away, if it is there."""
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        with suppress(OSError):  # not there, or on a disk that is read-only by now
+    with suppress(OSError):  # not there, or on a disk that is read-only by now
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
             path.unlink()
 
 
