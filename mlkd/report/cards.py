@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from mlkd.analysis import group_runs, show_score
+from mlkd.analysis import group_runs
 from mlkd.presets import Plan
 from mlkd.report.screen import duration
 from mlkd.runs import Run
@@ -39,7 +39,6 @@ def run_cards(runs: Sequence[Run]) -> list[dict[str, Any]]:
     cards = []
     for title, group in group_runs(runs).items():
         training = group[0].config["training"]
-        splits = list(group[0].mean_ap)
         cards.append(
             {
                 "title": title,
@@ -47,11 +46,11 @@ def run_cards(runs: Sequence[Run]) -> list[dict[str, Any]]:
                 "backbone": training["backbone"],
                 "epochs": training["epochs"],
                 "weights": _count(group[0].metrics["parameters"]),
-                "splits": splits,
                 "runs": [
                     {
                         "seed": run.config["training"]["seed"],
-                        "scores": [show_score(run.mean_ap[split], float("nan")) for split in splits],
+                        "val": f"{100 * run.mean_ap['val']:.1f}",
+                        "test": f"{100 * run.mean_ap['test']:.1f}",
                         "took": duration(run.metrics["seconds"]) if training["epochs"] else "",
                         "folder": run.path.name,
                     }
