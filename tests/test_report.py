@@ -24,18 +24,15 @@ pytest.importorskip("papermill")
 pytest.importorskip("nbconvert")
 pytest.importorskip("latex2mathml")
 
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook  # noqa: E402
 from PIL import Image  # noqa: E402
+from tiny_notebooks import write  # noqa: E402
 
 from mlkd import report  # noqa: E402
-from mlkd.config import Config  # noqa: E402
-from mlkd.data import MultiLabelData  # noqa: E402
 from mlkd.presets import Plan  # noqa: E402
 from mlkd.report.execute import Outcome, _Interrupt  # noqa: E402
 from mlkd.report.html import as_columns, as_mathml, as_text  # noqa: E402
 from mlkd.report.screen import Screen, duration  # noqa: E402
 from mlkd.runs import all_runs  # noqa: E402
-from mlkd.train import fit  # noqa: E402
 
 START = 'data = "scenes"\nseeds = [0]\nruns: str = "runs"\nplugin = ""'
 PRINT = """
@@ -56,20 +53,6 @@ MATH = r"""Rows are $x_i^2$; it costs $5 or $6, and `$y$` is code.
 $$ L = \frac{1}{b} \sum_{i=1}^{b} x_i $$
 
 [before](00_start.ipynb)"""
-
-
-def write(folder: Path, name: str, parameters: str, *cells: str, markdown: str = "") -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    notebook = new_notebook(
-        cells=[
-            new_markdown_cell(f"# About {name}\n\nWhat is **{name}**?\n\nMore of it."),
-            new_code_cell(parameters, metadata={"tags": ["parameters"]}),
-            *([new_markdown_cell(markdown)] if markdown else []),
-            *[new_code_cell(cell) for cell in cells],
-        ]
-    )
-    nbformat.write(notebook, folder / f"{name}.ipynb")
-    return folder / f"{name}.ipynb"
 
 
 class Done(NamedTuple):
@@ -93,25 +76,14 @@ def call(root: Path, *, plan: Plan | None = None, from_runs: bool = False, **par
 
 
 @pytest.fixture(scope="module")
-def plan(tmp_path_factory: pytest.TempPathFactory, toy_data: dict[str, MultiLabelData], toy_config: Config) -> Plan:
-    """Two finished runs that differ in their seed, on data with names that a page must not take for tags."""
-    classes = ("<script>alert(1)</script>", "cat & dog", "blue", "dark")
-    data = {name: replace(split, name="toy <b>", classes=classes) for name, split in toy_data.items()}
-    config, runs = toy_config.but(epochs=1), tmp_path_factory.mktemp("runs")
-    for seed in (0, 1):
-        fit("vanilla", data, config.but(seed=seed), runs=runs)
-    return Plan("toy:<path>", "smoke", data, config.but(role="teacher"), config, {"vanilla": {}}, (0, 1), runs=runs)
-
-
-@pytest.fixture(scope="module")
-def done(tmp_path_factory: pytest.TempPathFactory, plan: Plan) -> Done:
+def done(tmp_path_factory: pytest.TempPathFactory, toy_plan: Plan) -> Done:
     """A report of three notebooks, the second of which fails."""
     root = tmp_path_factory.mktemp("report")
     write(root / "notebooks", "00_start", START, PRINT)
     write(root / "notebooks", "01_fails", "seeds = [0]", "x = 1", "raise KeyError('no such class')", "x")
     write(root / "notebooks", "02_figure", "size = 1", FIGURE, markdown=MATH)
     (root / "notebooks" / "notes.ipynb").write_text("not one of the series")
-    return call(root, plan=plan, data="voc", seeds=(1, 2), runs=Path("some/runs"), plugin="")
+    return call(root, plan=toy_plan, data="voc", seeds=(1, 2), runs=Path("some/runs"), plugin="")
 
 
 def outputs(path: Path) -> str:
@@ -206,13 +178,13 @@ def test_last_figure_is_the_thumbnail(done: Done) -> None:
         assert image.getpixel((1, 1)) == (0, 0, 255)  # the second figure, which is blue
 
 
-def test_index_shows_the_data(done: Done, plan: Plan) -> None:
+def test_index_shows_the_data(done: Done, toy_plan: Plan) -> None:
     index = (done.folder / "index.html").read_text()
     assert "<h3>toy &lt;b&gt;</h3>" in index
     assert "toy:&lt;path&gt;" in index
     assert "<script" not in index
     found = re.search(r"4 classes, the most frequent first: (.+)\.", index)
-    train = plan.data["train"]
+    train = toy_plan.data["train"]
     counts = dict(zip(train.classes, train.targets.sum(axis=0).tolist(), strict=True))
     named = [name.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&") for name in found[1].split(", ")]
     assert sorted(named) == sorted(counts)
@@ -222,12 +194,12 @@ def test_index_shows_the_data(done: Done, plan: Plan) -> None:
     assert f'<tr><th scope="row">train</th>{cells}</tr>' in index
 
 
-def test_index_shows_the_runs_and_their_results(done: Done, plan: Plan) -> None:
+def test_index_shows_the_runs_and_their_results(done: Done, toy_plan: Plan) -> None:
     index = (done.folder / "index.html").read_text()
     assert index.count("<h3>vanilla student</h3>") == 1
     assert "vanilla, resnet8_cifar" in index
     assert "1 epoch</p>" in index
-    for seed, run in enumerate(sorted(all_runs(plan.runs), key=lambda run: run.config["training"]["seed"])):
+    for seed, run in enumerate(sorted(all_runs(toy_plan.runs), key=lambda run: run.config["training"]["seed"])):
         scores = "".join(f'<td class="number">{100 * run.mean_ap[split]:.1f}</td>' for split in ("val", "test"))
         assert f'<tr title="{run.path.name}"><td class="number">{seed}</td>{scores}' in index
     spread = re.search(r'<td class="number">(\d+\.\d ± \d+\.\d)</td>', index)
@@ -275,11 +247,11 @@ def test_from_runs_makes_all_anew_and_says_so(tmp_path: Path) -> None:
     assert "00_start: done before" in call(tmp_path).said
 
 
-def test_damaged_runs_cost_the_table_only(tmp_path: Path, plan: Plan) -> None:
+def test_damaged_runs_cost_the_table_only(tmp_path: Path, toy_plan: Plan) -> None:
     write(tmp_path / "notebooks", "00_start", START)
     (tmp_path / "runs" / "broken").mkdir(parents=True)
     (tmp_path / "runs" / "broken" / "config.json").write_text("{")
-    made = call(tmp_path, plan=replace(plan, runs=tmp_path / "runs"))
+    made = call(tmp_path, plan=replace(toy_plan, runs=tmp_path / "runs"))
     assert made.code == 0
     assert "No results table: " in made.said
     assert "config.json: not valid JSON" in made.said
