@@ -54,9 +54,7 @@ def test_the_same_description_is_the_same_folder(run: Run, tmp_path: Path) -> No
 def test_from_runs_reads_what_is_finished_and_begins_nothing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLKD_FROM_RUNS", "1")
     root, other = run.path.parent, description(training={**TRAINING, "seed": 4})
-    with pytest.raises(
-        RunError, match=r"-s4-\w+: no finished run here, and with --from-runs nothing is trained;"
-    ):
+    with pytest.raises(RunError, match=r"-s4-\w+: no finished run here, and with --from-runs nothing is trained;"):
         open_run(root, other)
     assert [found.path for found in all_runs(root)] == [run.path]
     with pytest.raises(RunError, match="no finished run here"):

@@ -48,3 +48,45 @@ def test_start_here(lab, run_all: Callable, shots: Path) -> None:
     page.screenshot(path=shots / "lab-00.png")
     assert page.locator(".jp-OutputArea-output img").count() == 2
     check(lab.folder / "00_start_here.ipynb", page, problems)
+
+
+def test_the_explorer_of_maps(lab, run_all: Callable, shots: Path) -> None:
+    pytest.importorskip("mlkd.widgets", reason="no explorers")
+    path = lab.folder / "09_cam.ipynb"
+    change(path, preset="smoke", methods=["vanilla"], runs=str(lab.folder / "runs"))
+    page, problems = run_all("09_cam")
+    explorer = page.locator(".mlkd-cam").first
+    explorer.scroll_into_view_if_needed()
+    picture, said = explorer.locator(".mlkd-picture"), explorer.locator(".mlkd-said")
+    seen = [picture.screenshot()]
+    picture.screenshot(path=shots / "lab-09-before.png")
+
+    def another_picture(old: str | None) -> None:
+        page.wait_for_function("([one, old]) => one.src != old && one.complete", arg=[picture.element_handle(), old])
+        seen.append(picture.screenshot())
+        assert seen[-1] not in seen[:-1]
+        assert explorer.locator(".mlkd-error").inner_text() == ""
+
+    shown = picture.get_attribute("src")
+    opacity = explorer.locator(".widget-slider", has_text="opacity").locator(".noUi-base")
+    opacity.click(position={"x": 2, "y": 2})  # its left end
+    another_picture(shown)
+
+    shown, sentence = picture.get_attribute("src"), said.inner_text()
+    label = explorer.locator(".widget-dropdown", has_text="label").locator("select")
+    label.select_option(index=5)
+    another_picture(shown)
+    assert said.inner_text() != sentence
+    assert label.locator("option").nth(5).inner_text().removesuffix(" ✓") in said.inner_text()
+    page.screenshot(path=shots / "lab-09.png")
+    check(path, page, problems)
+
+
+def change(path: Path, **parameters: object) -> None:
+    """Writes other values into a notebook's cell of parameters."""
+    notebook = nbformat.read(path, 4)
+    (cell,) = (cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", ()))
+    for name, value in parameters.items():
+        cell.source, found = re.subn(rf"^{name} = .*$", f"{name} = {value!r}", cell.source, flags=re.MULTILINE)
+        assert found == 1, name
+    nbformat.write(notebook, path)
