@@ -68,8 +68,12 @@ def test_the_explorer_of_maps(lab, run_all: Callable, shots: Path) -> None:
         assert explorer.locator(".mlkd-error").inner_text() == ""
 
     shown = picture.get_attribute("src")
-    opacity = explorer.locator(".widget-slider", has_text="opacity").locator(".noUi-base")
-    opacity.click(position={"x": 2, "y": 2})  # its left end
+    handle = explorer.locator(".widget-slider", has_text="opacity").locator(".noUi-handle")
+    place = handle.bounding_box()
+    handle.hover()
+    page.mouse.down()
+    page.mouse.move(place["x"] - 60, place["y"])
+    page.mouse.up()
     another_picture(shown)
 
     shown, sentence = picture.get_attribute("src"), said.inner_text()
