@@ -317,7 +317,7 @@ def test_a_notebook_that_takes_too_long_or_dies_has_failed(tmp_path: Path, monke
     with contextlib.redirect_stdout(out):
         code = report.run("night", {}, notebooks=tmp_path / "notebooks", reports=tmp_path / "reports", timeout_s=3)
     assert code == 1
-    assert "Cell [2]: stopped, because the notebook took longer than 3 s." in out.getvalue()
+    assert "Cell [2]: stopped, as the notebook took longer than 3 s; --timeout allows more." in out.getvalue()
     assert "Cell [2]: its process ended" in out.getvalue()
     assert (tmp_path / "reports" / "night" / "00_slow.ipynb").is_file()
     with pytest.raises(ProcessLookupError):

@@ -88,7 +88,8 @@ def execute(
                 said = str(failed.evalue).strip().split("\n")[0]
                 error = f"Cell [{number}]: {failed.ename}{': ' if said else ''}{said}"
             except CellTimeoutError:
-                error = f"Cell [{number}]: stopped, because the notebook took longer than {duration(timeout_s)}."
+                limit = duration(timeout_s)
+                error = f"Cell [{number}]: stopped, as the notebook took longer than {limit}; --timeout allows more."
             except RuntimeError as failed:  # nbclient's DeadKernelError, or a kernel that never answered
                 error = f"Cell [{number}]: its process ended ({failed}). Was there enough memory?"
             except BaseException:

@@ -41,7 +41,7 @@ def run_series(
     data = None if plan is None else data_card(plan)
 
     running = ""
-    before = {stem: entry["seconds"] for stem, entry in record.items() if entry["from_runs"] == from_runs}
+    before = {stem: entry["seconds"] for stem, entry in record.items() if entry.get("from_runs", False) == from_runs}
     try:
         with Screen([notebook.stem for notebook in series], before) as screen:
             for notebook in series:
