@@ -19,7 +19,7 @@ playwright = pytest.importorskip("playwright.sync_api", reason="no Playwright: p
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # not longer: while it is open, Playwright's event loop counts as running here
 def browser() -> Iterator:
     path = shutil.which("chromium") or shutil.which("chromium-browser")
     if path is None:
@@ -81,7 +81,7 @@ SETTINGS = {
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Iterator[Lab]:
+def lab(browser, tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Iterator[Lab]:
     """JupyterLab on a copy of the notebooks, with settings and a token of its own; it ends with the tests."""
     pytest.importorskip("jupyterlab", reason="no JupyterLab: pip install 'mlkd[notebooks]'")
     root = tmp_path_factory.mktemp("lab")
