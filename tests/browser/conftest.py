@@ -124,4 +124,5 @@ def _address(server: subprocess.Popen, root: Path) -> Callable[[str], str]:
             pytest.fail(f"JupyterLab did not start:\n{(root / 'log').read_text()}")
         time.sleep(0.1)
     said = json.loads(found[0].read_text())
-    return lambda notebook: f"{said['url']}lab/tree/{notebook}?token={said['token']}"
+    # A workspace for each notebook: else the ones opened before come back beside it.
+    return lambda stem: f"{said['url']}lab/workspaces/{stem}/tree/{stem}.ipynb?token={said['token']}"

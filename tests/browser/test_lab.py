@@ -16,7 +16,7 @@ def run_all(lab, visit: Callable) -> Callable:
     """A function that opens a notebook in JupyterLab, runs all its cells and gives the page when they have ended."""
 
     def run(stem: str):
-        page, problems = visit(lab.address(f"{stem}.ipynb"))
+        page, problems = visit(lab.address(stem))
         page.get_by_text("Python 3 (ipykernel) | Idle").wait_for(timeout=120_000)
         page.get_by_role("menuitem", name="Run", exact=True).click()
         page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
