@@ -31,6 +31,10 @@ if TYPE_CHECKING:  # loaded where they are used, so that `mlkd runs` answers at 
     from mlkd.models import MultiLabelModel
 
 
+FROM_RUNS = "MLKD_FROM_RUNS"
+"""Environment variable: where it is set, finished runs are read and nothing is trained (`mlkd report --from-runs`)."""
+
+
 class RunError(ValueError):
     """A run folder that cannot be used; the message names it and says what to do."""
 
@@ -243,6 +247,9 @@ def open_run(root: str | Path, description: Mapping[str, Any]) -> Run:
     Args:
         root: the folder of all runs.
         description: plain values; the same description gives the same folder.
+
+    Raises:
+        RunError: the run is not finished, and `$MLKD_FROM_RUNS` forbids to train it.
     """
     text = json.dumps(description, sort_keys=True)
     name = "-".join(
@@ -255,6 +262,10 @@ def open_run(root: str | Path, description: Mapping[str, Any]) -> Run:
         ]
     )
     path = Path(root) / name
+    if os.environ.get(FROM_RUNS) and not (path / "metrics.json").is_file():
+        raise RunError(
+            f"{path}: no finished run here, and with --from-runs nothing is trained; leave it out to train it."
+        )
     if not (path / "config.json").is_file():
         _write_json(path / "environment.json", environment())
         _write_json(path / "config.json", description)  # last: with it the folder is a run
