@@ -38,7 +38,7 @@ types: setup
 	.venv/bin/mypy
 
 lab: setup
-	.venv/bin/jupyter lab --notebook-dir notebooks
+	.venv/bin/jupyter lab --notebook-dir notebooks $(if $(filter 0,$(shell id -u)),--allow-root)
 
 # `make bench SCALE=1`: instead, how time and memory grow with the data (five to fifteen minutes).
 bench: setup

@@ -17,7 +17,7 @@ import typer
 
 import mlkd
 from mlkd.files import WriteError
-from mlkd.runs import Run, run_list
+from mlkd.runs import Run, all_runs, run_list
 from mlkd.spelling import check_one_of, nearest
 
 if TYPE_CHECKING:  # what takes seconds to load is loaded by the commands that use it
@@ -88,6 +88,9 @@ def train(
     workers: Annotated[
         int | None, typer.Option(help="processes that make the batches; left out for what suits")
     ] = None,
+    record_every: Annotated[
+        int, typer.Option(help="steps from one look at the loss terms' gradients to the next; 0 for none")
+    ] = 0,
     run_file: Annotated[Path | None, typer.Option(hidden=True, help="where to write its folder")] = None,
     export: Annotated[Path | None, typer.Option(help="also write the model to this .safetensors file")] = None,
     set_: Annotated[
@@ -118,7 +121,7 @@ def train(
         chosen, config = _chosen(plan, method or taught, role, seed, settings)
         if run_file:
             run_file.write_text(str(mlkd.find_run(chosen, plan.data, config, runs=plan.runs).path))
-        run = mlkd.fit(chosen, plan.data, config, runs=plan.runs, workers=workers)
+        run = mlkd.fit(chosen, plan.data, config, runs=plan.runs, workers=workers, record_every=record_every)
     scores = ", ".join(f"{split} {100 * score:.2f}" for split, score in run.mean_ap.items())
     print(f"{run.path}: mAP % {scores}")
     if export:
@@ -221,10 +224,15 @@ def report(
     image_size: Size = 0,
     plugin: Plugin = "",
     counts: Annotated[str, typer.Option(help="an .npz of label counts that notebook 02 divides too")] = "",
+    timeout: Annotated[
+        int, typer.Option(min=0, help="the most minutes a notebook may take; 0 for an hour, or a day in full")
+    ] = 0,
+    from_runs: Annotated[
+        bool, typer.Option("--from-runs", help="make the whole report anew from finished runs and train nothing")
+    ] = False,
 ) -> None:
     """Run the notebooks in order and make reports/NAME/index.html of them; an interrupted report goes on."""
     from mlkd import report as reporting
-    from mlkd.analysis import results_table
     from mlkd.graphs import read_counts
 
     parameters: dict[str, Any] = {
@@ -243,11 +251,15 @@ def report(
     if counts:
         read_counts(counts)
         parameters["counts"] = counts
+    if from_runs and not any(run.complete for run in all_runs(runs)):
+        raise ValueError(f"{runs}: no finished run here to make a report from; leave out --from-runs to train.")
     raise typer.Exit(
         reporting.run(
             name or f"{plan.data['train'].name}-{preset}",
             parameters,
-            results=lambda: results_table(plan.runs, plan.data["test"]),
+            timeout_s=60 * (timeout or (24 * 60 if preset == "full" else 60)),
+            plan=plan,
+            from_runs=from_runs,
         )
     )
 

@@ -26,6 +26,7 @@ REASONS = {
     errno.EACCES: "you may not write there",
     errno.EPERM: "you may not write there",
     errno.ENOTDIR: "a part of that path is a file, no folder",
+    errno.EEXIST: "a part of that path is a file, no folder",
 }
 
 
@@ -41,9 +42,19 @@ def written_whole(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     unfinished = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.unfinished")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield unfinished
-        os.replace(unfinished, path)
+        with _told(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield unfinished
+            os.replace(unfinished, path)
+    finally:
+        remove(unfinished)
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Says in a sentence why `path` could not be written."""
+    try:
+        yield
     except OSError as error:
         if error.errno not in REASONS or isinstance(error, WriteError):
             raise
@@ -51,22 +62,26 @@ def written_whole(path: str | Path) -> Iterator[Path]:
             f"{path}: could not be written, {REASONS[error.errno]}. Make room or choose another folder; the same "
             f"command then goes on."
         ) from error
-    finally:
-        remove(unfinished)
 
 
 def remove(path: Path) -> None:
     """Takes a file or folder away, if it is there."""
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        with suppress(OSError):  # not there, or on a disk that is read-only by now
+    with suppress(OSError):  # not there, or on a disk that is read-only by now
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
             path.unlink()
 
 
 def made_once(path: Path, make: Callable[[Path], object]) -> None:
-    """Lets `make` write `path` whole where it is not there; of several processes one makes it and the others wait."""
-    if not path.exists():
+    """Lets `make` write `path` whole where it is not there; of several processes one makes it and the others wait.
+
+    Raises:
+        WriteError: the disk is full or read-only, or the like.
+    """
+    with _told(path):
+        if path.exists():
+            return
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = path.with_name(f".{path.name}.lock")
         with FileLock(lock):

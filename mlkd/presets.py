@@ -110,20 +110,20 @@ class Plan:
     def _part_method(self) -> Method:
         return create("vanilla", **{**self.settings["vanilla"], "loss": "asl"})
 
-    def student(self, name: str, seed: int = 0, **changes: Any) -> Run:
+    def student(self, name: str, seed: int = 0, *, record_every: int = 0, **changes: Any) -> Run:
         """A student's run with the method of that name: read if it is complete, else trained.
 
-        `changes` go to the method (`lambda_cd=0.01`).
+        `changes` go to the method (`lambda_cd=0.01`); `record_every` is that of `mlkd.fit`.
         """
-        return self._fit(self.method(name, **changes), seed)
+        return self._fit(self.method(name, **changes), seed, record_every)
 
     def students(self, name: str, **changes: Any) -> list[Run]:
         """One run per seed, with the same teachers."""
         method = self.method(name, **changes)
         return [self._fit(method, seed) for seed in self.seeds]
 
-    def _fit(self, method: Method, seed: int) -> Run:
-        return fit(method, self.data, self.student_config.but(seed=seed), runs=self.runs)
+    def _fit(self, method: Method, seed: int, record_every: int = 0) -> Run:
+        return fit(method, self.data, self.student_config.but(seed=seed), runs=self.runs, record_every=record_every)
 
 
 def plan(

@@ -31,6 +31,10 @@ if TYPE_CHECKING:  # loaded where they are used, so that `mlkd runs` answers at 
     from mlkd.models import MultiLabelModel
 
 
+FROM_RUNS = "MLKD_FROM_RUNS"
+"""Environment variable: where it is set, finished runs are read and nothing is trained (`mlkd report --from-runs`)."""
+
+
 class RunError(ValueError):
     """A run folder that cannot be used; the message names it and says what to do."""
 
@@ -112,6 +116,19 @@ class Run:
         """With precision="auto": what was measured when it began, and chosen; else empty."""
         return self._json("speed.json") if (self.path / "speed.json").is_file() else {}
 
+    @property
+    def gradients(self) -> pd.DataFrame:
+        """What the microscope saw, where `fit(record_every=...)` asked for it; else no rows.
+
+        Rows of `mlkd.microscope.gradients` with `epoch`, from 1, and `step`, counted over all epochs from 0.
+        """
+        import pandas as pd
+
+        path = self.path / "gradients.csv"
+        if not path.is_file():
+            return pd.DataFrame(columns=["epoch", "step", "term", "class", "norm", "share", "cosine"])
+        return pd.read_csv(path, keep_default_na=False, na_values={name: [""] for name in ("share", "cosine")})
+
     def predictions(self, split: str = "test") -> Predictions:
         """What the best weights say of every picture of a split."""
         path = self.path / "predictions" / f"{split}.npz"
@@ -138,6 +155,15 @@ class Run:
 
         with written_whole(self.path / "history.csv") as unfinished:
             pd.DataFrame(rows).to_csv(unfinished, index=False)
+
+    def write_gradients(self, epoch: int, rows: pd.DataFrame) -> None:
+        """Adds those of an epoch; what an interrupted training left of this epoch or later ones goes."""
+        import pandas as pd
+
+        found = self.gradients
+        kept = [table for table in (found[found["epoch"] < epoch], rows.assign(epoch=epoch)) if len(table)]
+        with written_whole(self.path / "gradients.csv") as unfinished:
+            (pd.concat(kept) if kept else found).to_csv(unfinished, index=False)
 
     def write_predictions(self, split: str, predictions: Predictions) -> None:
         arrays: dict[str, Any] = {
@@ -234,6 +260,9 @@ def open_run(root: str | Path, description: Mapping[str, Any]) -> Run:
     Args:
         root: the folder of all runs.
         description: plain values; the same description gives the same folder.
+
+    Raises:
+        RunError: the run is not finished, and `$MLKD_FROM_RUNS` forbids to train it.
     """
     text = json.dumps(description, sort_keys=True)
     name = "-".join(
@@ -246,6 +275,10 @@ def open_run(root: str | Path, description: Mapping[str, Any]) -> Run:
         ]
     )
     path = Path(root) / name
+    if os.environ.get(FROM_RUNS) and not (path / "metrics.json").is_file():
+        raise RunError(
+            f"{path}: no finished run here, and with --from-runs nothing is trained; leave it out to train it."
+        )
     if not (path / "config.json").is_file():
         _write_json(path / "environment.json", environment())
         _write_json(path / "config.json", description)  # last: with it the folder is a run

@@ -25,6 +25,7 @@ from mlkd.inference import answer
 from mlkd.inference import batches as pictures
 from mlkd.methods import Batch, Method, create
 from mlkd.metrics import average_precision
+from mlkd.microscope import Microscope
 from mlkd.models import MultiLabelModel, create_model, fingerprint, load_model, save_model
 from mlkd.optimizers import create_optimizer, create_scheduler
 from mlkd.precision import Speed, fastest
@@ -48,6 +49,7 @@ def fit(
     runs: str | Path = "runs",
     workers: int | None = None,
     keep: int = 1,
+    record_every: int = 0,
 ) -> Run:
     """Trains one model, keeps the epoch that is best on `val`, and scores every other split once with it.
 
@@ -67,6 +69,9 @@ def fit(
         workers: processes that make the batches ahead; 0 for none. None for what suits the device and the
             augmentation. The batches are the same.
         keep: how many checkpoints stay while it trains.
+        record_every: steps from one look at the loss terms' gradients to the next (`Run.gradients`);
+            0 for none. The weights are the same; a look takes two more backward passes per term. Not for several
+            processes, and not for `compile`.
 
     Raises:
         DataError: something in the data is wrong; found before the first step.
@@ -76,6 +81,8 @@ def fit(
     """
     if keep < 1:
         raise ValueError(f"`keep` is {keep}, expected at least 1 checkpoint.")
+    if record_every < 0:
+        raise ValueError(f"`record_every` is {record_every}, expected a number of steps, or 0 for none.")
     method = create(method) if isinstance(method, str) else method
     for name in ("train", "val", "test"):
         if name not in data:
@@ -84,13 +91,18 @@ def fit(
     run = find_run(method, data, config, runs=runs)
     title = f"{method.name} {config.role}, seed {config.seed}"
     engine = engines.start()
+    if record_every and (config.compile or engine.num_processes > 1):
+        raise ValueError(
+            f"`record_every` is {record_every}, but gradients are looked at in one process and without `compile`."
+        )
     with run.held() if engine.is_main_process and not run.complete else nullcontext():
         engine.wait_for_everyone()
         if run.complete:
-            engine.print(f"{title}: found complete in {run.path}, not trained again.")
+            unseen = " Its gradients were not recorded." if record_every and run.gradients.empty else ""
+            engine.print(f"{title}: found complete in {run.path}, not trained again.{unseen}")
             return run
         with torch.random.fork_rng(), _told(engine):
-            _train(run, title, method, data, config, workers, keep)
+            _train(run, title, method, data, config, workers, keep, record_every)
     engine.wait_for_everyone()
     return run
 
@@ -108,6 +120,7 @@ def _train(
     config: Config,
     workers: int | None,
     keep: int,
+    record_every: int,
 ) -> None:
     engines.set_seed(config.seed, 0)
     model = load_model(config.init) if config.init else _new_model(config, data["train"].classes)
@@ -124,6 +137,7 @@ def _train(
     scheduler = create_scheduler(optimizer, config, len(batches))
     trained = engines.Trained(model, parts)
     student, optimizer = engine.prepare(trained, optimizer)
+    microscope = Microscope(model, record_every) if record_every else None
 
     state: dict[str, Any] = {"epoch": 0, "best": -1.0, "best_epoch": 0, "history": []}
     if found := run.load_checkpoint():
@@ -157,6 +171,8 @@ def _train(
                 if not np.isfinite(list(told.values())).all():
                     ids = [data["train"].ids[row] for row in now.rows.tolist()]
                     raise _not_finite(run, engine, told, epoch, step, ids)
+                if microscope:
+                    microscope.step(terms, epoch * steps + step)
                 optimizer.zero_grad()
                 engine.backward(losses.sum())
                 if config.clip_norm:
@@ -190,6 +206,8 @@ def _train(
                 if best_epoch == epoch + 1:
                     save_model(model, run.path / "model.safetensors", epoch=str(epoch + 1), val_mAP=f"{score:.6f}")
                 run.write_history(history)
+                if microscope:
+                    run.write_gradients(epoch + 1, microscope.take())
                 state = {
                     "epoch": epoch + 1,
                     "best": best,

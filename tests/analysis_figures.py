@@ -123,12 +123,12 @@ def protocol_scores() -> pd.DataFrame:
     return pd.DataFrame({"mAP": 0.5, "CF1": [0.4, 0.6, 0.3], "OF1": [0.45, 0.5, 0.55]}, index=index)
 
 
-def steps() -> pd.DataFrame:
+def steps(classes: Sequence[str] = ("cat",)) -> pd.DataFrame:
     rows = [
         (step, term, label, 1.0, 0.4 + 0.1 * k, 1 - 0.5 * k)
         for step in (0, 50, 100)
         for k, term in enumerate(("bce", "mld", "cd"))
-        for label in ("", "cat")
+        for label in ("", *classes)
     ]
     return pd.DataFrame(rows, columns=["step", "term", "class", "norm", "share", "cosine"])
 
@@ -146,6 +146,7 @@ WITH_CLASSES: dict[str, Callable[[tuple[str, ...]], Figure]] = {
     "taken_over": lambda classes: plots.taken_over(reliance_table(classes), slopes()),
     "label_gains": lambda classes: plots.label_gains(label_gain_table(classes), title="l2d less vanilla"),
     "retrieved": retrieved,
+    "gradient_classes": lambda classes: plots.gradient_classes(steps(classes)),
 }
 NAMES_IN_SENTENCES = ("cam_grid", "cam_picture", "pair_pictures", "map_hits", "reliance", "label_gains")
 """Figures in which a label's name stands within a longer text."""

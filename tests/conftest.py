@@ -6,6 +6,7 @@ import json
 import os
 import tarfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,8 @@ from PIL import Image
 from mlkd.config import Config
 from mlkd.data import MultiLabelData, scenes
 from mlkd.models import MultiLabelModel, create_model
+from mlkd.presets import Plan
+from mlkd.train import fit
 
 os.environ.setdefault("LOKY_MAX_CPU_COUNT", "1")  # processes take longer to start than these trainings to end
 
@@ -194,6 +197,17 @@ def toy_config() -> Config:
         lr=5e-3,
         augment=(),
     )
+
+
+@pytest.fixture(scope="session")
+def toy_plan(tmp_path_factory: pytest.TempPathFactory, toy_data: dict[str, MultiLabelData], toy_config: Config) -> Plan:
+    """Two finished runs that differ in their seed, on data with names that a page must not take for tags."""
+    classes = ("<script>alert(1)</script>", "cat & dog", "blue", "dark")
+    data = {name: replace(split, name="toy <b>", classes=classes) for name, split in toy_data.items()}
+    config, runs = toy_config.but(epochs=1), tmp_path_factory.mktemp("toy") / "runs"
+    for seed in (0, 1):
+        fit("vanilla", data, config.but(seed=seed), runs=runs)
+    return Plan("toy:<path>", "smoke", data, config.but(role="teacher"), config, {"vanilla": {}}, (0, 1), runs=runs)
 
 
 @pytest.fixture

@@ -188,8 +188,18 @@ def test_gradient_terms() -> None:
     assert list(share.lines[0].get_xdata()) == [0, 50, 100]
 
 
+def test_gradient_classes() -> None:
+    share, cosine = plots.gradient_classes(steps(("cat", "dog"))).axes
+    assert [text.get_text() for text in share.texts] == ["40", "50", "60"] * 2
+    assert [text.get_text() for text in cosine.texts] == ["+0.50", "+0.00"] * 2  # not the BCE with itself
+    assert [text.get_text() for text in share.get_yticklabels()] == ["cat", "dog"]
+    assert [text.get_text() for text in cosine.get_xticklabels()] == ["mld", "cd"]
+
+
 def test_empty_tables_are_drawn() -> None:
     plots.map_hits(hits(["all"])[:0], "label", "run").draw_without_rendering()
+    plots.gradient_terms(steps()[:0]).draw_without_rendering()
+    plots.gradient_classes(steps()[:0]).draw_without_rendering()
     assert not [text for text in plots.gains({}).findobj(Text) if "(n =" in text.get_text()]
     plots.label_gains(
         pd.DataFrame({"label": ["cat"], "difference": [np.nan]}), title="nothing"

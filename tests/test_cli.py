@@ -419,9 +419,8 @@ def test_data_check(call: Callable[..., Answer], voc_folder: Path) -> None:
 def reported(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Mapping]]:
     calls: list[tuple[str, Mapping]] = []
 
-    def run(name: str, parameters: Mapping, results: Callable) -> int:
-        calls.append((name, parameters))
-        assert len(results()) == 0
+    def run(name: str, parameters: Mapping, **others: object) -> int:
+        calls.append((name, {**parameters, **others}))
         return 3
 
     monkeypatch.setattr(report, "run", run)
@@ -433,12 +432,14 @@ def test_report_hands_on_its_options(call: Callable[..., Answer], reported: list
     assert answer.code == 3
     ((name, parameters),) = reported
     assert name == "scenes-smoke"
+    assert parameters.pop("plan").runs == Path("mine")
     assert {key: value for key, value in parameters.items() if value} == {
         "data": "scenes",
         "preset": "smoke",
         "seeds": 2,
         "runs": "mine",
         "image_size": 48,
+        "timeout_s": 3600,
     }
     call("report", "--preset", "smoke", "--name", "night")
     assert reported[1][0] == "night"
@@ -447,6 +448,21 @@ def test_report_hands_on_its_options(call: Callable[..., Answer], reported: list
     assert reported[2][1]["counts"] == "counts.npz"
     assert "none.npz" in call("report", "--preset", "smoke", "--counts", "none.npz").sentence
     assert len(reported) == 3
+    call("report", "--preset", "full")
+    call("report", "--preset", "full", "--timeout", "5")
+    assert [parameters["timeout_s"] for _, parameters in reported[3:]] == [24 * 3600, 300]
+
+
+def test_report_from_runs_needs_some(call: Callable[..., Answer], reported: list[tuple[str, Mapping]]) -> None:
+    asked = ("report", "--preset", "smoke", "--runs", "mine", "--from-runs")
+    assert call(*asked).sentence.startswith("mine: no finished run here to make a report from;")
+    assert not reported
+    for name in ("config.json", "metrics.json"):
+        path = Path("mine", "some", name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("{}")
+    assert call(*asked).code == 3
+    assert reported[0][1]["from_runs"] is True
 
 
 def test_report_refuses_what_is_wrong_before_it_starts(

@@ -5,16 +5,29 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from mlkd.files import cache_folder, made_once, new_map, written_whole
+from mlkd.files import WriteError, cache_folder, made_once, new_map, written_whole
 
 
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
+
+
+@contextmanager
+def not_as_root() -> Iterator[None]:
+    user = os.geteuid()
+    os.seteuid(user or 65534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
 
 
 class TestWrittenWhole:
@@ -105,9 +118,28 @@ class TestMadeOnce:
         made_once(tmp_path / "file.txt", lambda unfinished: unfinished.write_text("all of it"))
         assert names(tmp_path) == ["file.txt"]
 
+    @pytest.mark.parametrize("below", ["file.txt", "further/file.txt"])
+    def test_a_file_in_the_way_is_told(self, tmp_path: Path, below: str) -> None:
+        (tmp_path / "cache").write_text("a file")
+        with pytest.raises(WriteError, match=r"cache.*file.txt: could not be written, a part of that path is a file"):
+            made_once(tmp_path / "cache" / below, lambda unfinished: unfinished.write_text("all of it"))
+
+    @pytest.mark.skipif(not hasattr(os, "geteuid"), reason="no users as on Unix")
+    def test_a_folder_of_someone_else_is_told(self) -> None:
+        """Root may write everywhere, so there another user asks; pytest's own folders are closed to others."""
+        told = r"file.txt: could not be written, you may not write there. Make room or"
+        with tempfile.TemporaryDirectory() as name:
+            os.chmod(name, 0o555)
+            with pytest.raises(WriteError, match=told), not_as_root():
+                made_once(Path(name) / "file.txt", lambda unfinished: unfinished.write_text("all of it"))
+            assert names(Path(name)) == []
+            os.chmod(name, 0o755)
+
     def test_one_process_makes_it_and_the_others_wait(self, tmp_path: Path) -> None:
         script = f"""
 import os, sys, time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from mlkd.files import made_once
 

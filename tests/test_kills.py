@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import resource
 import signal
@@ -10,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -94,11 +95,35 @@ def small_files_only(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, usual)
 
 
-@pytest.mark.parametrize("what", ["history.csv", "model.safetensors", "weights.safetensors"])
-def test_a_full_disk_is_told_and_what_was_written_stays(
-    what: str, toy_data: dict[str, MultiLabelData], toy_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@contextmanager
+def nothing_may_be_written(folder: Path) -> Iterator[None]:
+    """As in someone else's folder. Root may write everywhere, so root is another user meanwhile."""
+    user = os.geteuid()
+    folder.chmod(0o555)
+    os.seteuid(user or 65534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+        folder.chmod(0o755)
+
+
+FULL, CLOSED = "the file would grow larger than allowed", "you may not write there"
+
+
+@pytest.mark.parametrize(
+    ("what", "why"),
+    [("history.csv", FULL), ("model.safetensors", FULL), ("weights.safetensors", FULL), ("history.csv", CLOSED)],
+)
+def test_a_full_disk_or_a_closed_folder_is_told_and_what_was_written_stays(
+    what: str,
+    why: str,
+    toy_data: dict[str, MultiLabelData],
+    toy_config: Config,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The disk is full when epoch 2 writes one of its files; later there is room again."""
+    """When epoch 2 writes one of its files there is no room, or the folder is closed; later all is well again."""
     owner, name = {
         "history.csv": (Run, "write_history"),
         "model.safetensors": (train, "save_model"),
@@ -108,14 +133,18 @@ def test_a_full_disk_is_told_and_what_was_written_stays(
 
     def writing(*args, **kwargs) -> None:
         calls[0] += 1
-        with small_files_only(100) if calls[0] == 2 else nullcontext():
+        with trouble() if calls[0] == 2 else nullcontext():
             original(*args, **kwargs)
+
+    def trouble() -> AbstractContextManager[None]:
+        (run,) = all_runs(tmp_path)
+        return small_files_only(100) if why == FULL else nothing_may_be_written(run.path)
 
     monkeypatch.setattr(owner, name, writing)
     if what == "model.safetensors":  # every epoch is the best so far
         better = iter(range(100))
         monkeypatch.setattr(train, "_mean_ap", lambda _: next(better))
-    with pytest.raises(WriteError, match=r"could not be written, the file would grow larger than allowed. Make room"):
+    with pytest.raises(WriteError, match=f"could not be written, {why}. Make room"):
         fit("vanilla", toy_data, toy_config, runs=tmp_path)
     monkeypatch.undo()
     (run,) = all_runs(tmp_path)

@@ -15,7 +15,8 @@ import mlkd
 nbformat = pytest.importorskip("nbformat")
 pytest.importorskip("papermill")
 
-from mlkd.report.execute import Screen, execute  # noqa: E402
+from mlkd.report.execute import execute  # noqa: E402
+from mlkd.report.screen import Screen  # noqa: E402
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -155,13 +156,33 @@ def test_a_notebook_says_what_it_leaves_out(
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     (path,) = (path for path in NOTEBOOKS if path.stem == stem)
     given = {"preset": "smoke", "runs": str(runs), "plugin": str(bare_data)}
-    outcome = execute(path, tmp_path / path.name, given, cells=30, timeout_s=300, screen=Screen(1))
+    outcome = execute(path, tmp_path / path.name, given, cells=30, timeout_s=300, screen=Screen())
     assert outcome.error == ""
     outputs = [output for cell in code_cells(nbformat.read(tmp_path / path.name, 4)) for output in cell.outputs]
     said = "".join(output.text for output in outputs if output.output_type == "stream")
     assert "This data set has no boxes" in said
     assert "left out" in said
     assert " nan" not in said
+
+
+@pytest.mark.parametrize(
+    ("stem", "from_runs", "error"),
+    [
+        ("05_l2d", True, "RunError: {runs}/vanilla-teacher-resnet8_cifar-s0-"),
+        ("13_benchmark", False, "AssertionError: No finished run on this data yet: run notebooks 03 to 05 first."),
+    ],
+)
+def test_a_notebook_that_misses_its_runs_names_them(
+    stem: str, from_runs: bool, error: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    (path,) = (path for path in NOTEBOOKS if path.stem == stem)
+    runs = tmp_path / "runs"
+    given = {"preset": "smoke", "runs": str(runs)}
+    target = tmp_path / path.name
+    outcome = execute(path, target, given, cells=30, timeout_s=300, screen=Screen(), from_runs=from_runs)
+    assert error.format(runs=runs) in outcome.error
+    assert not runs.exists()
 
 
 @each_notebook
@@ -184,7 +205,7 @@ def test_a_notebook_runs(
     known = parameters_of(notebook)
     given = {name: value for name, value in {"preset": "smoke", "runs": str(runs)}.items() if name in known}
     target = tmp_path / path.name
-    outcome = execute(answered, target, given, cells=len(notebook.cells), timeout_s=300, screen=Screen(1))
+    outcome = execute(answered, target, given, cells=len(notebook.cells), timeout_s=300, screen=Screen())
     with capfd.disabled():
         print(f"\n{path.stem}: {outcome.seconds:.0f} s{peak_memory()}", flush=True)
     assert outcome.error == ""

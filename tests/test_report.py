@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,18 +24,22 @@ pytest.importorskip("papermill")
 pytest.importorskip("nbconvert")
 pytest.importorskip("latex2mathml")
 
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook  # noqa: E402
 from PIL import Image  # noqa: E402
+from tiny_notebooks import write  # noqa: E402
 
 from mlkd import report  # noqa: E402
+from mlkd.presets import Plan  # noqa: E402
 from mlkd.report.execute import Outcome, _Interrupt  # noqa: E402
-from mlkd.report.html import as_columns, as_mathml, as_text, duration  # noqa: E402
+from mlkd.report.html import as_columns, as_mathml, as_text  # noqa: E402
+from mlkd.report.screen import Screen, duration  # noqa: E402
+from mlkd.runs import all_runs  # noqa: E402
 
 START = 'data = "scenes"\nseeds = [0]\nruns: str = "runs"\nplugin = ""'
 PRINT = """
 import os, sys
 print("GIVEN", data, seeds, runs)
 print("WHERE", os.getcwd(), sys.executable)
+print("FROM", os.environ.get("MLKD_FROM_RUNS"))
 assert os.environ["MLKD_PROGRESS_FILE"]
 """
 FIGURE = """
@@ -50,20 +55,6 @@ $$ L = \frac{1}{b} \sum_{i=1}^{b} x_i $$
 [before](00_start.ipynb)"""
 
 
-def write(folder: Path, name: str, parameters: str, *cells: str, markdown: str = "") -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    notebook = new_notebook(
-        cells=[
-            new_markdown_cell(f"# About {name}\n\nWhat is **{name}**?\n\nMore of it."),
-            new_code_cell(parameters, metadata={"tags": ["parameters"]}),
-            *([new_markdown_cell(markdown)] if markdown else []),
-            *[new_code_cell(cell) for cell in cells],
-        ]
-    )
-    nbformat.write(notebook, folder / f"{name}.ipynb")
-    return folder / f"{name}.ipynb"
-
-
 class Done(NamedTuple):
     root: Path
     folder: Path
@@ -71,29 +62,28 @@ class Done(NamedTuple):
     said: str
 
 
-def call(root: Path, *, results: bool = False, **parameters: object) -> Done:
+def call(root: Path, *, plan: Plan | None = None, from_runs: bool = False, **parameters: object) -> Done:
     """Runs the report `night` of `root`, in `root`."""
-    table = pd.DataFrame({"class": ["<script>alert(1)</script>", "cat & dog"], "mAP": ["61.0 ± 0.4", ""]})
     out = io.StringIO()
     before = Path.cwd()
     os.chdir(root)
     try:
         with contextlib.redirect_stdout(out):
-            code = report.run("night", parameters, results=(lambda: table) if results else None)
+            code = report.run("night", parameters, plan=plan, from_runs=from_runs)
     finally:
         os.chdir(before)
     return Done(root, root / "reports" / "night", code, out.getvalue())
 
 
 @pytest.fixture(scope="module")
-def done(tmp_path_factory: pytest.TempPathFactory) -> Done:
+def done(tmp_path_factory: pytest.TempPathFactory, toy_plan: Plan) -> Done:
     """A report of three notebooks, the second of which fails."""
     root = tmp_path_factory.mktemp("report")
     write(root / "notebooks", "00_start", START, PRINT)
     write(root / "notebooks", "01_fails", "seeds = [0]", "x = 1", "raise KeyError('no such class')", "x")
     write(root / "notebooks", "02_figure", "size = 1", FIGURE, markdown=MATH)
     (root / "notebooks" / "notes.ipynb").write_text("not one of the series")
-    return call(root, results=True, data="voc", seeds=(1, 2), runs=Path("some/runs"), plugin="")
+    return call(root, plan=toy_plan, data="voc", seeds=(1, 2), runs=Path("some/runs"), plugin="")
 
 
 def outputs(path: Path) -> str:
@@ -105,6 +95,7 @@ def test_each_notebook_gets_the_parameters_it_knows(done: Done) -> None:
     said = outputs(done.folder / "00_start.ipynb")
     assert "GIVEN voc [1, 2] some/runs" in said
     assert f"WHERE {done.root} {sys.executable}" in said
+    assert "FROM None" in said
     record = json.loads((done.folder / "report.json").read_text())["notebooks"]
     assert [entry["parameters"] for entry in record.values()] == [
         {"data": "voc", "seeds": [1, 2], "runs": "some/runs", "plugin": ""},
@@ -118,7 +109,7 @@ def test_a_failure_does_not_stop_the_others(done: Done) -> None:
     assert "01_fails: failed after" in done.said
     assert "Cell [4]: KeyError: 'no such class'" in done.said
     assert "1 of 3 notebooks failed: 01_fails." in done.said
-    assert re.search(r"02_figure: started\n02_figure: done in \d+ s\n", done.said)
+    assert re.search(r"02_figure: started; \d+ s left at this pace\n02_figure: done in \d+ s\n", done.said)
     index, page = ((done.folder / f"{name}.html").read_text() for name in ("index", "01_fails"))
     assert "KeyError: &#39;no such class&#39;" in index
     assert "This notebook did not reach its end." in page
@@ -187,13 +178,33 @@ def test_last_figure_is_the_thumbnail(done: Done) -> None:
         assert image.getpixel((1, 1)) == (0, 0, 255)  # the second figure, which is blue
 
 
-def test_results_are_escaped_and_printed(done: Done) -> None:
+def test_index_shows_the_data(done: Done, toy_plan: Plan) -> None:
     index = (done.folder / "index.html").read_text()
-    assert "<td>&lt;script&gt;alert(1)&lt;/script&gt;</td>" in index
-    assert "<td>cat &amp; dog</td>" in index
-    assert '<td class="number">61.0 ± 0.4</td>' in index
+    assert "<h3>toy &lt;b&gt;</h3>" in index
+    assert "toy:&lt;path&gt;" in index
     assert "<script" not in index
-    assert "61.0 ± 0.4" in done.said
+    found = re.search(r"4 classes, the most frequent first: (.+)\.", index)
+    train = toy_plan.data["train"]
+    counts = dict(zip(train.classes, train.targets.sum(axis=0).tolist(), strict=True))
+    named = [name.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&") for name in found[1].split(", ")]
+    assert sorted(named) == sorted(counts)
+    assert [counts[name] for name in named] == sorted(counts.values(), reverse=True)
+    labels = f"{train.targets.sum() / len(train):.2f}"
+    cells = f'<td class="number">{len(train)}</td><td class="number">{labels}</td><td class="number">none</td>'
+    assert f'<tr><th scope="row">train</th>{cells}</tr>' in index
+
+
+def test_index_shows_the_runs_and_their_results(done: Done, toy_plan: Plan) -> None:
+    index = (done.folder / "index.html").read_text()
+    assert index.count("<h3>vanilla student</h3>") == 1
+    assert "vanilla, resnet8_cifar" in index
+    assert "1 epoch</p>" in index
+    for seed, run in enumerate(sorted(all_runs(toy_plan.runs), key=lambda run: run.config["training"]["seed"])):
+        scores = "".join(f'<td class="number">{100 * run.mean_ap[split]:.1f}</td>' for split in ("val", "test"))
+        assert f'<tr title="{run.path.name}"><td class="number">{seed}</td>{scores}' in index
+    spread = re.search(r'<td class="number">(\d+\.\d ± \d+\.\d)</td>', index)
+    assert spread
+    assert spread[1] in done.said
     assert done.said.rstrip().endswith(os.path.join("reports", "night", "index.html"))
 
 
@@ -225,6 +236,48 @@ def test_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert run_now(seed=2) == (0, [("00_start", [2]), ("01_fails", [2])])
 
 
+def test_from_runs_makes_all_anew_and_says_so(tmp_path: Path) -> None:
+    write(tmp_path / "notebooks", "00_start", START, PRINT)
+    assert call(tmp_path).code == 0
+    made = call(tmp_path, from_runs=True)
+    assert made.code == 0
+    assert "done before" not in made.said
+    assert "FROM 1" in outputs(made.folder / "00_start.ipynb")
+    assert re.search(r"after \d+ s, from finished runs</p>", (made.folder / "index.html").read_text())
+    assert "00_start: done before" in call(tmp_path).said
+
+
+def test_damaged_runs_cost_the_table_only(tmp_path: Path, toy_plan: Plan) -> None:
+    write(tmp_path / "notebooks", "00_start", START)
+    (tmp_path / "runs" / "broken").mkdir(parents=True)
+    (tmp_path / "runs" / "broken" / "config.json").write_text("{")
+    made = call(tmp_path, plan=replace(toy_plan, runs=tmp_path / "runs"))
+    assert made.code == 0
+    assert "No results table: " in made.said
+    assert "config.json: not valid JSON" in made.said
+    assert "<h2>Data</h2>" in (made.folder / "index.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("before", "took", "left"),
+    [
+        ({}, {}, ""),
+        ({}, {"a": 10}, "19 s left at this pace"),  # b and c as long as a, less the second that b runs
+        ({"a": 10, "b": 60, "c": 30}, {}, "about 1 min 39 s left"),  # and a, which has not begun
+        ({"a": 10, "b": 60, "c": 30}, {"a": 20}, "about 2 min 59 s left"),  # twice as slow
+        ({"a": 10, "b": 60}, {"a": 10}, "1 min 34 s left at this pace"),  # c as the mean of those known
+    ],
+)
+def test_time_left(before: dict[str, float], took: dict[str, float], left: str) -> None:
+    screen = Screen("abc", before)
+    screen.took, screen.waiting = took, [name for name in "abc" if name not in took]
+    assert screen.left("b", 1) == left
+
+
+def test_time_left_of_a_notebook_that_takes_longer_than_before() -> None:
+    assert Screen("ab", {"a": 5, "b": 7}).left("a", 100) == "about 7 s left"
+
+
 def test_unknown_parameter_names_the_nearest_before_anything_starts(tmp_path: Path) -> None:
     write(tmp_path / "notebooks", "00_start", START)
     with pytest.raises(ValueError, match=r"No notebook has a parameter 'seed'\. Did you mean 'seeds'"):
@@ -254,16 +307,21 @@ def test_missing_packages_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         report.run("night", {}, notebooks=tmp_path)
 
 
-def test_a_notebook_that_takes_too_long_or_dies_has_failed(tmp_path: Path) -> None:
-    write(tmp_path / "notebooks", "00_slow", START, "import time; time.sleep(60)")
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_a_notebook_that_takes_too_long_or_dies_has_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    hang = "import ctypes, os; open('pid', 'w').write(str(os.getpid())); ctypes.PyDLL(None).sleep(60)"
+    write(tmp_path / "notebooks", "00_slow", START, hang)  # asleep in C, where Python cannot interrupt it
     write(tmp_path / "notebooks", "01_dies", START, "import os; os._exit(3)")
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
         code = report.run("night", {}, notebooks=tmp_path / "notebooks", reports=tmp_path / "reports", timeout_s=3)
     assert code == 1
-    assert "Cell [2]: stopped, because the notebook took longer than 3 s." in out.getvalue()
+    assert "Cell [2]: stopped, as the notebook took longer than 3 s; --timeout allows more." in out.getvalue()
     assert "Cell [2]: its process ended" in out.getvalue()
     assert (tmp_path / "reports" / "night" / "00_slow.ipynb").is_file()
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")

@@ -51,6 +51,18 @@ def test_the_same_description_is_the_same_folder(run: Run, tmp_path: Path) -> No
     assert all(other.path.parent == run.path.parent for other in others)
 
 
+def test_from_runs_reads_what_is_finished_and_begins_nothing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLKD_FROM_RUNS", "1")
+    root, other = run.path.parent, description(training={**TRAINING, "seed": 4})
+    with pytest.raises(RunError, match=r"-s4-\w+: no finished run here, and with --from-runs nothing is trained;"):
+        open_run(root, other)
+    assert [found.path for found in all_runs(root)] == [run.path]
+    with pytest.raises(RunError, match="no finished run here"):
+        open_run(root, description())
+    run.finish({})
+    assert open_run(root, description()).path == run.path
+
+
 def test_an_unfinished_run_says_so_and_names_its_folder(run: Run) -> None:
     assert not run.complete
     assert repr(run) == f"Run({str(run.path)!r}, unfinished)"

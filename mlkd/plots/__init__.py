@@ -1,7 +1,8 @@
 """One function per figure: takes arrays or a table, returns a matplotlib Figure, and draws no window itself."""
 
 from mlkd.plots.context import context_scores, reliance, taken_over
-from mlkd.plots.gains import gains, gradient_terms, label_gains, protocol_spread
+from mlkd.plots.gains import gains, label_gains, protocol_spread
+from mlkd.plots.gradients import gradient_classes, gradient_terms
 from mlkd.plots.labels import class_frequencies, conditional_heatmap, label_counts, partitions, stability
 from mlkd.plots.maps import cam_grid, cam_picture, map_hits
 from mlkd.plots.pictures import crop_labels, crops, picture_grid, prediction, pushes
@@ -26,6 +27,7 @@ __all__ = [
     "crops",
     "dependency_gaps",
     "gains",
+    "gradient_classes",
     "gradient_terms",
     "label_counts",
     "label_gains",

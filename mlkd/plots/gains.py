@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
-from mlkd.plots.style import MORE_COLOURS, axes_of, colour, colours, dot, legend_above, literal
+from mlkd.plots.style import MORE_COLOURS, axes_of, colour, dot, legend_above, literal
 
 
 def label_gains(table: pd.DataFrame, *, title: str) -> Figure:
@@ -94,29 +93,4 @@ def protocol_spread(table: pd.DataFrame, *, title: str) -> Figure:
     ax.set_xlabel("score (%); the number: from lowest to highest, in points")
     ax.grid(axis="x", alpha=0.3)
     legend_above(fig, shades, 3)
-    return fig
-
-
-def gradient_terms(table: pd.DataFrame, base: str = "bce") -> Figure:
-    """Over the training: each loss term's share of the gradient norm, and its cosine to the base term's gradient.
-
-    Args:
-        table: rows of `mlkd.microscope.gradients` for the whole terms, with a column `step`.
-        base: the term that the others are compared with.
-    """
-    table = table[table["class"] == ""] if "class" in table else table
-    shades = colours(dict.fromkeys(table["term"]))
-    fig, axes = axes_of(1, 2, width=8.5, height=3.3)
-    for ax, column in zip(axes.flat, ("share", "cosine"), strict=True):
-        for term, shade in shades.items():
-            own = table[table["term"] == term]
-            if column == "share" or term != base:
-                ax.plot(own["step"], own[column] * (100 if column == "share" else 1), ".-", ms=4, lw=1.3, color=shade)
-        ax.set_xlabel("step")
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-        ax.grid(alpha=0.3)
-    axes.flat[0].set(ylabel="share of the gradient norm (%)", ylim=(0, 102), title="How strongly each term pulls")
-    axes.flat[1].set(ylabel=f"cosine to the gradient of {base}", ylim=(-1.05, 1.05), title=f"With or against {base}")
-    axes.flat[1].axhline(0, color="black", lw=0.8)
-    legend_above(fig, shades)
     return fig

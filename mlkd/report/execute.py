@@ -1,4 +1,4 @@
-"""One notebook: executed by papermill in a process of its own, and watched meanwhile."""
+"""One notebook: executed by papermill in a process of its own."""
 
 from __future__ import annotations
 
@@ -6,23 +6,22 @@ import logging
 import math
 import os
 import signal
-import sys
 import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NamedTuple
 
 import papermill
 from nbclient.exceptions import CellTimeoutError
 from papermill.exceptions import PapermillExecutionError
-from tqdm import tqdm
 from traitlets.config import Config
 
 from mlkd.progress import PROGRESS_FILE
+from mlkd.report.screen import Screen, duration
+from mlkd.runs import FROM_RUNS
 
 KERNEL_ENVIRONMENT = {
     "JUPYTER_PREFER_ENV_PATH": "1",  # "python3" is this interpreter, not one the user installed elsewhere
@@ -41,85 +40,24 @@ class Outcome(NamedTuple):
     error: str
 
 
-class Screen:
-    """What is seen while notebooks run: two live bars in a terminal, elsewhere a line at each start and end."""
-
-    def __init__(self, notebooks: int):
-        self.live = sys.stderr.isatty()
-        self.bar = tqdm(
-            desc="notebooks",
-            total=notebooks,
-            disable=not self.live,
-            position=0,
-            dynamic_ncols=True,
-            smoothing=0,
-            bar_format="{desc} |{bar}| {n_fmt}/{total_fmt} [{elapsed}, {remaining} left]",
-        )
-
-    def __enter__(self) -> Screen:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.bar.close()
-
-    def say(self, text: str) -> None:
-        if self.live:
-            tqdm.write(text)
-        else:
-            print(text, flush=True)
-
-    def skip(self, text: str) -> None:
-        """A notebook that need not run; it must not make the estimate of the time left too short."""
-        self.say(text)
-        if self.live:
-            self.bar.initial += 1
-            self.bar.update()
-
-    @contextmanager
-    def watch(self, title: str, cells: int, status_file: Path) -> Iterator[tqdm]:
-        """A bar over a notebook's cells; a thread shows beside it what the training in the notebook says."""
-        if not self.live:
-            print(f"{title}: started", flush=True)
-        bar = tqdm(
-            desc=title,
-            total=cells,
-            disable=not self.live,
-            position=1,
-            leave=False,
-            dynamic_ncols=True,
-            bar_format="{desc} |{bar:20}| {n_fmt}/{total_fmt} cells [{elapsed}{postfix}]",
-        )
-        ended = threading.Event()
-
-        def poll() -> None:
-            while not ended.wait(0.5):
-                status = status_file.read_text() if status_file.is_file() else ""
-                bar.set_postfix_str(status, refresh=True)
-                self.bar.refresh()
-
-        thread = threading.Thread(target=poll, daemon=True)
-        if self.live:
-            thread.start()
-        try:
-            yield bar
-        finally:
-            ended.set()
-            if self.live:
-                thread.join()
-            bar.close()
-        self.bar.update()
-
-
 def execute(
-    source: Path, target: Path, parameters: Mapping[str, Any], *, cells: int, timeout_s: int, screen: Screen
+    source: Path,
+    target: Path,
+    parameters: Mapping[str, Any],
+    *,
+    cells: int,
+    timeout_s: int,
+    screen: Screen,
+    from_runs: bool = False,
 ) -> Outcome:
-    """Executes the notebook `source` in this process's folder; `target` is written when it has ended, well or not."""
+    """Executes the notebook `source` in this process's folder; `target` is written when it has ended, well or not.
+
+    Its process is killed when the time is over, whatever it does. With `from_runs` it reads finished runs only.
+    """
     unfinished = target.parent / ".unfinished.ipynb"
     started, number, error = time.monotonic(), 0, ""
 
-    with tempfile.TemporaryDirectory() as folder, _quiet(status_file := Path(folder) / "status"):
+    with tempfile.TemporaryDirectory() as folder, _quiet(status_file := Path(folder) / "status", from_runs):
         with screen.watch(target.stem, cells, status_file) as bar:
 
             def cell_starts(cell: Any, cell_index: int) -> None:
@@ -150,7 +88,8 @@ def execute(
                 said = str(failed.evalue).strip().split("\n")[0]
                 error = f"Cell [{number}]: {failed.ename}{': ' if said else ''}{said}"
             except CellTimeoutError:
-                error = f"Cell [{number}]: stopped, because the notebook took longer than {timeout_s} s."
+                limit = duration(timeout_s)
+                error = f"Cell [{number}]: stopped, as the notebook took longer than {limit}; --timeout allows more."
             except RuntimeError as failed:  # nbclient's DeadKernelError, or a kernel that never answered
                 error = f"Cell [{number}]: its process ended ({failed}). Was there enough memory?"
             except BaseException:
@@ -191,9 +130,9 @@ class _Interrupt:
 
 
 @contextmanager
-def _quiet(status_file: Path) -> Iterator[None]:
+def _quiet(status_file: Path, from_runs: bool) -> Iterator[None]:
     """The environment a notebook's process inherits; papermill says nothing of its own."""
-    changed = {**KERNEL_ENVIRONMENT, PROGRESS_FILE: str(status_file)}
+    changed = {**KERNEL_ENVIRONMENT, PROGRESS_FILE: str(status_file), **({FROM_RUNS: "1"} if from_runs else {})}
     before = {name: os.environ.get(name) for name in changed}
     logger = logging.getLogger("papermill")
     level = logger.level

@@ -27,6 +27,7 @@ from PIL import Image
 
 from mlkd.files import written_whole
 from mlkd.report.notebook import Notebook
+from mlkd.report.screen import duration
 from mlkd.runs import environment
 
 THUMBNAIL = (640, 480)  # pixels, at most
@@ -83,8 +84,23 @@ class Report:
             unfinished.write_text(self._linked(html), encoding="utf-8")
         self.thumbnails[notebook.stem] = _thumbnail(outputs)
 
-    def write_index(self, record: Mapping[str, Mapping[str, Any]], results: pd.DataFrame | None = None) -> Path:
-        """The first page: what was asked, the results, and each notebook with its last figure. Returns its path."""
+    def write_index(
+        self,
+        record: Mapping[str, Mapping[str, Any]],
+        data: Mapping[str, Any] | None = None,
+        runs: Sequence[Mapping[str, Any]] = (),
+        results: pd.DataFrame | None = None,
+    ) -> Path:
+        """The first page: data, runs, results, each notebook with its last figure, and what was asked.
+
+        Args:
+            record: what became of each notebook, by its name.
+            data, runs: the cards of `mlkd.report.cards`.
+            results: a table, shown cell by cell as text.
+
+        Returns:
+            The page's path.
+        """
         notebooks = [
             {
                 "page": f"{notebook.stem}.html",
@@ -94,6 +110,7 @@ class Report:
                 "status": record.get(notebook.stem, {}).get("status", "waiting"),
                 "took": duration(record.get(notebook.stem, {}).get("seconds", 0)),
                 "error": record.get(notebook.stem, {}).get("error", ""),
+                "from_runs": record.get(notebook.stem, {}).get("from_runs", False),
             }
             for notebook in self.series
         ]
@@ -105,6 +122,8 @@ class Report:
             took=duration(sum(entry["seconds"] for entry in record.values())),
             parameters=self.parameters,
             environment=environment(),
+            data=data,
+            runs=runs,
             notebooks=notebooks,
             done=sum(notebook["status"] == "done" for notebook in notebooks),
             failed=sum(notebook["status"] == "failed" for notebook in notebooks),
@@ -192,16 +211,6 @@ def as_columns(table: pd.DataFrame) -> pd.DataFrame:
         table = table.reset_index()
     cells = [["" if pd.isna(cell) else str(cell) for cell in row] for row in table.to_numpy(dtype=object)]
     return pd.DataFrame(cells, columns=[str(name) for name in table.columns])
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person says them: "34 s", "3 min 20 s", "1 h 5 min"."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
 def _to_html(markdown: str, **settings: Any) -> str:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from mlkd import __version__
+from mlkd.analysis import group_runs, runs_on, scores_of
 from mlkd.files import written_whole
+from mlkd.presets import Plan
 from mlkd.report import html
-from mlkd.report.execute import Screen, execute
+from mlkd.report.cards import data_card, run_cards
+from mlkd.report.execute import execute
 from mlkd.report.notebook import Notebook, read_series
+from mlkd.report.screen import Screen, duration
 from mlkd.spelling import nearest
 
 
@@ -24,7 +26,8 @@ def run_series(
     notebooks: Path | None,
     reports: Path,
     timeout_s: int,
-    results: Callable[[], pd.DataFrame] | None,
+    plan: Plan | None,
+    from_runs: bool,
 ) -> int:
     """As `mlkd.report.run` describes."""
     if Path(name).name != name or name == "..":
@@ -35,10 +38,12 @@ def run_series(
     folder = reports / name
     record = _read_record(folder)
     report = html.Report(name, folder, given, series)
+    data = None if plan is None else data_card(plan)
 
     running = ""
+    before = {stem: entry["seconds"] for stem, entry in record.items() if entry.get("from_runs", False) == from_runs}
     try:
-        with Screen(len(series)) as screen:
+        with Screen([notebook.stem for notebook in series], before) as screen:
             for notebook in series:
                 running = notebook.stem
                 maker: dict[str, Any] = {
@@ -47,9 +52,8 @@ def run_series(
                     "mlkd": __version__,
                 }
                 copy = folder / notebook.path.name
-                if _is_done(record.get(running), maker) and copy.is_file():
-                    seconds = html.duration(record[running]["seconds"])
-                    screen.skip(f"{running}: done before, in {seconds}")
+                if _is_done(record.get(running), maker) and copy.is_file() and not from_runs:
+                    screen.skip(running, f"{running}: done before, in {duration(record[running]['seconds'])}")
                 else:
                     record.pop(running, None)
                     folder.mkdir(parents=True, exist_ok=True)
@@ -60,39 +64,43 @@ def run_series(
                         cells=notebook.cells + bool(maker["parameters"]),  # papermill adds one
                         timeout_s=timeout_s,
                         screen=screen,
+                        from_runs=from_runs,
                     )
                     record[running] = maker | {
                         "status": "failed" if outcome.error else "done",
                         "seconds": round(outcome.seconds, 1),
                         "error": outcome.error,
+                        "from_runs": from_runs,
                     }
                     _write_record(folder, record, series)
-                    took = html.duration(outcome.seconds)
+                    took = duration(outcome.seconds)
                     screen.say(
                         f"{running}: failed after {took}. {outcome.error}"
                         if outcome.error
                         else f"{running}: done in {took}"
                     )
                 report.write_page(notebook, record[running])
-                report.write_index(record)
+                report.write_index(record, data)
     except KeyboardInterrupt:
-        print(f"\nStopped in {running}; the same command continues there.", flush=True)
+        on = "begins anew" if from_runs else "continues there"
+        print(f"\nStopped in {running}; the same command {on}.", flush=True)
         return 130
 
-    table, told = None, ""
-    if results is not None:
+    cards, results, told = [], None, ""
+    if plan is not None:
         try:
-            table = results()
-            told = html.as_columns(table).to_string(index=False)
-        except ValueError as error:
+            runs = runs_on(plan.runs, plan.data["test"])
+            cards, results = run_cards(runs), scores_of(group_runs(runs))
+            told = html.as_columns(results).to_string(index=False)
+        except ValueError as error:  # a run folder that is damaged
             told = f"No results table: {error}"
-    index = report.write_index(record, table)
+    index = report.write_index(record, data, cards, results)
     if told:
         print(f"\n{told}")
     failed = [notebook.stem for notebook in series if record[notebook.stem]["status"] == "failed"]
     if failed:
         print(f"\n{len(failed)} of {len(series)} notebooks failed: {', '.join(failed)}.")
-        print("The same command runs these again.")
+        print(f"The same command{', without --from-runs,' * from_runs} runs these again.")
     print(f"\n{index}", flush=True)
     return 1 if failed else 0
 
