@@ -1,4 +1,7 @@
-"""Models of equal parts side by side, one process per core, against one after another. With starting the processes."""
+"""Models of equal parts side by side, one process per core, against one after another on all cores.
+
+Starting the processes counts.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import joblib
+import torch
 
 import mlkd
 from benchmarks.timing import seconds
@@ -28,7 +32,9 @@ def run() -> list[tuple[str, float, float, float]]:
         def train(jobs: int) -> float:
             return seconds(lambda: train_parts(data, config, "random", PARTS, runs=f"{folder}/{jobs}", jobs=jobs))
 
-        cores = min(PARTS, joblib.cpu_count())
-        together, apart = train(cores), train(1)
-    what = f"{PARTS} parts of all scenes, {EPOCHS} epochs, {cores} at once, against one after another"
+        cores, threads = joblib.cpu_count(), torch.get_num_threads()
+        torch.set_num_threads(cores)  # one after another, each may use them all
+        together, apart = train(min(PARTS, cores)), train(1)
+        torch.set_num_threads(threads)
+    what = f"{PARTS} parts of all scenes, {EPOCHS} epochs, {min(PARTS, cores)} at once, against one after another"
     return [(what, together, apart, apart / together)]
