@@ -86,14 +86,14 @@ def taken_over(table: pd.DataFrame, lines: pd.DataFrame, teacher: str = "teacher
         if np.isfinite(line.slope):
             reach = np.array([wide[teacher].min(), wide[teacher].max()])
             ax.plot(reach, line.slope * reach + 100 * line.intercept, color=colour(line.run), lw=1.5)
-        for pair in wide[teacher].nlargest(3).index:
+        for place, pair in enumerate(wide[teacher].nlargest(3).index):
             x, y = wide.loc[pair, teacher], wide.loc[pair, line.run]
             left = x > span.mean()
             if np.isfinite(y):
                 ax.annotate(
                     literal(f"{pair[0]} / {pair[1]}"),
                     (x, y),
-                    xytext=(-5 if left else 5, 4),
+                    xytext=(-5 if left else 5, -9 if place == 1 else 4),  # neighbours below and above
                     textcoords="offset points",
                     fontsize=7,
                     ha="right" if left else "left",

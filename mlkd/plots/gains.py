@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from mlkd.plots.style import MORE_COLOURS, axes_of, colour, dot, legend_above, literal
+from mlkd.plots.style import MORE_COLOURS, axes_of, colours, dot, legend_above, literal
 
 
 def label_gains(table: pd.DataFrame, *, title: str) -> Figure:
@@ -49,13 +49,13 @@ def gains(found: Mapping[str, Any]) -> Figure:
         found: title of a comparison -> `mlkd.analysis.Gain`.
     """
     fig, axes = axes_of(1, 1, width=7.2, height=1.3 + 0.42 * len(found))
-    ax = axes.flat[0]
+    ax, shades = axes.flat[0], colours(found)
     reach = max([1.0, *(100 * abs(value) for one in found.values() for value in (one.low, one.high))]) * 1.25
     for place, (title, one) in enumerate(found.items()):
         blind = min(100 * one.smallest, 10 * reach) if np.isfinite(one.smallest) else 10 * reach
         ax.barh(place, 2 * blind, left=-blind, height=0.7, color="#e8e8e8", zorder=0)
         values = (100 * value for value in (one.difference, one.low, one.high))
-        dot(ax, place, values, color=colour(title), markerfacecolor=colour(title) if one.real else "white")
+        dot(ax, place, values, color=shades[title], markerfacecolor=shades[title] if one.real else "white")
     ax.axvline(0, color="black", lw=0.8)
     ax.set_yticks(range(len(found)), [f"{literal(title)} (n = {one.seeds})" for title, one in found.items()])
     ax.set(xlim=(-reach, reach), ylim=(max(len(found), 1) - 0.5, -0.5))

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, ScalarFormatter
 
 from mlkd.data import MultiLabelData
-from mlkd.plots.style import axes_of, colour, literal
+from mlkd.plots.style import axes_of, colours, legend_above, literal
 from mlkd.progress import TIMING
 
 
@@ -22,7 +22,7 @@ def training_curves(histories: Mapping[str, Sequence[pd.DataFrame]]) -> Figure:
     """
     known = (*TIMING, "val_mAP")
     terms = list(dict.fromkeys(name for group in histories.values() for h in group for name in h if name not in known))
-    panels = ["val_mAP", *terms]
+    panels, shades = ["val_mAP", *terms], colours(histories)
     columns = min(len(panels), 3)
     lines = -(-len(panels) // columns)
     fig, axes = axes_of(lines, columns, width=3.1 * columns, height=2.5 * lines)
@@ -33,7 +33,7 @@ def training_curves(histories: Mapping[str, Sequence[pd.DataFrame]]) -> Figure:
         for title, group in histories.items():
             for position, history in enumerate(h for h in group if panel in h):
                 values, label = scale * history[panel], title if position == 0 else None
-                ax.plot(history["epoch"], values, ".-", ms=4, lw=1.3, color=colour(title), label=label, alpha=0.8)
+                ax.plot(history["epoch"], values, ".-", ms=4, lw=1.3, color=shades[title], label=label, alpha=0.8)
         ax.set_title(
             "mAP on validation (%, higher is better)" if panel == "val_mAP" else f"loss term {panel}, weighted"
         )
@@ -47,13 +47,13 @@ def training_curves(histories: Mapping[str, Sequence[pd.DataFrame]]) -> Figure:
 
 def scores_by_seed(scores: Mapping[str, Sequence[float]], *, metric: str = "mAP", split: str = "test") -> Figure:
     """One dot per seed, a bar for the mean; the axis does not start at 0, and says so."""
-    titles = list(scores)
+    titles, shades = list(scores), colours(scores)
     fig, axes = axes_of(1, 1, width=6.2, height=1.2 + 0.42 * len(titles))
     ax = axes.flat[0]
     for position, title in enumerate(titles):
         values = 100 * np.asarray(scores[title])
-        ax.plot(values, np.full(len(values), position), "o", color=colour(title), ms=6, alpha=0.7)
-        ax.plot([values.mean()] * 2, [position - 0.3, position + 0.3], color=colour(title), lw=2.5)
+        ax.plot(values, np.full(len(values), position), "o", color=shades[title], ms=6, alpha=0.7)
+        ax.plot([values.mean()] * 2, [position - 0.3, position + 0.3], color=shades[title], lw=2.5)
         ax.annotate(f"{values.mean():.1f}", (values.mean(), position - 0.32), ha="center", va="bottom", fontsize=8)
     ax.set_yticks(range(len(titles)), [f"{title} (n = {len(scores[title])})" for title in titles])
     ax.set(
@@ -71,30 +71,21 @@ def protocol_scores(table: pd.DataFrame, metrics: Sequence[str] = ("CF1", "CF1_m
     Args:
         table: as `mlkd.analysis.score_table` returns it.
     """
-    protocols, titles = list(dict.fromkeys(table["protocol"])), list(dict.fromkeys(table["run"]))
-    fig, axes = axes_of(1, len(metrics), width=3.2 * len(metrics) + 1, height=0.8 + 0.6 * len(protocols), sharey=True)
+    protocols, shades = list(dict.fromkeys(table["protocol"])), colours(dict.fromkeys(table["run"]))
+    step = min(0.14, 0.75 / len(shades))
+    high = max(0.6, 0.11 * len(shades))
+    fig, axes = axes_of(1, len(metrics), width=3.2 * len(metrics) + 1, height=1 + high * len(protocols), sharey=True)
     for ax, metric in zip(axes.flat, metrics, strict=True):
-        for shift, title in enumerate(titles):
+        for shift, (title, shade) in enumerate(shades.items()):
             rows = table[(table["run"] == title) & (table["metric"] == metric)].set_index("protocol").loc[protocols]
-            height = np.arange(len(protocols)) + 0.14 * (shift - (len(titles) - 1) / 2)
-            ax.errorbar(
-                100 * rows["mean"],
-                height,
-                xerr=100 * rows["std"].fillna(0),
-                fmt="o",
-                ms=5,
-                color=colour(title),
-                label=title,
-            )
+            height = np.arange(len(protocols)) + step * (shift - (len(shades) - 1) / 2)
+            ax.errorbar(100 * rows["mean"], height, xerr=100 * rows["std"].fillna(0), fmt="o", ms=4.5, color=shade)
+        for edge in range(1, len(protocols)):
+            ax.axhline(edge - 0.5, color="#cccccc", lw=0.8)
         ax.set_yticks(range(len(protocols)), protocols)
         ax.set(xlabel=f"{metric} (%)", ylim=(len(protocols) - 0.5, -0.5))
         ax.grid(axis="x", alpha=0.3)
-    fig.legend(
-        *axes.flat[0].get_legend_handles_labels(),
-        loc="outside upper center",
-        ncols=len(titles),
-        frameon=False,
-    )
+    legend_above(fig, shades, 5)
     return fig
 
 

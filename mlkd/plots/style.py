@@ -20,11 +20,11 @@ COLOURS = {
     "mskd": "#cc79a7",
     "mld": "#56b4e9",
     "mse": "#e69f00",
-    "ps": "#009e73",
-    "sd": "#e69f00",
-    "random-psd": "#56b4e9",
+    "ps": "#7b3294",
+    "sd": "#8c564b",
+    "random-psd": "#000000",
 }
-"""One colour per method in every figure (Okabe and Ito's, safe for colour-blind readers)."""
+"""One colour per method in every figure: Okabe and Ito's, safe for colour-blind readers, and two more."""
 SPARE_COLOURS = ("#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#0072b2", "#000000", "#7b3294", "#8c564b")
 MORE_COLOURS = ("#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 
