@@ -49,10 +49,13 @@ teacher: setup
 	.venv/bin/mlkd train --role teacher --preset full --runs runs/full --export mlkd/pretrained/scenes_teacher.safetensors
 	.venv/bin/mlkd train --role teacher --preset quick
 
-# The README's pictures and the default study's scores (about an hour on 2 cores).
+# The README's pictures and the default study's scores (more than an hour on 2 cores).
 figures: setup
+	.venv/bin/mlkd report
+	.venv/bin/python figures/make.py pictures reports/scenes-quick maps correlation_differences
 	.venv/bin/mlkd report --preset full --runs runs/full
-	.venv/bin/python figures/make.py reports/scenes-full runs/full
+	.venv/bin/python figures/make.py pictures reports/scenes-full scenes label_graph l2d_scores protocols
+	.venv/bin/python figures/make.py scores runs/full
 
 # requirements.lock, from pyproject.toml: exact versions with hashes, for every supported Python.
 lock:

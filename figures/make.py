@@ -1,4 +1,4 @@
-"""Takes the README's pictures and the scores out of an executed report: `make figures`."""
+"""Takes the README's pictures out of an executed report, or the scores out of its runs: `make figures`."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from mlkd.files import written_whole
 HERE = Path(__file__).parent
 
 
-def pictures(report: Path) -> None:
-    """Every cell tagged `figure:NAME` of the report's notebooks becomes figures/NAME.png."""
+def pictures(report: Path, names: list[str]) -> None:
+    """Each cell of the report's notebooks that is tagged `figure:NAME`, of these names, becomes figures/NAME.png."""
     for path in sorted(report.glob("*.ipynb")):
         for cell in json.loads(path.read_text())["cells"]:
             for tag in cell["metadata"].get("tags", []):
-                if tag.startswith("figure:"):
+                if tag.startswith("figure:") and tag.removeprefix("figure:") in names:
                     target = HERE / f"{tag.removeprefix('figure:')}.png"
                     images = [output["data"]["image/png"] for output in cell["outputs"] if "data" in output]
                     with written_whole(target) as unfinished:
@@ -27,17 +27,20 @@ def pictures(report: Path) -> None:
                     print(f"{target}, from {path}")
 
 
-def scores(runs: Path, split: str) -> None:
+def scores(runs: Path) -> None:
     """Mean and spread over seeds of every score of the finished runs, under every protocol."""
-    test = mlkd.load_data("scenes")[split]
-    table = score_table(group_runs(runs_on(runs, test)), split)
-    target = HERE / f"scenes-full-{split}.csv"
-    with written_whole(target) as unfinished:
-        table.round(5).to_csv(unfinished, index=False)
-    print(target)
+    data = mlkd.load_data("scenes")
+    groups = group_runs(runs_on(runs, data["test"]))
+    for split in ("test", "context_shift"):
+        target = HERE / f"scenes-full-{split}.csv"
+        with written_whole(target) as unfinished:
+            score_table(groups, split).round(5).to_csv(unfinished, index=False)
+        print(target)
 
 
 if __name__ == "__main__":
-    pictures(Path(sys.argv[1]))
-    for split in ("test", "context_shift"):
-        scores(Path(sys.argv[2]), split)
+    what, source, *names = sys.argv[1:]
+    if what == "scores":
+        scores(Path(source))
+    else:
+        pictures(Path(source), names)
