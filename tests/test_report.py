@@ -29,7 +29,7 @@ from tiny_notebooks import write  # noqa: E402
 
 from mlkd import report  # noqa: E402
 from mlkd.presets import Plan  # noqa: E402
-from mlkd.report.execute import Outcome, _Interrupt  # noqa: E402
+from mlkd.report.execute import Outcome  # noqa: E402
 from mlkd.report.html import as_columns, as_mathml, as_text  # noqa: E402
 from mlkd.report.screen import Screen, duration  # noqa: E402
 from mlkd.runs import all_runs  # noqa: E402
@@ -347,29 +347,6 @@ def test_stopped_in_the_middle(tmp_path: Path) -> None:
     assert stopped.said.endswith("Stopped in 00_start; the same command continues there.\n")
     assert there == [".unfinished.ipynb"]
     assert not list(folder.iterdir())
-
-
-@pytest.mark.skipif(os.name != "posix", reason="signals")
-@pytest.mark.parametrize("heeding", [False, True])
-def test_an_interrupt_that_got_lost_is_heeded_at_the_next_chance(heeding: bool) -> None:
-    passed = []
-
-    def losing() -> None:
-        with _Interrupt() as pressed:
-            pressed.heed()  # nothing came yet
-            with contextlib.suppress(KeyboardInterrupt):
-                os.kill(os.getpid(), signal.SIGINT)
-                time.sleep(5)
-            passed.append("lost")
-            if heeding:
-                pressed.heed()
-            passed.append("end")
-
-    before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt):
-        losing()
-    assert passed == (["lost"] if heeding else ["lost", "end"])
-    assert signal.getsignal(signal.SIGINT) is before
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
-import signal
 import tempfile
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -62,7 +60,6 @@ def execute(
 
             def cell_starts(cell: Any, cell_index: int) -> None:
                 nonlocal number
-                pressed.heed()
                 number += bool(cell.cell_type == "code" and cell.source.strip())
                 status_file.unlink(missing_ok=True)
                 bar.update(cell_index - bar.n)
@@ -71,19 +68,18 @@ def execute(
                 return max(1, math.ceil(started + timeout_s - time.monotonic()))
 
             try:
-                with _Interrupt() as pressed:
-                    papermill.execute_notebook(
-                        source,
-                        unfinished,
-                        parameters=dict(parameters),
-                        kernel_name="python3",
-                        language="python",
-                        progress_bar=False,
-                        on_cell_start=cell_starts,
-                        timeout_func=seconds_left,
-                        config=KERNEL_CONFIG,
-                        extra_arguments=["--log-level=50"],  # an error is in the notebook; the rest is noise
-                    )
+                papermill.execute_notebook(
+                    source,
+                    unfinished,
+                    parameters=dict(parameters),
+                    kernel_name="python3",
+                    language="python",
+                    progress_bar=False,
+                    on_cell_start=cell_starts,
+                    timeout_func=seconds_left,
+                    config=KERNEL_CONFIG,
+                    extra_arguments=["--log-level=50"],  # an error is in the notebook; the rest is noise
+                )
             except PapermillExecutionError as failed:
                 said = str(failed.evalue).strip().split("\n")[0]
                 error = f"Cell [{number}]: {failed.ename}{': ' if said else ''}{said}"
@@ -97,36 +93,6 @@ def execute(
                 raise
         os.replace(unfinished, target)
     return Outcome(time.monotonic() - started, error)
-
-
-class _Interrupt:
-    """Ctrl-C interrupts as always; and where that is lost on the way, at the next `heed` or at the end.
-
-    An interrupt that comes while some library runs its clean-up is printed as "ignored" and forgotten by Python.
-    """
-
-    def __init__(self) -> None:
-        self.came = False
-        self.here = threading.current_thread() is threading.main_thread()  # the only one that may handle signals
-
-    def __enter__(self) -> _Interrupt:
-        if self.here:
-            self.before = signal.signal(signal.SIGINT, self._take)
-        return self
-
-    def _take(self, *_: object) -> None:
-        self.came = True
-        raise KeyboardInterrupt
-
-    def heed(self) -> None:
-        if self.came:
-            raise KeyboardInterrupt
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if self.here:
-            signal.signal(signal.SIGINT, self.before)
-        if kind is None:
-            self.heed()
 
 
 @contextmanager
