@@ -13,8 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mlkd.losses.l2d import mld
-from mlkd.losses.reduction import REDUCTIONS, check_same_shape, in_float32, reduce
-from mlkd.spelling import check_one_of
+from mlkd.losses.reduction import check_same_shape, in_float32, reduce
 
 
 @in_float32
@@ -56,17 +55,10 @@ def ps(student_logits: Tensor, teacher_logits: Tensor, targets: Tensor, *, reduc
     """
     check_same_shape(student_logits=student_logits, teacher_logits=teacher_logits, targets=targets)
     positive = _positives(targets)
-    image, label = positive.nonzero(as_tuple=True)
-    both = torch.stack([student_logits, teacher_logits.detach()])
-    (student_odds, teacher_odds), (student_negatives, teacher_negatives) = _groups(both, positive, image, label)
-    teacher_odds, teacher_negatives = teacher_odds.detach(), teacher_negatives.detach()
-    gaps = (teacher_negatives - student_negatives).masked_fill(positive, 0.0)
-    among_negatives = (teacher_negatives.exp() * gaps).sum(dim=1)
-    terms = mld(student_odds, teacher_odds, reduction="none") + torch.sigmoid(-teacher_odds) * among_negatives[image]
-    if reduction == "none":
-        return torch.zeros_like(student_logits).index_put((image, label), terms)
-    check_one_of("reduction", reduction, REDUCTIONS)
-    return terms.sum() if reduction == "sum" else terms.sum() / len(targets)
+    student, teacher = _log_odds(student_logits, positive), _log_odds(teacher_logits.detach(), positive)
+    among_negatives = (teacher.exp().masked_fill(positive, 0.0) * (teacher - student)).sum(dim=1, keepdim=True)
+    terms = mld(student, teacher, reduction="none") + torch.sigmoid(-teacher) * among_negatives
+    return reduce(terms.masked_fill(~positive, 0.0), reduction)
 
 
 @in_float32
@@ -95,10 +87,8 @@ def pick_all_labels(calibration_logits: Tensor, targets: Tensor, *, reduction: s
     """
     check_same_shape(calibration_logits=calibration_logits, targets=targets)
     positive = _positives(targets)
-    image, label = positive.nonzero(as_tuple=True)
-    odds, _ = _groups(calibration_logits, positive, image, label)
-    terms = -F.logsigmoid(odds) / positive.sum(dim=1)[image]
-    return reduce(torch.zeros_like(calibration_logits).index_put((image, label), terms), reduction)
+    terms = -F.logsigmoid(_log_odds(calibration_logits, positive)) / positive.sum(dim=1, keepdim=True).clamp(min=1)
+    return reduce(terms.masked_fill(~positive, 0.0), reduction)
 
 
 @in_float32
@@ -223,16 +213,12 @@ def _positives(targets: Tensor) -> Tensor:
     return positive & ~positive.all(dim=1, keepdim=True)
 
 
-def _groups(logits: Tensor, positive: Tensor, image: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-    """What the groups {positive} + negatives of logits (..., b, q) consist of, for the positives at (image, label).
+def _log_odds(logits: Tensor, positive: Tensor) -> Tensor:
+    """Each logit less the log of what all negatives of its image sum to, (b, q).
 
-    The log odds of each positive against all negatives of its image, and the log softmax over the negatives
-    (..., b, q), -inf at the positives.
+    For a positive it is the log odds of it in its group; for a negative the log of its softmax among the negatives.
     """
-    negatives = logits.masked_fill(positive, -torch.inf)
-    all_negatives = negatives.logsumexp(dim=-1)
-    odds = logits[..., image, label] - all_negatives[..., image]
-    return odds, negatives - all_negatives[..., None]
+    return logits - logits.masked_fill(positive, -torch.inf).logsumexp(dim=1, keepdim=True)
 
 
 def _softmax_divergence(student: Tensor, teacher: Tensor) -> Tensor:
