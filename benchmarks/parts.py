@@ -1,4 +1,4 @@
-"""Models of equal parts side by side, one process per core, against one after another on all cores.
+"""Models of equal parts side by side, two processes or one for every two cores, against one after another on all cores.
 
 Starting the processes counts.
 """
@@ -33,8 +33,9 @@ def run() -> list[tuple[str, float, float, float]]:
             return seconds(lambda: train_parts(data, config, "random", PARTS, runs=f"{folder}/{jobs}", jobs=jobs))
 
         cores, threads = joblib.cpu_count(), torch.get_num_threads()
+        at_once = min(PARTS, max(2, cores // 2))
         torch.set_num_threads(cores)  # one after another, each may use them all
-        together, apart = train(min(PARTS, cores)), train(1)
+        together, apart = train(at_once), train(1)
         torch.set_num_threads(threads)
-    what = f"{PARTS} parts of all scenes, {EPOCHS} epochs, {min(PARTS, cores)} at once, against one after another"
+    what = f"{PARTS} parts of all scenes, {EPOCHS} epochs, {at_once} at once, against one after another"
     return [(what, together, apart, apart / together)]

@@ -54,7 +54,7 @@ def train_parts(
         method: what the models are trained with; None for the asymmetric loss on the labels.
         runs: the folder of all runs.
         subtask_images: "containing" or "all".
-        jobs: how many are trained side by side, as in `mlkd.side_by_side.fit_all`: 0 for as many as there are cores
+        jobs: how many are trained side by side, as in `mlkd.side_by_side.fit_all`: 0 for one for every two cores
             (with a GPU, one), 1 for one after another in this process.
 
     Raises:

@@ -42,8 +42,9 @@ def fit_all(trainings: Sequence[Training], *, runs: str | Path = "runs", jobs: i
     Args:
         trainings: independent of each other.
         runs: the folder of all runs.
-        jobs: how many processes, at most one per training. 0 for as many as there are cores; with a GPU, whose memory
-            one training may fill, and under torchrun for 1. With 1 all are trained in this process, one after another.
+        jobs: how many processes, at most one per training. 0 for one for every two cores, since a training uses two
+            well and starting processes takes seconds; with a GPU, whose memory one training may fill, and under
+            torchrun for 1. With 1 all are trained in this process, one after another.
 
     Raises:
         ValueError: `jobs` is negative.
@@ -52,7 +53,7 @@ def fit_all(trainings: Sequence[Training], *, runs: str | Path = "runs", jobs: i
             are kept. A backbone that is registered in a notebook is not known to other processes: use a plug-in file.
     """
     if jobs < 0:
-        raise ValueError(f"`jobs` is {jobs}, expected 0 (as many as there are cores) or more.")
+        raise ValueError(f"`jobs` is {jobs}, expected 0 (one for every two cores) or more.")
     found = [find_run(training.method, training.data, training.config, runs=runs) for training in trainings]
     waiting = [training for training, run in zip(trainings, found, strict=True) if not run.complete]
     jobs = min(jobs or _places(), len(waiting))
@@ -71,7 +72,7 @@ def fit_all(trainings: Sequence[Training], *, runs: str | Path = "runs", jobs: i
 
 def _places() -> int:
     alone = torch.accelerator.is_available() or int(os.environ.get("WORLD_SIZE", 1)) > 1
-    return 1 if alone else joblib.cpu_count()
+    return 1 if alone else max(1, joblib.cpu_count() // 2)
 
 
 def _side_by_side(trainings: Sequence[Training], runs: str | Path, jobs: int) -> None:

@@ -9,11 +9,14 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import joblib
 import numpy as np
 import pytest
+import torch
 from joblib.externals.loky import get_reusable_executor
 
 import mlkd
+from mlkd import side_by_side
 from mlkd.config import Config
 from mlkd.data import MultiLabelData
 from mlkd.methods import METHODS, create
@@ -144,6 +147,19 @@ def test_wrong_data_are_told_before_a_process_is_started(toy_data: Data, toy_con
         fit_all(trainings, runs=tmp_path, jobs=2)
     with pytest.raises(ValueError, match="`jobs` is -1"):
         fit_all(trainings, runs=tmp_path, jobs=-1)
+
+
+@pytest.mark.parametrize(
+    ("cores", "gpu", "processes", "expected"),
+    [(1, False, 1, 1), (2, False, 1, 1), (9, False, 1, 4), (8, True, 1, 1), (8, False, 2, 1)],
+)
+def test_one_for_every_two_cores(
+    cores: int, gpu: bool, processes: int, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(joblib, "cpu_count", lambda: cores)
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: gpu)
+    monkeypatch.setenv("WORLD_SIZE", str(processes))
+    assert side_by_side._places() == expected
 
 
 def test_ctrl_c_stops_all_processes(plugin: Path, toy_data: Data, toy_config: Config, tmp_path: Path) -> None:
