@@ -140,11 +140,12 @@ def test_a_sweep_survives_the_death_of_a_node(cluster, tmp_path: Path, monkeypat
 def test_a_sweep_with_teachers_survives_deaths_one_after_another(
     cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ten rounds on one runs folder; in each a new node joins, takes runs and dies, while students wait for parts."""
+    """Three rounds on one runs folder; in each a new node joins, takes runs and dies, while students wait for parts."""
     monkeypatch.chdir(tmp_path)
     Path("mine.py").write_text(PLUGIN)
     epochs = 8
-    for number in range(10):
+    rounds = 3
+    for number in range(rounds):
         seeds = tuple(range(4 * number, 4 * number + 4))
         methods = {"slow": {}, "cgpd": {"k": (2,)}}
         grid = Sweep("mine", methods, TINY | {"epochs": (epochs,)}, seeds=seeds, preset="smoke", plugin="mine.py")
@@ -155,7 +156,7 @@ def test_a_sweep_with_teachers_survives_deaths_one_after_another(
         ray.shutdown()
         cluster.other = cluster.add_node(**NODE)
     students = [run for run in all_runs("runs") if run.config["training"]["role"] == "student"]
-    assert len(students) == 10 * 4 * 2
+    assert len(students) == rounds * 4 * 2
     assert len(list(all_runs("runs"))) == len(students) + 2
     for run in students:
         assert run.history["epoch"].tolist() == list(range(1, epochs + 1))
