@@ -31,7 +31,7 @@ def correlation_differences(
         parts: (q,), the part of each label; lines are drawn between parts.
     """
     q = len(classes)
-    side = min(2.4 + 0.05 * q, 5)
+    side = min(2.4 + 0.05 * q, 6)
     columns = min(len(differences), 3 if q > 40 else 4)
     lines = -(-len(differences) // columns)
     fig, axes = axes_of(lines, columns, width=side * columns + 1.8, height=(side + 0.5) * lines + 0.9)
