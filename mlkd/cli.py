@@ -113,6 +113,8 @@ def train(
     )
     if part and role != "part":
         raise ValueError(f"`--part {part}` goes with `--role part`, not with {role!r}.")
+    if record_every and role == "part":
+        raise ValueError("`--record-every` goes with the roles student and teacher, not with 'part'.")
     taught = mlkd.RECIPES[recipe].method if recipe and role != "teacher" else "vanilla"
     settings: dict[str, Any] = dict(_setting(text) for text in set_ or [])
     if role == "part":

@@ -214,3 +214,6 @@ def test_from_the_command_line(tmp_path: Path) -> None:
     assert CliRunner().invoke(cli, arguments, catch_exceptions=False).exit_code == 0
     (run,) = [Run(path.parent) for path in tmp_path.glob("mld-*/config.json")]
     assert set(run.gradients["term"]) == {"bce", "mld"}
+    refused = CliRunner().invoke(cli, [*arguments, "--role", "part", "--part", "cgp:1"])
+    assert isinstance(refused.exception, ValueError)
+    assert "`--record-every` goes with the roles student and teacher" in str(refused.exception)
