@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from functools import cached_property, lru_cache
+from types import TracebackType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -100,16 +102,23 @@ class Batches(Dataset[Drawn]):
             batch_size=None,
             sampler=range(first, len(self)),
             num_workers=count,
-            worker_init_fn=_leave_ctrl_c_alone,
+            worker_init_fn=_leave_the_last_word,
             multiprocessing_context="spawn" if count and accelerated else None,  # what holds a GPU must not be forked
             pin_memory=accelerated,
         )
         return iter(loader)
 
 
-def _leave_ctrl_c_alone(_: int) -> None:
-    """The process that trains ends the others; alone it can say so in a sentence."""
+def _leave_the_last_word(_: int) -> None:
+    """Only the process that trains says how a training ended: it ends the others on Ctrl-C, in a sentence."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.excepthook = _told_unless_hung_up
+
+
+def _told_unless_hung_up(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """A batch that is being handed over when the training ends is no failure of its maker."""
+    if not isinstance(error, ConnectionError | EOFError):
+        sys.__excepthook__(kind, error, trace)
 
 
 @lru_cache(maxsize=2)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -100,3 +102,24 @@ def test_the_run_is_the_same_with_workers(toy_data: Data, toy_config: Config, tm
     runs = [mlkd.fit("vanilla", toy_data, config, runs=tmp_path / str(n), workers=n) for n in (0, 2)]
     assert runs[0].path.name == runs[1].path.name
     assert np.array_equal(runs[0].predictions("test").logits, runs[1].predictions("test").logits)
+
+
+HANGING_UP = """
+import os, socket, sys
+from multiprocessing.resource_sharer import DupFd
+from mlkd.batches import _leave_the_last_word
+
+_leave_the_last_word(0)
+batch = DupFd(sys.stdout.fileno())  # a process that makes batches hands over their memory so
+with socket.socket(socket.AF_UNIX) as trainer:
+    trainer.connect(batch._id[0])  # and the one that trains is interrupted as it takes it
+os.close(batch.detach())  # one connection after the other: the broken one is over
+raise ValueError("a real failure")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="batches are handed over as file descriptors on Linux")
+def test_a_batch_that_nobody_takes_is_no_failure() -> None:
+    done = subprocess.run([sys.executable, "-c", HANGING_UP], capture_output=True, text=True, check=False)
+    assert done.stderr.count("Traceback") == 1
+    assert done.stderr.endswith("ValueError: a real failure\n")
