@@ -1,4 +1,4 @@
-"""Explorers for a notebook: figures of `mlkd.plots` that follow sliders, menus and buttons.
+"""Explorers for a notebook: figures of `mlkd.plots` that follow sliders, menus and clicks.
 
 Where nobody can move a slider, in a report or under `nbconvert --execute`, an explorer shows its `still()`.
 """
@@ -10,7 +10,7 @@ try:
     from mlkd.widgets.pairs import LabelPairInspector
     from mlkd.widgets.retrieval import RetrievalExplorer
 except ModuleNotFoundError as error:
-    if error.name not in ("ipywidgets", "IPython", "traitlets"):
+    if error.name not in ("anywidget", "ipywidgets", "IPython", "traitlets"):
         raise
     raise ImportError(f"The explorers need the package {error.name!r}: pip install 'mlkd[notebooks]'.") from error
 

@@ -14,9 +14,11 @@ from typing import Any, ClassVar
 import ipywidgets
 from IPython.core.getipython import get_ipython
 from matplotlib.figure import Figure
+from matplotlib.transforms import BboxTransform
 from traitlets import HasTraits, link
 
 from mlkd.plots.style import literal
+from mlkd.widgets.picture import Picture
 
 
 class Explorer(HasTraits):
@@ -30,6 +32,8 @@ class Explorer(HasTraits):
 
     hook: ClassVar[str]
     """CSS class of the outermost box."""
+    hint: ClassVar[str] = ""
+    """What a click on the picture does."""
 
     def figure(self) -> Figure:
         """The picture of the present values."""
@@ -46,6 +50,9 @@ class Explorer(HasTraits):
     def below(self) -> list[ipywidgets.DOMWidget]:
         """More controls, below the picture."""
         return []
+
+    def clicked(self, panel: int, x: float, y: float) -> None:
+        """A point of the picture was clicked: the number of its axes in the figure, and the place in their units."""
 
     def still(self) -> Figure:
         """The same view as a figure: the picture, and its sentences below."""
@@ -68,7 +75,8 @@ class Explorer(HasTraits):
     @cached_property
     def box(self) -> ipywidgets.VBox:
         """All of it as a widget."""
-        self._picture = ipywidgets.Image(format="png", layout={"max_width": "100%", "align_self": "flex-start"})
+        self._picture = Picture(hint=self.hint, layout={"max_width": "100%", "align_self": "flex-start"})
+        self._picture.on_msg(self._click)
         self._said, self._error = ipywidgets.HTML(), ipywidgets.HTML()
         self._drawn: dict[str, Any] | None = None
         controls = ipywidgets.HBox(list(self.control.values()), layout={"flex_flow": "row wrap"})
@@ -96,7 +104,15 @@ class Explorer(HasTraits):
     def _draw(self) -> None:
         said = [f'<p style="margin: 0; line-height: 1.4">{escape(text)}</p>' for text in self.sentences()]
         self._said.value = "".join(said)
-        self._picture.value = png(self.figure())
+        figure = self.figure()
+        self._picture.value = png(figure)
+        self._panels = [(ax.get_position().frozen(), ax.viewLim.frozen()) for ax in figure.axes]
+
+    def _click(self, _: object, place: dict[str, float], __: object) -> None:
+        point = place["x"], 1 - place["y"]  # a figure counts from below
+        for number, (box, units) in enumerate(self._panels):
+            if box.contains(*point):
+                self.clicked(number, *BboxTransform(box, units).transform(point))
 
     def tell(self, error: Exception) -> None:
         """Says below the controls what went wrong."""

@@ -26,8 +26,8 @@ PICTURES, CELLS = 3, 8
 class LabelPairInspector(Explorer):
     """One cell of a correlation difference: the pictures that drive it, with the maps of both labels.
 
-    The pictures are those that add most to the student's correlation less the teacher's, in its direction. Buttons
-    lead to the largest cells, menus to any.
+    The pictures are those that add most to the student's correlation less the teacher's, in its direction. A click
+    on a cell of the matrix leads there, as menus do; buttons lead to the largest cells.
 
     Args:
         students: title -> run.
@@ -40,7 +40,7 @@ class LabelPairInspector(Explorer):
         ValueError: no students; predictions of other pictures than those of the split; no such labels.
     """
 
-    hook = "mlkd-pairs"
+    hook, hint = "mlkd-pairs", "a click on a cell of the matrix shows its two labels"
     student, first, second = Unicode(), Int(), Int()
 
     def __init__(
@@ -118,6 +118,10 @@ class LabelPairInspector(Explorer):
             "first": menu("labels", names),
             "second": menu("and", names),
         }
+
+    def clicked(self, panel: int, x: float, y: float) -> None:
+        if panel == 0:
+            self._choose(self.order[round(y)], self.order[round(x)])
 
     def below(self) -> list[ipywidgets.DOMWidget]:
         """A button for each of the largest cells."""

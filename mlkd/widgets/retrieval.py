@@ -17,7 +17,7 @@ from mlkd.widgets.explorer import Explorer, menu, number
 
 
 class RetrievalExplorer(Explorer):
-    """The pictures nearest to a query, for one run; a button below each makes it the next query.
+    """The pictures nearest to a query, for one run; a click on one makes it the next query.
 
     A label that the query has too is green with a tick, another one is red.
 
@@ -31,7 +31,7 @@ class RetrievalExplorer(Explorer):
         ValueError: no vectors, or of other pictures; no such query; k is not in 1..N-1.
     """
 
-    hook = "mlkd-retrieval"
+    hook, hint = "mlkd-retrieval", "a click on a picture makes it the query"
     run, query = Unicode(), Int()
 
     def __init__(self, vectors: Mapping[str, np.ndarray], data: MultiLabelData, *, query: int = 0, k: int = 5):
@@ -70,19 +70,6 @@ class RetrievalExplorer(Explorer):
             "query": number("picture", len(self.data) - 1),
         }
 
-    def below(self) -> list[ipywidgets.DOMWidget]:
-        """A button below each picture found."""
-        figure = self.figure()
-        figure.draw_without_rendering()
-        columns: list[ipywidgets.DOMWidget] = []
-        self.buttons: list[ipywidgets.Button] = []
-        end = 0.0
-        for rank, place in enumerate(ax.get_position() for ax in figure.axes[1:]):
-            button = ipywidgets.Button(description=f"{rank + 1} as query", tooltip="make this picture the query")
-            button.layout = {"flex": f"0 0 {100 * place.width:.2f}%", "margin": "0", "min_width": "0"}
-            button.on_click(lambda _, rank=rank: self.set_trait("query", int(self.found[rank])))
-            columns += [ipywidgets.Box(layout={"flex": f"0 0 {100 * (place.x0 - end):.2f}%"}), button]
-            self.buttons.append(button)
-            end = place.x1
-        wide = f"{round(100 * figure.get_figwidth())}px"
-        return [ipywidgets.HBox(columns, layout={"width": "100%", "max_width": wide})]
+    def clicked(self, panel: int, x: float, y: float) -> None:
+        if panel:  # the query itself is the first
+            self.query = int(self.found[panel - 1])

@@ -45,25 +45,43 @@ def test_start_here(lab, run_all: Callable, shots: Path) -> None:
     check(lab.folder / "00_start_here.ipynb", page, problems)
 
 
-def test_the_explorer_of_maps(lab, run_all: Callable, shots: Path) -> None:
+class Shown:
+    """An explorer on a page: its picture, and the picture that was there before."""
+
+    def __init__(self, page, hook: str):
+        self.page, self.explorer = page, page.locator(f".{hook}").first
+        self.explorer.scroll_into_view_if_needed()
+        self.picture, self.said = self.explorer.locator(".mlkd-picture img"), self.explorer.locator(".mlkd-said")
+        self.source, self.seen = self.picture.get_attribute("src"), [self.picture.screenshot()]
+
+    def menu(self, name: str):
+        return self.explorer.locator(".widget-dropdown", has_text=name).locator("select")
+
+    def check_another(self) -> None:
+        """There comes a picture that was not seen yet, and no complaint."""
+        given = [self.picture.element_handle(), self.source]
+        self.page.wait_for_function("([one, old]) => one.src != old && one.complete", arg=given)
+        self.source = self.picture.get_attribute("src")
+        self.seen.append(self.picture.screenshot())
+        assert self.seen[-1] not in self.seen[:-1]
+        assert self.explorer.locator(".mlkd-error").inner_text() == ""
+
+
+@pytest.fixture
+def smoke(lab) -> dict[str, object]:
+    """Parameters with which a notebook has its runs in seconds; those that one trains, the next one reads."""
     pytest.importorskip("mlkd.widgets", reason="no explorers")
+    return {"preset": "smoke", "methods": ["vanilla"], "runs": str(lab.folder / "runs")}
+
+
+def test_the_explorer_of_maps(lab, smoke: dict[str, object], run_all: Callable, shots: Path) -> None:
     path = lab.folder / "09_cam.ipynb"
-    change(path, preset="smoke", methods=["vanilla"], runs=str(lab.folder / "runs"))
+    change(path, **smoke)
     page, problems = run_all("09_cam")
-    explorer = page.locator(".mlkd-cam").first
-    explorer.scroll_into_view_if_needed()
-    picture, said = explorer.locator(".mlkd-picture"), explorer.locator(".mlkd-said")
-    seen = [picture.screenshot()]
-    picture.screenshot(path=shots / "lab-09-before.png")
+    shown = Shown(page, "mlkd-cam")
+    shown.picture.screenshot(path=shots / "lab-09-before.png")
 
-    def another_picture(old: str | None) -> None:
-        page.wait_for_function("([one, old]) => one.src != old && one.complete", arg=[picture.element_handle(), old])
-        seen.append(picture.screenshot())
-        assert seen[-1] not in seen[:-1]
-        assert explorer.locator(".mlkd-error").inner_text() == ""
-
-    shown = picture.get_attribute("src")
-    slider = explorer.locator(".widget-slider", has_text="opacity")
+    slider = shown.explorer.locator(".widget-slider", has_text="opacity")
     assert slider.locator(".noUi-target").bounding_box()["width"] > 80  # pixels to move in
     handle = slider.locator(".noUi-handle")
     place = handle.bounding_box()
@@ -71,15 +89,29 @@ def test_the_explorer_of_maps(lab, run_all: Callable, shots: Path) -> None:
     page.mouse.down()
     page.mouse.move(place["x"] - 30, place["y"])
     page.mouse.up()
-    another_picture(shown)
+    shown.check_another()
 
-    shown, sentence = picture.get_attribute("src"), said.inner_text()
-    label = explorer.locator(".widget-dropdown", has_text="label").locator("select")
+    sentence = shown.said.inner_text()
+    label = shown.menu("label")
     label.select_option(index=5)
-    another_picture(shown)
-    assert said.inner_text() != sentence
-    assert label.locator("option").nth(5).inner_text().removesuffix(" ✓") in said.inner_text()
+    shown.check_another()
+    assert shown.said.inner_text() != sentence
+    assert label.locator("option").nth(5).inner_text().removesuffix(" ✓") in shown.said.inner_text()
     page.screenshot(path=shots / "lab-09.png")
+    check(path, page, problems)
+
+
+def test_a_click_on_a_cell_shows_its_labels(lab, smoke: dict[str, object], run_all: Callable, shots: Path) -> None:
+    path = lab.folder / "10_correlation.ipynb"
+    change(path, **smoke)
+    page, problems = run_all("10_correlation")
+    shown = Shown(page, "mlkd-pairs")
+    before = shown.menu("labels").input_value(), shown.menu("and").input_value()
+    place = shown.picture.bounding_box()
+    shown.picture.click(position={"x": 0.25 * place["width"], "y": 0.35 * place["height"]})
+    shown.check_another()
+    assert (shown.menu("labels").input_value(), shown.menu("and").input_value()) != before
+    page.screenshot(path=shots / "lab-10.png")
     check(path, page, problems)
 
 
