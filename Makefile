@@ -1,5 +1,6 @@
 # Everything here sets up .venv by itself. `make report DATA=coco:/path PRESET=full SEEDS=5` passes its
-# variables on as `mlkd report --data coco:/path --preset full --seeds 5`; an unknown one is an error.
+# variables on as `mlkd report --data coco:/path --preset full --seeds 5`; an unknown one is an error. A switch is
+# given as FROM_RUNS=1.
 PYTHON ?= python3
 READY := .venv/.ready
 
@@ -16,7 +17,8 @@ $(READY): pyproject.toml requirements.lock
 	touch $(READY)
 
 given := $(foreach name,$(.VARIABLES),$(if $(filter command,$(origin $(name))),$(name)))
-flags = $(foreach name,$(filter-out PYTHON,$(given)),--$(shell echo $(name) | tr 'A-Z_' 'a-z-') '$($(name))')
+value = $(if $(filter FROM_RUNS=1,$(name)=$($(name))),,'$($(name))')
+flags = $(foreach name,$(filter-out PYTHON,$(given)),--$(shell echo $(name) | tr 'A-Z_' 'a-z-') $(value))
 
 report: setup
 	.venv/bin/mlkd report $(flags)

@@ -273,6 +273,12 @@ class TestWeakClassifier:
         with pytest.raises(ValueError, match="`backbone` is a CifarResNet, which does not list its stages"):
             create("uskd").parts(model, 9)
 
+    def test_a_net_of_several_branches(self) -> None:
+        model = create_model("hrnet_w18_small", CLASSES, "gap", image_size=32, pretrained=False)
+        create("uskd").parts(model, 9)
+        with pytest.raises(ValueError, match="last stage but one of the student's `backbone` gives 3 outputs"):
+            model(torch.rand(2, 3, 32, 32))
+
 
 # Whole trainings
 

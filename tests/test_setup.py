@@ -125,6 +125,13 @@ def test_make_report_hands_on_its_variables() -> None:
 
 
 @make
+def test_make_report_hands_on_a_switch() -> None:
+    words = shlex.split(made("report", "FROM_RUNS=1", "DATA=coco:/x"))[2:]
+    assert sorted(words) == ["--data", "--from-runs", "coco:/x"]
+    assert words[words.index("--data") + 1] == "coco:/x"
+
+
+@make
 @pytest.mark.parametrize(
     "data", ["voc:/x?year=2007&difficult=ignore", "voc:/my pictures/VOC", "voc:/my dir/a=b/VOC?year=1"]
 )

@@ -27,7 +27,12 @@ class WeakClassifier(nn.Module):
         self.kept: Tensor | None = None
         stage.register_forward_hook(self._keep)
 
-    def _keep(self, stage: nn.Module, inputs: tuple, output: Tensor) -> None:
+    def _keep(self, stage: nn.Module, inputs: tuple, output: Tensor | list[Tensor]) -> None:
+        if not isinstance(output, Tensor):
+            raise ValueError(
+                f"The last stage but one of the student's `backbone` gives {len(output)} outputs, expected one for the "
+                f"weak classifier of `uskd`: take another backbone or another method."
+            )
         if stage.training:
             self.kept = output
 
