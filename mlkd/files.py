@@ -34,7 +34,8 @@ REASONS = {
 def written_whole(path: str | Path) -> Iterator[Path]:
     """A path beside `path` to write to; it takes `path`'s place when the block ends well, and goes when it does not.
 
-    It may become a file or a folder; a folder must not be there yet.
+    It may become a file or a folder; a folder must not be there yet. It is on the disk before it takes the place: a
+    power cut leaves the old file or the new one, never an empty one.
 
     Raises:
         WriteError: the disk is full or read-only, or the like.
@@ -45,9 +46,25 @@ def written_whole(path: str | Path) -> Iterator[Path]:
         with _told(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             yield unfinished
+            # Not what is deeper in a folder: thousands of drawn pictures would take minutes, and it is told when a
+            # broken one is read.
+            _flush(unfinished, *(unfinished.iterdir() if unfinished.is_dir() else ()))
             os.replace(unfinished, path)
+            _flush(path.parent)  # the new name
     finally:
         remove(unfinished)
+
+
+def _flush(*paths: Path) -> None:
+    """Waits until the files, and the names in the folders, are on the disk."""
+    if os.name != "posix":  # elsewhere a folder cannot be opened, nor a file flushed that was opened to be read
+        return
+    for path in paths:
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 @contextmanager

@@ -48,6 +48,33 @@ class TestWrittenWhole:
             assert (tmp_path / "file.txt").read_text() == "old"
         assert (tmp_path / "file.txt").read_text() == "new"
 
+    @pytest.mark.skipif(os.name != "posix", reason="files are flushed on POSIX systems")
+    def test_it_is_on_the_disk_before_it_has_its_name(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Else a power cut could leave empty files under their names."""
+        done: list[object] = []
+        flush, rename = os.fsync, os.replace
+
+        def noted_flush(handle: int) -> None:
+            done.append(os.fstat(handle).st_ino)
+            flush(handle)
+
+        def noted_rename(old: Path, new: Path) -> None:
+            done.append(new.name)
+            rename(old, new)
+
+        monkeypatch.setattr(os, "fsync", noted_flush)
+        monkeypatch.setattr(os, "replace", noted_rename)
+        folder, file = tmp_path / "folder", tmp_path / "file"
+        with written_whole(folder) as unfinished:
+            unfinished.mkdir()
+            (unfinished / "a").write_text("a")
+            (unfinished / "b").write_text("b")
+        assert {path.stat().st_ino for path in (folder, folder / "a", folder / "b")} == set(done[:3])
+        assert done[3:] == ["folder", tmp_path.stat().st_ino]
+        with written_whole(file) as unfinished:
+            unfinished.write_text("c")
+        assert done[5:] == [file.stat().st_ino, "file", tmp_path.stat().st_ino]
+
     @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
     @pytest.mark.parametrize("old", [None, "old"])
     def test_an_exception(self, tmp_path: Path, error: type[BaseException], old: str | None) -> None:
