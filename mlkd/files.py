@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import glob
 import os
 import platform
 import shutil
@@ -43,7 +44,7 @@ def written_whole(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     unfinished = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.unfinished")
     try:
-        with _told(path):
+        with told(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             yield unfinished
             # Not what is deeper in a folder: thousands of drawn pictures would take minutes, and it is told when a
@@ -68,8 +69,12 @@ def _flush(*paths: Path) -> None:
 
 
 @contextmanager
-def _told(path: Path) -> Iterator[None]:
-    """Says in a sentence why `path` could not be written."""
+def told(path: Path) -> Iterator[None]:
+    """Says in a sentence why `path` could not be written.
+
+    Raises:
+        WriteError: the disk is full or read-only, or the like.
+    """
     try:
         yield
     except OSError as error:
@@ -96,7 +101,7 @@ def made_once(path: Path, make: Callable[[Path], object]) -> None:
     Raises:
         WriteError: the disk is full or read-only, or the like.
     """
-    with _told(path):
+    with told(path):
         if path.exists():
             return
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -104,6 +109,8 @@ def made_once(path: Path, make: Callable[[Path], object]) -> None:
         with FileLock(lock):
             try:
                 if not path.exists():
+                    for left in path.parent.glob(f".{glob.escape(path.name)}.*.unfinished"):
+                        remove(left)  # of a process that was killed
                     with written_whole(path) as unfinished:
                         make(unfinished)
             finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from tqdm.auto import tqdm
@@ -62,7 +63,8 @@ class Progress:
         parts = [f"{name} {value:.3g}" for name, value in losses.items()] + [f"{self.images_per_second:.0f} img/s"]
         self.bar.set_postfix_str(", ".join(parts), refresh=False)
         if self.file:
-            Path(self.file).write_text(f"{self.title}: epoch {epoch + 1}/{self.epochs}, {', '.join(parts)}")
+            with suppress(OSError):  # a full disk: the training itself says so
+                Path(self.file).write_text(f"{self.title}: epoch {epoch + 1}/{self.epochs}, {', '.join(parts)}")
 
     def epoch(self, epoch: int, row: dict[str, float]) -> None:
         """One epoch done and scored."""

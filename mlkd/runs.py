@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from filelock import FileLock, Timeout
 
-from mlkd.files import remove, written_whole
+from mlkd.files import made_once, remove, told, written_whole
 
 if TYPE_CHECKING:  # loaded where they are used, so that `mlkd runs` answers at once
     import pandas as pd
@@ -50,6 +50,16 @@ class Predictions(NamedTuple):
     logits: np.ndarray
     classes: tuple[str, ...]
     ignored: np.ndarray | None = None
+
+    def same_truth(self, other: Any) -> bool:
+        """Whether `other`, predictions or data, is about the same pictures, in their order, with the same labels."""
+        same = self.classes == other.classes and np.array_equal(self.ids, np.asarray(other.ids))
+        return (
+            same
+            and np.array_equal(self.targets, other.targets)
+            and (self.ignored is None) == (other.ignored is None)
+            and (self.ignored is None or np.array_equal(self.ignored, other.ignored))
+        )
 
 
 class Run:
@@ -220,16 +230,25 @@ class Run:
         return None
 
     @contextmanager
-    def held(self) -> Iterator[None]:
+    def held(self, wait: bool = True) -> Iterator[None]:
         """Keeps other processes from training this run; waits, and says for whom, while one does.
 
         A process that ends, however it ends, holds nothing any more.
+
+        Raises:
+            RunError: another process trains this run and `wait` is False.
+            WriteError: the folder cannot be written to.
         """
         lock, holder = FileLock(self.path / ".lock"), self.path / ".held"
         try:
-            lock.acquire(blocking=False)
+            with told(self.path):
+                lock.acquire(blocking=False)
         except Timeout:
             who = holder.read_text() if holder.is_file() else "another process"
+            if not wait:
+                raise RunError(
+                    f"{self.path}: {who} is training this run; give the same command again when it has ended."
+                ) from None
             print(f"{self.path}: {who} is training this run; waiting for it to end.", flush=True)
             lock.acquire()
         try:
@@ -279,9 +298,12 @@ def open_run(root: str | Path, description: Mapping[str, Any]) -> Run:
         raise RunError(
             f"{path}: no finished run here, and with --from-runs nothing is trained; leave it out to train it."
         )
-    if not (path / "config.json").is_file():
+
+    def begin(unfinished: Path) -> None:
         _write_json(path / "environment.json", environment())
-        _write_json(path / "config.json", description)  # last: with it the folder is a run
+        unfinished.write_text(_as_json(description))
+
+    made_once(path / "config.json", begin)  # with it the folder is a run
     return Run(path)
 
 
@@ -331,4 +353,8 @@ def environment() -> dict[str, str]:
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:
     with written_whole(path) as unfinished:
-        unfinished.write_text(json.dumps(value, indent=1) + "\n")
+        unfinished.write_text(_as_json(value))
+
+
+def _as_json(value: Mapping[str, Any]) -> str:
+    return json.dumps(value, indent=1) + "\n"

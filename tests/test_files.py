@@ -134,6 +134,12 @@ class TestMadeOnce:
         assert path.read_text() == "first"
         assert names(path.parent) == ["file.txt"]
 
+    def test_what_a_killed_process_left_is_taken_away(self, tmp_path: Path) -> None:
+        for name in (".file[1].here.7.unfinished", ".other.here.7.unfinished"):
+            (tmp_path / name).write_text("half of")
+        made_once(tmp_path / "file[1]", lambda unfinished: unfinished.write_text("all of it"))
+        assert names(tmp_path) == [".other.here.7.unfinished", "file[1]"]
+
     def test_an_exception(self, tmp_path: Path) -> None:
         def fail(unfinished: Path) -> None:
             unfinished.write_text("half of")

@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import pandas as pd
 import pytest
+from filelock import FileLock
 
 nbformat = pytest.importorskip("nbformat")
 pytest.importorskip("papermill")
@@ -28,6 +29,7 @@ from PIL import Image  # noqa: E402
 from tiny_notebooks import write  # noqa: E402
 
 from mlkd import report  # noqa: E402
+from mlkd.files import WriteError  # noqa: E402
 from mlkd.presets import Plan  # noqa: E402
 from mlkd.report.execute import Outcome  # noqa: E402
 from mlkd.report.html import as_columns, as_mathml, as_text  # noqa: E402
@@ -283,6 +285,17 @@ def test_unknown_parameter_names_the_nearest_before_anything_starts(tmp_path: Pa
     with pytest.raises(ValueError, match=r"No notebook has a parameter 'seed'\. Did you mean 'seeds'"):
         call(tmp_path, data="voc", seed=3)
     assert not (tmp_path / "reports").exists()
+
+
+def test_one_process_makes_a_report(tmp_path: Path) -> None:
+    write(tmp_path / "notebooks", "00_start", START)
+    (tmp_path / "reports").mkdir()
+    held = FileLock(tmp_path / "reports" / ".night.lock")
+    with held, pytest.raises(ValueError, match="night: another process makes this report; wait for it"):
+        call(tmp_path, data="voc")
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(WriteError, match="could not be written, a part of that path is a file"):
+        report.run("night", {}, notebooks=tmp_path / "notebooks", reports=tmp_path / "file")
 
 
 def test_a_notebook_needs_one_cell_of_parameters(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import platform
 import shutil
@@ -13,7 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock, Timeout
 
+from mlkd import runs
 from mlkd.models import MultiLabelModel, save_model
 from mlkd.runs import Predictions, Run, RunError, all_runs, environment, open_run, run_list
 
@@ -246,6 +249,26 @@ def test_a_held_run_is_waited_for(run: Run) -> None:
             assert second.stdout.readline() == "mine\n"
             assert second.wait(timeout=60) == 0
     assert sorted(path.name for path in run.path.iterdir()) == [".lock", "config.json", "environment.json"]
+
+
+def test_a_held_run_is_told_where_nobody_waits(run: Run) -> None:
+    told = rf"process {os.getpid()} on .* is training this run; give the same command again"
+    with run.held(), pytest.raises(RunError, match=told), Run(run.path).held(wait=False):
+        pass
+
+
+def test_two_processes_begin_a_run_one_after_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the first, already training, would take away what the second is writing."""
+
+    def written_under_a_lock() -> dict[str, str]:
+        (folder,) = tmp_path.iterdir()
+        with pytest.raises(Timeout):
+            FileLock(folder / ".config.json.lock").acquire(blocking=False)
+        return {}
+
+    monkeypatch.setattr(runs, "environment", written_under_a_lock)
+    run = open_run(tmp_path, description())
+    assert sorted(path.name for path in run.path.iterdir()) == ["config.json", "environment.json"]
 
 
 def test_the_state_of_a_run(run: Run) -> None:

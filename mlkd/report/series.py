@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from mlkd import __version__
 from mlkd.analysis import group_runs, runs_on, scores_of
-from mlkd.files import written_whole
+from mlkd.files import told, written_whole
 from mlkd.presets import Plan
 from mlkd.report import html
 from mlkd.report.cards import data_card, run_cards
@@ -36,6 +39,39 @@ def run_series(
     given: dict[str, Any] = json.loads(json.dumps(dict(parameters), default=os.fspath))
     _check_known(given, series)
     folder = reports / name
+    with _alone(folder):
+        return _run(name, folder, given, series, timeout_s, plan, from_runs)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Two processes that write one report would mix their notebooks."""
+    with told(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder.with_name(f".{folder.name}.lock")
+        lock = FileLock(path)
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            raise ValueError(
+                f"{folder}: another process makes this report; wait for it to end, or choose another `name`."
+            ) from None
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        lock.release()
+
+
+def _run(
+    name: str,
+    folder: Path,
+    given: dict[str, Any],
+    series: list[Notebook],
+    timeout_s: int,
+    plan: Plan | None,
+    from_runs: bool,
+) -> int:
     record = _read_record(folder)
     report = html.Report(name, folder, given, series)
     data = None if plan is None else data_card(plan)
@@ -56,7 +92,6 @@ def run_series(
                     screen.skip(running, f"{running}: done before, in {duration(record[running]['seconds'])}")
                 else:
                     record.pop(running, None)
-                    folder.mkdir(parents=True, exist_ok=True)
                     outcome = execute(
                         notebook.path,
                         copy,

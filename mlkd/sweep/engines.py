@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, Protocol
 
 import joblib
 
+from mlkd.files import told
 from mlkd.progress import PROGRESS_FILE
 
 PROGRAM = (sys.executable, "-m", "mlkd", "train")
@@ -72,9 +73,9 @@ def command(arguments: Sequence[str]) -> str:
 
 def begin(job: Job) -> subprocess.Popen:
     """Starts `mlkd train`; its log begins anew with the command at each start, below what was there."""
-    job.status.write_text("starts")
     limits = dict.fromkeys(("OMP_NUM_THREADS", "LOKY_MAX_CPU_COUNT"), str(job.threads))
-    with job.log.open("a") as log:
+    with told(job.log), job.log.open("a") as log:
+        job.status.write_text("starts")
         log.write(f"$ {command(job.arguments)}\n")
         log.flush()
         return subprocess.Popen(

@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mlkd.analysis import scores_of
+from mlkd.files import told
 from mlkd.progress import watched
 from mlkd.runs import Run
 from mlkd.sweep.engines import Engine, Job, command, create_engine
@@ -83,7 +84,8 @@ def run_tasks(todo: Sequence[Task], folder: Path, engine: Engine, threads: int =
         engine: where they run; it is stopped at the end, and on Ctrl-C.
         threads: how many each computes with.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    with told(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     jobs = {task.name: _job(task, folder, threads) for task in todo}
     progress = {task.name: Progress() for task in todo}
     for task in todo:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from mlkd.files import WriteError
 from mlkd.sweep import engines
 from mlkd.sweep.engines import Local, create_engine
 from mlkd.sweep.plan import Task
@@ -84,6 +85,12 @@ def test_each_run_begins_after_those_it_needs(capsys: pytest.CaptureFixture) -> 
     out = capsys.readouterr().out
     assert out.startswith("4 runs, 0 of them finished before.\n")
     assert "c: done after 0 s, test 50.00\n" in out
+
+
+def test_a_folder_that_cannot_be_written_is_told() -> None:
+    Path("file").write_text("no folder")
+    with pytest.raises(WriteError, match="could not be written, a part of that path is a file"):
+        run_tasks(TASKS, Path("file/logs"), Local(1), threads=1)
 
 
 def test_finished_runs_are_skipped() -> None:
