@@ -27,7 +27,7 @@ class KeptTeacher(nn.Module):
 
     It stands in for the teacher wherever a method needs one (`L2D(teacher=KeptTeacher("answers"))`), so a student can
     be distilled where there is no teacher: on these pictures, with augment=() or ("flip",). The run is the same as with
-    the teacher itself.
+    the teacher itself, if both are asked in the same precision (`mlkd answers` asks in float32).
 
     Args:
         folder: as `keep_answers` wrote it: `answers.json`, `logits.npy` (2, N, q) and perhaps `embeddings.npy`
@@ -35,6 +35,7 @@ class KeptTeacher(nn.Module):
 
     Attributes:
         classes, image_size, settings, fingerprint: the teacher's.
+        asked_at: side of the pictures it was asked about, in pixels.
 
     Raises:
         ValueError: no such folder.
@@ -45,16 +46,17 @@ class KeptTeacher(nn.Module):
         self.folder = Path(folder)
         try:
             about = json.loads((self.folder / "answers.json").read_text())
-        except (OSError, ValueError) as error:
+            self.classes = tuple(about["classes"])
+            self.image_size: int = about["image_size"]
+            self.settings: dict[str, Any] = about["settings"]
+            self.fingerprint: str = about["fingerprint"]
+            self.pictures: str = about["pictures"]
+            self.asked_at: int = about["asked_at"]
+        except (OSError, ValueError, KeyError) as error:
             raise ValueError(
                 f"{self.folder}: no kept answers of a teacher, answers.json is missing or broken. "
-                f"`mlkd answers MODEL {self.folder}` makes them."
+                f"`mlkd answers MODEL FOLDER` makes them in a new folder."
             ) from error
-        self.classes = tuple(about["classes"])
-        self.image_size: int = about["image_size"]
-        self.settings: dict[str, Any] = about["settings"]
-        self.fingerprint: str = about["fingerprint"]
-        self.pictures: str = about["pictures"]
         self.logits = np.load(self.folder / "logits.npy", mmap_mode="r")
         path = self.folder / "embeddings.npy"
         self.embeddings = np.load(path, mmap_mode="r") if path.is_file() else None
@@ -68,12 +70,17 @@ class KeptTeacher(nn.Module):
         nothing: Any = None  # so that a method that reads them without `needs_features` fails at once
         return Output(torch.from_numpy(self.logits[at]), embeddings, nothing)
 
-    def check(self, data: MultiLabelData) -> None:
-        """Raises ValueError when the answers are about other pictures than these."""
+    def check(self, data: MultiLabelData, size: int) -> None:
+        """Raises ValueError when the answers are about other pictures than these, at this size."""
         if self.pictures != _pictures(data):
             raise ValueError(
                 f"{self.folder}: the teacher was asked about other pictures than those of {data.name} {data.split}; "
                 f"expected the same ids in the same order."
+            )
+        if self.asked_at != size:
+            raise ValueError(
+                f"{self.folder}: the teacher was asked about pictures of {self.asked_at} pixels, but the training's "
+                f"`image_size` is {size}; `mlkd answers --image-size {size}` asks about those."
             )
 
 
@@ -94,10 +101,14 @@ def keep_answers(
         teacher: any model of `data.classes`, in eval mode.
         data: the split the students will be trained on.
         pixels: its pictures as `decoded` gives them, N of (H, W, 3).
-        folder: a new one; there already, it is only read.
+        folder: a new one; with the same answers there already, it is only read.
         ask: from pictures (b, 3, H, W), uint8, to the output; None to call the teacher where it is.
         embeddings: whether label-wise embeddings are kept too, where the teacher has some.
+
+    Raises:
+        ValueError: the folder holds something else, or answers of another teacher or to other pictures.
     """
+    size = pixels.table.shape[1]
 
     def make(unfinished: Path) -> None:
         unfinished.mkdir()
@@ -108,12 +119,19 @@ def keep_answers(
             "settings": teacher.settings,
             "fingerprint": fingerprint(teacher),
             "pictures": _pictures(data),
+            "asked_at": size,
             "views": VIEWS,
         }
         (unfinished / "answers.json").write_text(json.dumps(about, indent=1, default=str) + "\n")
 
     made_once(Path(folder), make)
-    return KeptTeacher(folder)
+    kept = KeptTeacher(folder)
+    kept.check(data, size)
+    lacks = embeddings and teacher.head.has_embeddings and not kept.has_embeddings
+    if kept.fingerprint != fingerprint(teacher) or lacks:
+        other = "no embeddings" if lacks else "another teacher's answers"
+        raise ValueError(f"{folder}: there are {other} in this folder; choose a new one.")
+    return kept
 
 
 def _ask(

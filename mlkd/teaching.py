@@ -18,6 +18,7 @@ from mlkd.data.pixels import decoded
 from mlkd.files import cache_folder
 from mlkd.methods import Method
 from mlkd.models import Output, fingerprint
+from mlkd.precision import Speed
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -26,14 +27,12 @@ Ask = Callable[[Drawn, Tensor], Output]
 """From a step's pictures, as drawn and on the device, to what a teacher says of them."""
 
 
-def asked(
-    engine: Accelerator, method: Method, data: MultiLabelData, config: Config, layout: torch.memory_format
-) -> dict[str, Ask]:
+def asked(engine: Accelerator, method: Method, data: MultiLabelData, config: Config, speed: Speed) -> dict[str, Ask]:
     """For each teacher of a method, by its role, how to ask it.
 
     Args:
         data: the split the student is trained on.
-        layout: how pictures and weights lie in memory.
+        speed: what the training computes in, and so its teachers.
 
     Raises:
         ValueError: kept answers that do not fit the data or the training.
@@ -41,12 +40,12 @@ def asked(
     found: dict[str, Ask] = {}
     for role, teacher in method.teachers.items():
         if not isinstance(teacher, KeptTeacher) and config.keep_answers and not method.needs_features:
-            teacher = _kept(_live(engine, teacher, layout), teacher, data, config, method.needs_embeddings)
+            teacher = _kept(engine, teacher, method, data, config, speed)
         if isinstance(teacher, KeptTeacher):
             _check(teacher, method, data, config)
             found[role] = _remembering(engine, teacher)
         else:
-            found[role] = partial(_looking, _live(engine, teacher, layout))
+            found[role] = partial(_looking, _live(engine, teacher, speed.layout))
     return found
 
 
@@ -75,17 +74,17 @@ def _remembering(engine: Accelerator, kept: KeptTeacher) -> Ask:
 
 
 def _kept(
-    ask: Callable[[Tensor], Output], teacher: nn.Module, data: MultiLabelData, config: Config, embeddings: bool
+    engine: Accelerator, teacher: nn.Module, method: Method, data: MultiLabelData, config: Config, speed: Speed
 ) -> KeptTeacher:
     """Its answers in the cache folder, asked for now if they are not there yet."""
-    pixels = decoded(data, config.image_size)
-    key = f"{fingerprint(teacher)} {pixels.name} {config.precision} {embeddings}"
+    pixels, embeddings = decoded(data, config.image_size), method.needs_embeddings
+    key = f"{fingerprint(teacher)} {pixels.name} {speed.precision} {engine.device.type} {embeddings}"
     folder = cache_folder() / "answers" / hashlib.sha256(key.encode()).hexdigest()[:24]
-    return keep_answers(teacher, data, pixels, folder, ask=ask, embeddings=embeddings)
+    return keep_answers(teacher, data, pixels, folder, ask=_live(engine, teacher, speed.layout), embeddings=embeddings)
 
 
 def _check(kept: KeptTeacher, method: Method, data: MultiLabelData, config: Config) -> None:
-    kept.check(data)
+    kept.check(data, config.image_size)
     if method.needs_features:
         raise ValueError(
             f"The method {method.name!r} compares feature maps, which {kept.folder} does not keep; give the teacher "

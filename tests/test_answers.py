@@ -76,8 +76,25 @@ def test_they_are_what_the_teacher_says(head: str, wanted: bool, tmp_path: Path)
     assert said.features is None
     assert kept.has_embeddings == (said.embeddings is not None)
     assert (kept.classes, kept.image_size, kept.fingerprint) == (CLASSES, 16, fingerprint(teacher))
-    keep_answers(teacher, data, pixels, tmp_path / "kept", ask=ask)
+    keep_answers(teacher, data, pixels, tmp_path / "kept", ask=ask, embeddings=wanted)
     assert sum(asked) == 260  # read, not asked again
+
+
+def test_other_answers_in_the_folder_are_told(tmp_path: Path) -> None:
+    data = pictures("train", 6)
+    pixels, folder = decoded(data, 16), tmp_path / "kept"
+    keep_answers(net(), data, pixels, folder, embeddings=False)
+    with pytest.raises(ValueError, match="kept: there are another teacher's answers in this folder"):
+        keep_answers(net(seed=9), data, pixels, folder, embeddings=False)
+    with pytest.raises(ValueError, match="kept: there are no embeddings in this folder; choose a new one"):
+        keep_answers(net(), data, pixels, folder)
+    with pytest.raises(ValueError, match="asked about pictures of 16 pixels, but the training's `image_size` is 24"):
+        keep_answers(net(), data, decoded(data, 24), folder, embeddings=False)
+    with pytest.raises(ValueError, match="asked about other pictures"):
+        keep_answers(net(), pictures("train", 5), pixels, folder, embeddings=False)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=r"empty: no kept answers.*`mlkd answers MODEL FOLDER` makes them in a new"):
+        keep_answers(net(), data, pixels, tmp_path / "empty")
 
 
 def test_an_interruption_leaves_nothing(tmp_path: Path) -> None:
@@ -133,5 +150,10 @@ def test_what_does_not_fit_is_told(tmp_path: Path) -> None:
         mlkd.fit(create("rkd", teacher=kept), data, small(()), runs=tmp_path)
     with pytest.raises(ValueError, match="asked about other pictures than those of toy train"):
         mlkd.fit(create("mld", teacher=kept), {**data, "train": pictures("train", 20)}, small(()), runs=tmp_path)
-    with pytest.raises(ValueError, match=r"answers\.json is missing or broken"):
-        KeptTeacher(tmp_path)
+    with pytest.raises(ValueError, match="`image_size` is 24; `mlkd answers --image-size 24`"):
+        mlkd.fit(create("mld", teacher=kept), data, small(()).but(image_size=24), runs=tmp_path)
+    for content in (None, "{}", "{"):
+        if content is not None:
+            (tmp_path / "answers.json").write_text(content)
+        with pytest.raises(ValueError, match=r"answers\.json is missing or broken"):
+            KeptTeacher(tmp_path)

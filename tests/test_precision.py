@@ -42,6 +42,14 @@ def test_it_is_measured_on_a_copy(toy_teacher: MultiLabelModel) -> None:
     assert all(parameter.grad is None for parameter in toy_teacher.parameters())
 
 
+def test_measuring_changes_nothing_that_is_random_later(toy_teacher: MultiLabelModel) -> None:
+    """Else what begins at random beside the student would begin otherwise in a run that goes on."""
+    with torch.random.fork_rng():
+        before = torch.get_rng_state()
+        fastest(toy_teacher, 4, torch.device("cpu"))
+        assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_what_was_measured_stays_with_the_run(
     toy_data: Data, toy_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
