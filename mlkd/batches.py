@@ -106,7 +106,10 @@ class Batches(Dataset[Drawn]):
             multiprocessing_context="spawn" if count and accelerated else None,  # what holds a GPU must not be forked
             pin_memory=accelerated,
         )
-        return iter(loader)
+        try:
+            yield from loader
+        except (ConnectionError, EOFError) as error:
+            raise RuntimeError("DataLoader worker ended while it handed a batch over") from error
 
 
 def _leave_the_last_word(_: int) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import mlkd
-from mlkd.files import WriteError
+from mlkd.files import WriteError, written_whole
 from mlkd.runs import Run, all_runs, run_list
 from mlkd.spelling import check_one_of, nearest
 
@@ -113,16 +113,17 @@ def train(
     )
     if part and role != "part":
         raise ValueError(f"`--part {part}` goes with `--role part`, not with {role!r}.")
-    if record_every and role == "part":
-        raise ValueError("`--record-every` goes with the roles student and teacher, not with 'part'.")
+    for option, given in (("--record-every", record_every), ("--workers", workers is not None)):
+        if given and role == "part":
+            raise ValueError(f"`{option}` goes with the roles student and teacher, not with 'part'.")
     taught = mlkd.RECIPES[recipe].method if recipe and role != "teacher" else "vanilla"
     settings: dict[str, Any] = dict(_setting(text) for text in set_ or [])
     if role == "part":
         run = plan.part(method or taught, *_part(part), **settings)
+        _name_folder(run, run_file)
     else:
         chosen, config = _chosen(plan, method or taught, role, seed, settings)
-        if run_file:
-            run_file.write_text(str(mlkd.find_run(chosen, plan.data, config, runs=plan.runs).path))
+        _name_folder(mlkd.find_run(chosen, plan.data, config, runs=plan.runs), run_file)
         run = mlkd.fit(chosen, plan.data, config, runs=plan.runs, workers=workers, record_every=record_every)
     scores = ", ".join(f"{split} {100 * score:.2f}" for split, score in run.mean_ap.items())
     print(f"{run.path}: mAP % {scores}")
@@ -343,6 +344,13 @@ def _print_recipe(recipe: Recipe) -> None:
     for note in recipe.notes:
         print(textwrap.fill(note, WIDTH, initial_indent="- ", subsequent_indent="  "))
     print(f"\nmlkd train --data {recipe.dataset}:/path --recipe {recipe.name}")
+
+
+def _name_folder(run: Run, file: Path | None) -> None:
+    """For who waits for the run in another process."""
+    if file:
+        with written_whole(file) as unfinished:
+            unfinished.write_text(str(run.path))
 
 
 def _export(run: Run, file: Path) -> None:

@@ -6,6 +6,7 @@ import warnings
 from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
+from zipfile import BadZipFile
 
 import numpy as np
 from scipy import sparse
@@ -88,9 +89,9 @@ def read_counts(path: str | Path) -> tuple[Counts, tuple[str, ...]]:
         ValueError: there is no such file, or something is missing in it or does not fit.
     """
     try:
-        with np.load(path) as file:
+        with open(path, "rb") as opened, np.load(opened) as file:
             e, n, names = file["counts"].astype(np.int64), file["nums"].astype(np.int64), file["class_names"]
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, KeyError, ValueError, TypeError, BadZipFile) as error:  # TypeError: an .npy file
         raise ValueError(
             f"{path}: {error}; expected an .npz file with counts (q, q), nums (q,) and class_names (q,)."
         ) from error

@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -95,7 +95,8 @@ def fit(
         raise ValueError(
             f"`record_every` is {record_every}, but gradients are looked at in one process and without `compile`."
         )
-    with run.held() if engine.is_main_process and not run.complete else nullcontext():
+    alone = engine.num_processes == 1  # several would wait for each other longer than they are allowed to
+    with run.held(wait=alone) if engine.is_main_process and not run.complete else nullcontext():
         engine.wait_for_everyone()
         if run.complete:
             unseen = " Its gradients were not recorded." if record_every and run.gradients.empty else ""
@@ -124,6 +125,7 @@ def _train(
 ) -> None:
     engines.set_seed(config.seed, 0)
     model = load_model(config.init) if config.init else _new_model(config, data["train"].classes)
+    _check_labels(model, data["train"])
     method.check(model)
     speed = _speed(run, model, config)
     engine = engines.start(speed.precision)
@@ -152,7 +154,7 @@ def _train(
     for name, split in data.items():
         if name != "trainval":
             decoded(split, model.image_size)  # all of them now: a picture that is broken is told before the first step
-    teachers = asked(engine, method, data["train"], config, speed.layout)
+    teachers = asked(engine, method, data["train"], config, speed)
     steps, first = batches.steps, state["epoch"]
     drawn = batches.loaded(first * steps, workers, engine.device)
     with Progress(title, config.epochs, steps, config.batch_size, first, not engine.is_main_process) as progress:
@@ -245,7 +247,12 @@ def _score(engine: Accelerator, run: Run, data: Mapping[str, MultiLabelData], me
 
 
 def predict(model: MultiLabelModel, data: MultiLabelData) -> Predictions:
-    """A model's logits for every picture of a split, in its order."""
+    """A model's logits for every picture of a split, in its order.
+
+    Raises:
+        ValueError: the model has other labels than the data.
+    """
+    _check_labels(model, data)
     engine = engines.start()
     return _predict(engine, model.to(engine.device), data)
 
@@ -259,6 +266,17 @@ def _predict(engine: Accelerator, model: MultiLabelModel, data: MultiLabelData) 
             logits.append(answer(model, images).logits.float().cpu().numpy())
     everyones = engines.everyones(engine, np.concatenate(logits))
     return Predictions(np.array(data.ids), data.targets, everyones, data.classes, data.ignored)
+
+
+def _check_labels(model: MultiLabelModel, data: MultiLabelData) -> None:
+    if model.classes != data.classes:
+        both = zip(model.classes, data.classes, strict=False)
+        place, (own, its) = next(((k, pair) for k, pair in enumerate(both) if len(set(pair)) == 2), (0, ("", "")))
+        raise ValueError(
+            f"The model has {len(model.classes)} labels, {data.name} has {len(data.classes)}"
+            + (f", and number {place} is {own!r} for one and {its!r} for the other" if own else "")
+            + "; expected the same labels in the same order. Is `init` a model of other data?"
+        )
 
 
 def _batch(
@@ -362,4 +380,18 @@ def _description(method: Method, data: Mapping[str, MultiLabelData], config: Con
         "data": {"name": name, "splits": splits},
         "training": config.as_dict(),
         **({"init": fingerprint(load_model(config.init))} if config.init else {}),
+        **({"files": files} if (files := _weight_files(config)) else {}),
     }
+
+
+def _weight_files(config: Config) -> dict[str, str]:
+    """The files that a configuration names by their paths, as hashes of what is in them."""
+    named = {"pretrained": config.pretrained, "word_vectors": config.head_settings.get("word_vectors")}
+    paths = {name: Path(path) for name, path in named.items() if isinstance(path, str | Path)}
+    return {name: _hash(path, path.stat().st_mtime_ns) for name, path in paths.items() if path.is_file()}
+
+
+@lru_cache
+def _hash(path: Path, _changed_ns: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]

@@ -6,7 +6,7 @@ import itertools
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ import pytest
 import torch
 
 import mlkd
+from mlkd import batches
 from mlkd.batches import Batches, Drawn
 from mlkd.config import Config
 from mlkd.data import MultiLabelData
@@ -102,6 +103,21 @@ def test_the_run_is_the_same_with_workers(toy_data: Data, toy_config: Config, tm
     runs = [mlkd.fit("vanilla", toy_data, config, runs=tmp_path / str(n), workers=n) for n in (0, 2)]
     assert runs[0].path.name == runs[1].path.name
     assert np.array_equal(runs[0].predictions("test").logits, runs[1].predictions("test").logits)
+
+
+def test_a_process_that_ends_in_the_middle_of_a_batch(
+    toy_data: Data, toy_config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Now and then its end is seen on the line first."""
+
+    def ended(*_: object, **__: object) -> Iterator[Drawn]:
+        raise ConnectionResetError
+        yield
+
+    monkeypatch.setattr(batches, "DataLoader", ended)
+    made = Batches(toy_data["train"], toy_config, False, False)
+    with pytest.raises(RuntimeError, match="DataLoader worker ended while it handed a batch over"):
+        next(made.loaded(0, 1, CPU))
 
 
 HANGING_UP = """

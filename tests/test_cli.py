@@ -288,9 +288,10 @@ def test_train_with_a_recipe(call: Callable[..., Answer]) -> None:
 
 def test_a_model_of_a_part(call: Callable[..., Answer]) -> None:
     one = ("train", "--role", "part", "--method", "cpsd", "--preset", "smoke", "--image-size", "32")
-    answer = call(*one, "--part", "dgp:2", "--set", "k=3")
+    answer = call(*one, "--part", "dgp:2", "--set", "k=3", "--run-file", "named")
     assert answer.code == 0, answer.err
     (run,) = all_runs("runs")
+    assert Path("named").read_text() == str(run.path)
     assert run.config["training"]["role"] == "part"
     assert run.config["settings"]["loss"] == "asl"
     data = mlkd.plan("scenes", "smoke", image_size=32).data

@@ -81,6 +81,14 @@ class TestCooccurrence:
         cooccurrence(targets)
         assert targets.tolist() == [[1, 1], [0, 1]]
 
+    def test_files_that_are_none(self, tmp_path: Path) -> None:
+        np.save(tmp_path / "counts.npy", np.eye(2))
+        np.savez(tmp_path / "whole.npz", counts=np.eye(2), nums=np.ones(2))
+        (tmp_path / "half.npz").write_bytes((tmp_path / "whole.npz").read_bytes()[:100])
+        for name in ("counts.npy", "whole.npz", "half.npz", "absent.npz"):
+            with pytest.raises(ValueError, match=rf"{name}.*expected an .npz file with counts \(q, q\)"):
+                read_counts(tmp_path / name)
+
     def test_published_counts(self, real_data: Path) -> None:
         """CPSD's own counts of COCO 2014, and ours from an independent list of its labels."""
         folder = real_data / "labels"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -52,6 +53,20 @@ class TestNames:
             create("l2d", lamda_cd=1.0)
         with pytest.raises(ValueError, match="'vanilla' has no setting 'lambda_mld'"):
             create("vanilla", lambda_mld=1.0)
+
+    @pytest.mark.parametrize(
+        ("name", "setting", "value", "told"),
+        [
+            ("mld", "lambda_mld", "1,5", "expected a number, as its default 10.0"),
+            ("mld", "lambda_mld", True, "expected a number"),
+            ("cpsd", "k", 2.5, "expected a whole number, as its default 5"),
+            ("vanilla", "bce_reduction", 1, "expected a word, as its default 'sum'"),
+        ],
+    )
+    def test_a_value_of_the_wrong_kind(self, name: str, setting: str, value: object, told: str) -> None:
+        with pytest.raises(ValueError, match=f"`{setting}` is {value!r}, {told}"):
+            create(name, **{setting: value})
+        create("mld", lambda_mld=np.float32(3))
 
     def test_a_new_one(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(METHODS, "louder", Vanilla)  # taken back after the test

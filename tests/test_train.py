@@ -31,7 +31,7 @@ from mlkd.methods import L2D, Batch, Method, Vanilla, create
 from mlkd.models import MultiLabelModel, Output, load_model
 from mlkd.progress import Progress
 from mlkd.runs import Run, all_runs
-from mlkd.train import TrainingError, fit
+from mlkd.train import TrainingError, find_run, fit
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 
@@ -543,6 +543,31 @@ def test_no_epochs_only_scores_the_given_model(
     assert all(torch.equal(value, state[name]) for name, value in saved.items())
     assert run.predictions("test").logits.shape == (40, 4)
     assert load_model(run.path / "model.safetensors").classes == toy_teacher.classes
+
+
+def test_a_model_of_other_labels_is_refused(
+    toy_data: Data, toy_config: Config, toy_teacher: MultiLabelModel, tmp_path: Path
+) -> None:
+    """Also one with as many labels, whose scores would mean nothing."""
+    mlkd.save_model(toy_teacher, tmp_path / "teacher.safetensors")
+    config = toy_config.but(init=str(tmp_path / "teacher.safetensors"), epochs=0, role="teacher")
+    names = toy_data["train"].classes
+    turned = {name: replace(split, classes=(names[0], *names[:0:-1])) for name, split in toy_data.items()}
+    with pytest.raises(ValueError, match=f"number 1 is {names[1]!r} for one and {names[-1]!r} for the other.*`init`"):
+        fit("vanilla", turned, config, runs=tmp_path)
+    with pytest.raises(ValueError, match="The model has 4 labels, toy has 3; expected the same labels"):
+        mlkd.predict(toy_teacher, toy_data["test"].of_classes([0, 1, 2]))
+
+
+def test_other_weights_under_the_same_name_are_another_run(toy_data: Data, toy_config: Config, tmp_path: Path) -> None:
+    file = tmp_path / "weights.safetensors"
+    config = toy_config.but(pretrained=str(file))
+    found = []
+    for content in (b"one", b"two!", b"one"):
+        file.write_bytes(content)
+        os.utime(file, ns=(len(found), len(found)))
+        found.append(find_run(create("vanilla"), toy_data, config, runs=tmp_path).path)
+    assert found[0] == found[2] != found[1]
 
 
 def test_a_training_can_start_from_a_model_file(

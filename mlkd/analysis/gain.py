@@ -48,7 +48,7 @@ def paired(ours: Sequence[Run], theirs: Sequence[Run], split: str = "test") -> P
     found = [[runs[seed].predictions(split) for seed in seeds] for runs in by_seed]
     first = found[0][0]
     for other in [*found[0], *found[1]]:
-        if not (np.array_equal(other.ids, first.ids) and np.array_equal(other.targets, first.targets)):
+        if not other.same_truth(first):
             raise ValueError(f"The runs were scored on different pictures or labels of {split!r}; expected the same.")
     ours_logits, theirs_logits = (np.stack([one.logits for one in group]) for group in found)
     return Paired(first.targets, first.ignored, ours_logits, theirs_logits, first.classes, seeds)

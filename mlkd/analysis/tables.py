@@ -42,7 +42,7 @@ def runs_on(root: str | Path, data: MultiLabelData) -> list[Run]:
         if config["training"]["role"] != "part" and run.complete and data.split in run.mean_ap:
             described = json.dumps(config["data"], sort_keys=True)
             if described not in same:
-                same[described] = _scored_on(run, data)
+                same[described] = run.predictions(data.split).same_truth(data)
             if same[described]:
                 found.append(run)
     return found
@@ -52,12 +52,6 @@ def runs_like(runs: Iterable[Run], config: Config) -> list[Run]:
     """Those of the runs that were trained with this network and schedule, whatever their method and seed."""
     wanted = {**config.as_dict(), "seed": None}
     return [run for run in runs if {**run.config["training"], "seed": None} == wanted]
-
-
-def _scored_on(run: Run, data: MultiLabelData) -> bool:
-    predictions = run.predictions(data.split)
-    same = predictions.classes == data.classes and tuple(predictions.ids.tolist()) == data.ids
-    return same and np.array_equal(predictions.targets, data.targets)
 
 
 def score_table(

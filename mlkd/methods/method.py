@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from numbers import Integral, Real
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
 
@@ -135,15 +136,27 @@ def create(name: str, **settings) -> Method:
     """The method of that name.
 
     Raises:
-        ValueError: an unknown method or setting; the nearest known one is named.
+        ValueError: an unknown method or setting (the nearest known one is named), or a value of the wrong kind.
     """
     check_one_of("method", name, METHODS)
-    known = [field.name for field in fields(METHODS[name])]
-    for setting in settings:
+    known = {field.name: field.default for field in fields(METHODS[name])}
+    for setting, value in settings.items():
         if setting not in known:
             guess = nearest(setting, known)
             raise ValueError(f"The method {name!r} has no setting {setting!r}. Did you mean {guess!r}?")
+        kind, expected = KINDS.get(type(known[setting]), (object, ""))
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind in (Real, Integral)):
+            raise ValueError(f"`{setting}` is {value!r}, expected {expected}, as its default {known[setting]!r}.")
     return METHODS[name](**settings)
+
+
+KINDS: dict[type, tuple[type, str]] = {
+    bool: (bool, "true or false"),
+    int: (Integral, "a whole number"),
+    float: (Real, "a number"),
+    str: (str, "a word"),
+}
+"""What a setting may be, by the type of its default; a model may be anything."""
 
 
 def _some(names: tuple[str, ...]) -> str:

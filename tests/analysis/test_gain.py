@@ -157,5 +157,8 @@ def test_runs_are_paired_by_seed(toy_data: Data, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"seeds \[7\] and \[0, 1, 2\]; expected at least one in common"):
         paired(ours[2:], theirs)
     other = write(tmp_path / "other", replace(test, targets=np.roll(test.targets, 1, axis=0)), "l2d", 1)
+    masked = write(tmp_path / "masked", replace(test, ignored=test.targets == 0), "l2d", 1)
+    with pytest.raises(ValueError, match="different pictures or labels"):
+        paired([masked], theirs)
     with pytest.raises(ValueError, match="different pictures or labels"):
         paired([other], theirs)

@@ -31,7 +31,8 @@ def write_run(
 ) -> Run:
     """A run whose logits are the labels and noise that depends on the seed."""
     training = {"role": "student", "backbone": "resnet8_cifar", "epochs": 3, "seed": 0, **training}
-    splits = {name: str((split.ids, split.classes, split.targets.tolist())) for name, split in data.items()}
+    truth = {name: (split.ids, split.classes, split.targets.tolist(), split.ignored) for name, split in data.items()}
+    splits = {name: str(value) for name, value in truth.items()}
     about = {"name": data["test"].name, "splits": splits}
     run = open_run(
         root, {"method": method, "settings": settings or {"teacher": None}, "data": about, "training": training}
@@ -92,12 +93,13 @@ def test_runs_on_other_data_are_left_out(toy_data: Data, tmp_path: Path) -> None
         replace(test, targets=np.roll(test.targets, 1, axis=0)),
         replace(test, classes=("red", "green", "blue", "light")),
         test.subset(np.arange(20)),
+        replace(test, ignored=test.targets == 0),
     ]
     for other in others:
         write_run(tmp_path, {**toy_data, "test": other})
     write_run(tmp_path, toy_data, seed=2, complete=False)
     assert [run.path for run in runs_on(tmp_path, test)] == sorted(run.path for run in good)
-    assert [len(runs_on(tmp_path, other)) for other in others] == [1, 1, 1, 1]
+    assert [len(runs_on(tmp_path, other)) for other in others] == [1, 1, 1, 1, 1]
     assert runs_on(tmp_path, replace(test, split="context_shift")) == []
 
 
