@@ -39,8 +39,9 @@ lint: setup
 types: setup
 	.venv/bin/mypy
 
+# Kernels start here, as those of a report do: both have their runs in ./runs.
 lab: setup
-	.venv/bin/jupyter lab --notebook-dir notebooks $(if $(filter 0,$(shell id -u)),--allow-root)
+	.venv/bin/jupyter lab --notebook-dir notebooks --MappingKernelManager.root_dir=$(CURDIR) $(if $(filter 0,$(shell id -u)),--allow-root)
 
 # `make bench SCALE=1`: instead, how time and memory grow with the data (five to fifteen minutes).
 bench: setup
