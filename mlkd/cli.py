@@ -226,6 +226,9 @@ def report(
     student_weights: Weights = "",
     image_size: Size = 0,
     plugin: Plugin = "",
+    methods: Annotated[
+        str, typer.Option(help="the students that notebooks 09 to 14 compare: vanilla,l2d,cpsd; empty for theirs")
+    ] = "",
     counts: Annotated[str, typer.Option(help="an .npz of label counts that notebook 02 divides too")] = "",
     timeout: Annotated[
         int, typer.Option(min=0, help="the most minutes a notebook may take; 0 for an hour, or a day in full")
@@ -237,6 +240,7 @@ def report(
     """Run the notebooks in order and make reports/NAME/index.html of them; an interrupted report goes on."""
     from mlkd import report as reporting
     from mlkd.graphs import read_counts
+    from mlkd.methods import METHODS
 
     parameters: dict[str, Any] = {
         "data": data,
@@ -251,6 +255,10 @@ def report(
         "plugin": plugin,
     }
     plan = mlkd.plan(**parameters)  # wrong arguments and wrong data are told before the first notebook
+    if methods:
+        parameters["methods"] = methods.split(",")
+        for method in parameters["methods"]:
+            check_one_of("methods", method, METHODS)
     if counts:
         read_counts(counts)
         parameters["counts"] = counts

@@ -448,7 +448,10 @@ def test_report_hands_on_its_options(call: Callable[..., Answer], reported: list
     call("report", "--preset", "smoke", "--counts", "counts.npz")
     assert reported[2][1]["counts"] == "counts.npz"
     assert "none.npz" in call("report", "--preset", "smoke", "--counts", "none.npz").sentence
+    assert "`methods` is 'l2b'" in call("report", "--preset", "smoke", "--methods", "vanilla,l2b").sentence
     assert len(reported) == 3
+    call("report", "--preset", "smoke", "--methods", "vanilla,cpsd")
+    assert reported.pop()[1]["methods"] == ["vanilla", "cpsd"]
     call("report", "--preset", "full")
     call("report", "--preset", "full", "--timeout", "5")
     assert [parameters["timeout_s"] for _, parameters in reported[3:]] == [24 * 3600, 300]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -33,13 +33,17 @@ def group_runs(runs: Iterable[Run]) -> dict[str, list[Run]]:
     return groups
 
 
-def runs_on(root: str | Path, data: MultiLabelData) -> list[Run]:
-    """The finished teachers and students that were scored on exactly these pictures, labels and classes."""
+def runs_on(root: str | Path, data: MultiLabelData, methods: Collection[str] = ()) -> list[Run]:
+    """The finished teachers and students that were scored on exactly these pictures, labels and classes.
+
+    With `methods` the students are those of these methods only.
+    """
     found = []
     same: dict[str, bool] = {}  # whether a run's description of its data means this data
     for run in all_runs(root):
-        config = run.config
-        if config["training"]["role"] != "part" and run.complete and data.split in run.mean_ap:
+        config, role = run.config, run.config["training"]["role"]
+        wanted = role == "teacher" or (role == "student" and (not methods or config["method"] in methods))
+        if wanted and run.complete and data.split in run.mean_ap:
             described = json.dumps(config["data"], sort_keys=True)
             if described not in same:
                 same[described] = run.predictions(data.split).same_truth(data)
@@ -107,11 +111,6 @@ def protocol_table(found: Predictions, chosen_on: Predictions | None = None) -> 
     scores = [_scores(found, chosen_on, protocol) for protocol in protocols]
     rows = [[score[metric] for metric in METRICS] for score in scores]
     return pd.DataFrame(rows, index=pd.Index(protocols, name="protocol"), columns=list(METRICS))
-
-
-def results_table(root: str | Path, data: MultiLabelData) -> pd.DataFrame:
-    """One line per group of runs on this data, ready to print: mean ± standard deviation over seeds, in %."""
-    return scores_of(group_runs(runs_on(root, data)), data.split)
 
 
 def scores_of(groups: Mapping[str, Sequence[Run]], split: str = "test") -> pd.DataFrame:

@@ -12,10 +12,10 @@ from mlkd.analysis import (
     class_ap,
     group_runs,
     protocol_table,
-    results_table,
     runs_like,
     runs_on,
     score_table,
+    scores_of,
     show_score,
 )
 from mlkd.config import Config
@@ -173,7 +173,9 @@ def test_the_results_table_is_ready_to_print(toy_data: Data, tmp_path: Path) -> 
     runs = [write_run(tmp_path, toy_data, seed=seed) for seed in (0, 1)]
     write_run(tmp_path, toy_data, role="teacher", backbone="resnet14x2_cifar", epochs=0)
     write_run(tmp_path, {**toy_data, "test": toy_data["test"].subset(np.arange(20))})
-    table = results_table(tmp_path, toy_data["test"]).set_index("run")
+    write_run(tmp_path, toy_data, method="l2d")
+    write_run(tmp_path, toy_data, role="part")
+    table = scores_of(group_runs(runs_on(tmp_path, toy_data["test"], ["vanilla"]))).set_index("run")
     assert list(table.columns) == ["backbone", "epochs", "seeds", "mAP %", "CF1 %", "OF1 %"]
     assert sorted(table.index) == ["teacher", "vanilla student"]
     assert table.loc["teacher", ["backbone", "epochs", "seeds"]].tolist() == ["resnet14x2_cifar", 0, 1]
@@ -182,7 +184,7 @@ def test_the_results_table_is_ready_to_print(toy_data: Data, tmp_path: Path) -> 
     assert student["seeds"] == 2
     assert student["mAP %"] == f"{np.mean(scores):.1f} ± {np.std(scores, ddof=1):.1f}"
     assert "±" not in table.loc["teacher", "mAP %"]
-    assert len(results_table(tmp_path / "absent", toy_data["test"])) == 0
+    assert len(scores_of(group_runs(runs_on(tmp_path / "absent", toy_data["test"])))) == 0
 
 
 @pytest.mark.parametrize(
