@@ -145,7 +145,7 @@ UNITS = (
     "Rand index",
     "joined by",
     "push",
-    "standing",
+    "share of 1",
     "lower is better",
     "low: ",
     "largest value",
@@ -276,6 +276,20 @@ class TestNumbers:
         names = [tick.get_text() for tick in ax.get_yticklabels()]
         assert names == ["class 8", "class 9 ✓", "class 10", "class 11 ✓"]
         assert [bar.get_width() for bar in ax.patches] == pytest.approx(100 * probabilities[8:])
+
+    def test_crops_have_the_shape_of_the_picture(self) -> None:
+        whole, *cut = crops(PLAIN).axes
+        assert [ax.get_box_aspect() for ax in cut] == [20 / 24] * 2
+        assert whole.images[0].get_size() == (20, 24)
+
+    def test_shares_of_crops_are_drawn_from_0_to_1(self) -> None:
+        fig = crop_labels(PLAIN)
+        labels, weights, *bars = fig.axes
+        assert labels.images[0].get_clim() == (-1, 1)
+        assert weights.images[0].get_clim() == (0, 1)
+        assert weights.texts[0].get_text() == f"{weights.images[0].get_array()[0, 0]:.2f}"
+        assert (len(labels.texts), len(weights.texts)) == (0, 48)
+        assert [bar.get_ylabel() for bar in bars] == ["against to for", "share of 1"]
 
     def test_one_seed(self) -> None:
         draw(plots.training_curves({"vanilla": [history(1, bce=2.0)]}))

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from mlkd.plots.style import axes_of, colours, legend_above, literal
+from mlkd.plots.style import axes_of, colours, legend_above, literal, numbers
 
 
 def gradient_terms(table: pd.DataFrame) -> Figure:
@@ -64,12 +63,7 @@ def gradient_classes(table: pd.DataFrame) -> Figure:
         if not values.size:
             continue
         picture = ax.imshow(values, cmap=shades, vmin=limits[0], vmax=limits[1], aspect="auto")
-        for (row, term), value in np.ndenumerate(values):
-            if not np.isnan(value):
-                text = form.format(round(value, 2) + 0.0)  # no "-0.00"
-                red, green, blue, _ = picture.cmap(picture.norm(value))
-                shade = "black" if 0.3 * red + 0.59 * green + 0.11 * blue > 0.5 else "white"
-                ax.text(term, row, text, ha="center", va="center", fontsize=7, color=shade)
+        numbers(picture, values, form)
         ax.set_xticks(range(len(shown)), [literal(name) for name in shown])
         ax.set_yticks(range(len(classes)), [literal(name) for name in classes], fontsize=8 if len(classes) < 40 else 6)
     return fig

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 
 COLOURS = {
@@ -86,6 +87,16 @@ def legend_above(fig: Figure, shades: Mapping[str, str], columns: int = 4, marks
     handles = [Line2D([], [], marker="o", ls="", color=shade, label=literal(title)) for title, shade in shades.items()]
     handles += [Line2D([], [], marker="|", ms=11, mew=1.5, ls="", color="black", label=mark) for mark in marks]
     fig.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), columns) or 1, frameon=False)
+
+
+def numbers(picture: AxesImage, values: np.ndarray, form: str = "{:.2f}", size: float = 7) -> None:
+    """The values (rows, columns) of a drawn matrix in its cells, black or white; nothing where one is nan."""
+    for (row, column), value in np.ndenumerate(values):
+        if not np.isnan(value):
+            red, green, blue, _ = picture.cmap(picture.norm(value))
+            shade = "black" if 0.3 * red + 0.59 * green + 0.11 * blue > 0.5 else "white"
+            text = form.format(round(value, 2) + 0.0)  # no "-0.00"
+            picture.axes.text(column, row, text, ha="center", va="center", fontsize=size, color=shade)
 
 
 def axes_of(rows: int, columns: int, *, width: float, height: float, **settings) -> tuple[Figure, np.ndarray]:
