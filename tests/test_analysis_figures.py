@@ -13,7 +13,7 @@ from matplotlib.text import Text
 
 from mlkd import plots
 from mlkd.analysis import Gain
-from mlkd.plots.style import COLOURS, colours
+from mlkd.plots.style import COLOURS, MORE_COLOURS, SPARE_COLOURS, colours, other_looks
 
 CLASSES = ("cat", "dog", "bus")
 
@@ -24,7 +24,16 @@ def test_titles_of_one_figure_have_different_colours() -> None:
     assert len(set(found.values())) == len(titles)
     assert (found["vanilla student"], found["teacher"]) == (COLOURS["vanilla"], COLOURS["teacher"])
     assert found["sd student"] == COLOURS["sd"]
+    assert colours(["random-psd student", "chance"])["chance"] == "#000000"
     assert list(colours(["l2d student", "l2d student #2"])) == ["l2d student", "l2d student #2"]
+
+
+def test_a_colour_is_of_a_method_or_of_something_else() -> None:
+    looks = other_looks(["bce", "mld", "bd2", "bd3", "bd4", "id2", "id3", "id4"])
+    assert (
+        len({tuple(look.values()) for look in looks.values()}) == len({look["marker"] for look in looks.values()}) == 8
+    )
+    assert not {look["color"] for look in looks.values()} & {*COLOURS.values(), *SPARE_COLOURS, *MORE_COLOURS}
 
 
 def test_cam_grid() -> None:
@@ -177,8 +186,9 @@ def test_gains() -> None:
 def test_protocol_spread() -> None:
     ax = OF_RUNS["protocol_spread"]().axes[0]
     assert [text.get_text() for text in ax.texts] == ["0", "30", "10"]
-    dots = [line.get_xdata()[0] for line in ax.lines if line.get_marker() == "o"]
-    assert dots == pytest.approx([50, 50, 50, 40, 60, 30, 45, 50, 55])
+    marks = [line for line in ax.lines if line.get_marker() != "None"]
+    assert [line.get_xdata()[0] for line in marks] == pytest.approx([50, 50, 50, 40, 60, 30, 45, 50, 55])
+    assert len({line.get_marker() for line in marks[:3]}) == 3
 
 
 def test_gradient_terms() -> None:

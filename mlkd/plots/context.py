@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from mlkd.plots.style import axes_of, colour, dot, dots, legend_above, literal
+from mlkd.plots.style import OTHER_COLOURS, axes_of, colour, dot, dots, legend_above, literal
 
 
 def context_scores(table: pd.DataFrame) -> Figure:
@@ -55,7 +55,7 @@ def reliance(table: pd.DataFrame, run: str) -> Figure:
         )
         for value, masked in (("drop", "the companion"), ("control", "as much elsewhere"))
     )
-    shades = {"the companion": "#d55e00", "as much elsewhere": "#8c8c8c"}
+    shades = dict(zip(("the companion", "as much elsewhere"), OTHER_COLOURS, strict=False))
     fig, axes = axes_of(1, 1, width=7.2, height=1.5 + 0.3 * len(own))
     ax = axes.flat[0]
     dots(ax, long, "fall", names, "pair", shades, "masked")
