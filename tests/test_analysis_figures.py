@@ -101,7 +101,18 @@ def test_area_recall() -> None:
     assert curve.get_ydata()[[0, -1]].tolist() == [10, 90]
     intervals = [c for c in shares.collections if isinstance(c, LineCollection)]
     assert intervals[0].get_segments()[0][:, 1].tolist() == [5, 22.5]
+    left, middle, right = (line.get_xdata()[0] for line in points)
+    assert left < middle == 5 < right < 10  # side by side
     assert plots.area_recall(recall("side", [10]))  # one group, no curves
+
+
+def test_area_recall_draws_no_share_of_few_objects() -> None:
+    table = recall("side", [10, 20])
+    table.loc[table["side"] == 20, "targets"] = 9
+    counts, shares = plots.area_recall(table).axes
+    assert [len(line.get_xdata()) for line in counts.lines] == [2, 2, 2]
+    assert [len(line.get_xdata()) for line in shares.lines] == [1, 1, 1]
+    assert shares.get_title() == "Share found, sizes with 10 objects or more"
 
 
 def test_recall_by_frequency() -> None:
