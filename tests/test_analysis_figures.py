@@ -158,11 +158,14 @@ def test_context_scores() -> None:
 
 
 def test_reliance_is_sorted() -> None:
-    ax = plots.reliance(reliance_table(CLASSES), "teacher").axes[0]
+    ax, difference = plots.reliance(reliance_table(CLASSES), "teacher").axes
     names = [tick.get_text() for tick in ax.get_yticklabels()]
     assert names == ["bus without dog (n = 9)", "dog without cat (n = 9)", "cat without bus (n = 9)"]
     dots = [line.get_xdata()[0] for line in ax.lines if line.get_marker() == "o"]
     assert dots == pytest.approx([40, 20, 0, 40 / 3, 20 / 3, 0])
+    dots = [line.get_xdata()[0] for line in difference.lines if line.get_marker() == "o"]
+    assert dots == pytest.approx([80 / 3, 40 / 3, 0])
+    assert list(difference.lines[0].get_xdata()) == pytest.approx([80 / 3 - 2, 80 / 3 + 3])
 
 
 def test_taken_over() -> None:

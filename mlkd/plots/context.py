@@ -41,7 +41,9 @@ def _seeds(table: pd.DataFrame, title: str) -> int:
 
 
 def reliance(table: pd.DataFrame, run: str) -> Figure:
-    """How far each label's probability falls with its companion greyed out, and with as much grey elsewhere.
+    """Left: how far each label's probability falls with its companion greyed out, and with as much grey elsewhere.
+
+    Right: the reliance, the first less the second, by which the labels are sorted.
 
     Args:
         table: as `mlkd.analysis.context_reliance` returns it.
@@ -56,11 +58,14 @@ def reliance(table: pd.DataFrame, run: str) -> Figure:
         for value, masked in (("drop", "the companion"), ("control", "as much elsewhere"))
     )
     shades = dict(zip(("the companion", "as much elsewhere"), OTHER_COLOURS, strict=False))
-    fig, axes = axes_of(1, 1, width=7.2, height=1.5 + 0.3 * len(own))
-    ax = axes.flat[0]
-    dots(ax, long, "fall", names, "pair", shades, "masked")
-    ax.axvline(0, color="black", lw=0.8)
-    ax.set(xlabel="fall of the label's probability when greyed out (points)", title=literal(run))
+    fig, axes = axes_of(1, 2, width=9.5, height=1.6 + 0.3 * len(own), sharey=True)
+    falls, difference = axes.flat
+    dots(falls, long, "fall", names, "pair", shades, "masked")
+    dots(difference, own.assign(pair=names), "reliance", names, "pair", {run: colour(run)}, "run")
+    for ax in axes.flat:
+        ax.axvline(0, color="black", lw=0.8)
+    falls.set(xlabel="fall of the label's probability\nwhen greyed out (points)", title=f"{literal(run)}: both falls")
+    difference.set(xlabel="reliance (points):\nthe first fall less the second", title=f"{literal(run)}: reliance")
     legend_above(fig, shades)
     return fig
 
