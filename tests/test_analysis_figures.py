@@ -178,6 +178,11 @@ def test_taken_over() -> None:
     line = l2d.lines[-1]
     assert line.get_ydata().tolist() == pytest.approx([1, 0.5 * 80 / 3 + 1])
     assert len(vanilla.lines) == 2  # no slope, no line
+    far = reliance_table(tuple("abcdefgh"))
+    far["reliance"] = 0.0
+    far.loc[far["label"] == "c", "reliance"] = 0.5
+    _, l2d = plots.taken_over(far, slopes()).axes
+    assert [text.get_text() for text in l2d.texts] == ["c / b"]  # not those that lie on each other
 
 
 def test_label_gains() -> None:

@@ -309,6 +309,17 @@ class TestNumbers:
         legend = [text.get_text() for text in fig.axes[0].get_legend().get_texts()]
         assert legend == ["vanilla student", "l2d student"]
 
+    def test_class_scores(self) -> None:
+        made = data(("a", "b", "c"), n=10)
+        made.targets[:] = 0
+        made.targets[:2, 0] = made.targets[:6, 1] = made.targets[:3, 2] = 1
+        ax = plots.class_scores({"a": 0.5, "b": 0.4, "c": 0.3}, made).axes[0]
+        assert [tick.get_text() for tick in ax.get_yticklabels()] == ["b", "c", "a"]  # the most frequent first
+        chance, found = ax.lines
+        assert list(chance.get_xdata()) == pytest.approx([60, 30, 20])
+        assert list(found.get_xdata()) == pytest.approx([40, 30, 50])
+        assert ax.get_ylim() == (2.5, -0.5)
+
     def test_scores_by_seed(self) -> None:
         ax = OF_RUNS["scores_by_seed"]().axes[0]
         assert [tick.get_text() for tick in ax.get_yticklabels()] == ["vanilla (n = 2)", "l2d (n = 1)"]

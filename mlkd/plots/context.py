@@ -73,6 +73,8 @@ def reliance(table: pd.DataFrame, run: str) -> Figure:
 def taken_over(table: pd.DataFrame, lines: pd.DataFrame, teacher: str = "teacher") -> Figure:
     """Each pair's reliance on context, the student's against the teacher's, with the fitted line: a panel per student.
 
+    Up to three pairs are named, those that lie far from the others.
+
     Args:
         table: as `mlkd.analysis.context_reliance` returns it.
         lines: as `mlkd.analysis.taken_over` returns it.
@@ -91,18 +93,20 @@ def taken_over(table: pd.DataFrame, lines: pd.DataFrame, teacher: str = "teacher
         if np.isfinite(line.slope):
             reach = np.array([wide[teacher].min(), wide[teacher].max()])
             ax.plot(reach, line.slope * reach + 100 * line.intercept, color=colour(line.run), lw=1.5)
-        for place, pair in enumerate(wide[teacher].nlargest(3).index):
-            x, y = wide.loc[pair, teacher], wide.loc[pair, line.run]
+        own = wide[[teacher, line.run]].dropna()
+        away = (own - own.median()).pow(2).sum(axis=1).pow(0.5)
+        for place, pair in enumerate(away[away > np.ptp(span) / 5].nlargest(3).index):  # the rest would lie over dots
+            x, y = own.loc[pair]
             left = x > span.mean()
-            if np.isfinite(y):
-                ax.annotate(
-                    literal(f"{pair[0]} / {pair[1]}"),
-                    (x, y),
-                    xytext=(-5 if left else 5, -9 if place == 1 else 4),  # neighbours below and above
-                    textcoords="offset points",
-                    fontsize=7,
-                    ha="right" if left else "left",
-                )
+            ax.annotate(
+                literal(f"{pair[0]} / {pair[1]}"),
+                (x, y),
+                xytext=(-5 if left else 5, -9 if place == 1 else 4),  # neighbours below and above
+                textcoords="offset points",
+                fontsize=7,
+                ha="right" if left else "left",
+                bbox={"color": "white", "alpha": 0.8, "pad": 0.5},
+            )
         text = f"slope {line.slope:.2f} [{line.low:.2f}, {line.high:.2f}], r = {line.correlation:.2f}"
         ax.set_title(f"{literal(line.run)}\n{text}", fontsize=9)
         ax.set_xlabel(f"{literal(teacher)}: reliance (points)")
