@@ -251,7 +251,8 @@ class TestNumbers:
 
     def test_label_counts(self) -> None:
         made = data()
-        ax = plots.label_counts({"train": made}).axes[0]
+        ax, few = plots.label_counts({"train": made, "test": made.subset(np.array([1]))}).axes
+        assert ax.get_xlim() == few.get_xlim()
         heights = [bar.get_height() for bar in ax.patches]
         assert sum(heights) == pytest.approx(100)
         for count, height in enumerate(heights):
