@@ -25,6 +25,8 @@ def test_titles_of_one_figure_have_different_colours() -> None:
     assert (found["vanilla student"], found["teacher"]) == (COLOURS["vanilla"], COLOURS["teacher"])
     assert found["sd student"] == COLOURS["sd"]
     assert colours(["random-psd student", "chance"])["chance"] == "#000000"
+    methods = [name for name in COLOURS if name not in ("random-psd", "chance")]
+    assert len(set(colours([*methods, "teacher #2"]).values())) == len(methods) + 1
     assert list(colours(["l2d student", "l2d student #2"])) == ["l2d student", "l2d student #2"]
 
 

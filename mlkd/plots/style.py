@@ -28,7 +28,7 @@ COLOURS = {
     "chance": "#000000",
 }
 """One colour per method in every figure: Okabe and Ito's, safe for colour-blind readers, and three more."""
-SPARE_COLOURS = ("#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#0072b2", "#7b3294", "#8c564b")
+SPARE_COLOURS = ("#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#0072b2", "#7b3294", "#8c564b", "#7fb800")
 MORE_COLOURS = ("#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 OTHER_COLOURS = ("#332288", "#999933", "#ee3377", "#882255", "#c8b050")
 """For what is no method, such as protocols and loss terms: colours that no method has, after Tol."""
