@@ -13,7 +13,7 @@ from matplotlib.text import Text
 
 from mlkd import plots
 from mlkd.analysis import Gain
-from mlkd.plots.style import COLOURS, colours
+from mlkd.plots.style import COLOURS, MORE_COLOURS, SPARE_COLOURS, colours, other_looks
 
 CLASSES = ("cat", "dog", "bus")
 
@@ -24,7 +24,18 @@ def test_titles_of_one_figure_have_different_colours() -> None:
     assert len(set(found.values())) == len(titles)
     assert (found["vanilla student"], found["teacher"]) == (COLOURS["vanilla"], COLOURS["teacher"])
     assert found["sd student"] == COLOURS["sd"]
+    assert colours(["random-psd student", "chance"])["chance"] == "#000000"
+    methods = [name for name in COLOURS if name not in ("random-psd", "chance")]
+    assert len(set(colours([*methods, "teacher #2"]).values())) == len(methods) + 1
     assert list(colours(["l2d student", "l2d student #2"])) == ["l2d student", "l2d student #2"]
+
+
+def test_a_colour_is_of_a_method_or_of_something_else() -> None:
+    looks = other_looks(["bce", "mld", "bd2", "bd3", "bd4", "id2", "id3", "id4"])
+    assert (
+        len({tuple(look.values()) for look in looks.values()}) == len({look["marker"] for look in looks.values()}) == 8
+    )
+    assert not {look["color"] for look in looks.values()} & {*COLOURS.values(), *SPARE_COLOURS, *MORE_COLOURS}
 
 
 def test_cam_grid() -> None:
@@ -92,7 +103,18 @@ def test_area_recall() -> None:
     assert curve.get_ydata()[[0, -1]].tolist() == [10, 90]
     intervals = [c for c in shares.collections if isinstance(c, LineCollection)]
     assert intervals[0].get_segments()[0][:, 1].tolist() == [5, 22.5]
+    left, middle, right = (line.get_xdata()[0] for line in points)
+    assert left < middle == 5 < right < 10  # side by side
     assert plots.area_recall(recall("side", [10]))  # one group, no curves
+
+
+def test_area_recall_draws_no_share_of_few_objects() -> None:
+    table = recall("side", [10, 20])
+    table.loc[table["side"] == 20, "targets"] = 9
+    counts, shares = plots.area_recall(table).axes
+    assert [len(line.get_xdata()) for line in counts.lines] == [2, 2, 2]
+    assert [len(line.get_xdata()) for line in shares.lines] == [1, 1, 1]
+    assert shares.get_title() == "Share found, sizes with 10 objects or more"
 
 
 def test_recall_by_frequency() -> None:
@@ -138,11 +160,14 @@ def test_context_scores() -> None:
 
 
 def test_reliance_is_sorted() -> None:
-    ax = plots.reliance(reliance_table(CLASSES), "teacher").axes[0]
+    ax, difference = plots.reliance(reliance_table(CLASSES), "teacher").axes
     names = [tick.get_text() for tick in ax.get_yticklabels()]
     assert names == ["bus without dog (n = 9)", "dog without cat (n = 9)", "cat without bus (n = 9)"]
     dots = [line.get_xdata()[0] for line in ax.lines if line.get_marker() == "o"]
     assert dots == pytest.approx([40, 20, 0, 40 / 3, 20 / 3, 0])
+    dots = [line.get_xdata()[0] for line in difference.lines if line.get_marker() == "o"]
+    assert dots == pytest.approx([80 / 3, 40 / 3, 0])
+    assert list(difference.lines[0].get_xdata()) == pytest.approx([80 / 3 - 2, 80 / 3 + 3])
 
 
 def test_taken_over() -> None:
@@ -155,6 +180,11 @@ def test_taken_over() -> None:
     line = l2d.lines[-1]
     assert line.get_ydata().tolist() == pytest.approx([1, 0.5 * 80 / 3 + 1])
     assert len(vanilla.lines) == 2  # no slope, no line
+    far = reliance_table(tuple("abcdefgh"))
+    far["reliance"] = 0.0
+    far.loc[far["label"] == "c", "reliance"] = 0.5
+    _, l2d = plots.taken_over(far, slopes()).axes
+    assert [text.get_text() for text in l2d.texts] == ["c / b"]  # not those that lie on each other
 
 
 def test_label_gains() -> None:
@@ -177,8 +207,9 @@ def test_gains() -> None:
 def test_protocol_spread() -> None:
     ax = OF_RUNS["protocol_spread"]().axes[0]
     assert [text.get_text() for text in ax.texts] == ["0", "30", "10"]
-    dots = [line.get_xdata()[0] for line in ax.lines if line.get_marker() == "o"]
-    assert dots == pytest.approx([50, 50, 50, 40, 60, 30, 45, 50, 55])
+    marks = [line for line in ax.lines if line.get_marker() != "None"]
+    assert [line.get_xdata()[0] for line in marks] == pytest.approx([50, 50, 50, 40, 60, 30, 45, 50, 55])
+    assert len({line.get_marker() for line in marks[:3]}) == 3
 
 
 def test_gradient_terms() -> None:

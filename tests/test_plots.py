@@ -145,7 +145,7 @@ UNITS = (
     "Rand index",
     "joined by",
     "push",
-    "standing",
+    "share of 1",
     "lower is better",
     "low: ",
     "largest value",
@@ -251,7 +251,8 @@ class TestNumbers:
 
     def test_label_counts(self) -> None:
         made = data()
-        ax = plots.label_counts({"train": made}).axes[0]
+        ax, few = plots.label_counts({"train": made, "test": made.subset(np.array([1]))}).axes
+        assert ax.get_xlim() == few.get_xlim()
         heights = [bar.get_height() for bar in ax.patches]
         assert sum(heights) == pytest.approx(100)
         for count, height in enumerate(heights):
@@ -277,6 +278,20 @@ class TestNumbers:
         assert names == ["class 8", "class 9 ✓", "class 10", "class 11 ✓"]
         assert [bar.get_width() for bar in ax.patches] == pytest.approx(100 * probabilities[8:])
 
+    def test_crops_have_the_shape_of_the_picture(self) -> None:
+        whole, *cut = crops(PLAIN).axes
+        assert [ax.get_box_aspect() for ax in cut] == [20 / 24] * 2
+        assert whole.images[0].get_size() == (20, 24)
+
+    def test_shares_of_crops_are_drawn_from_0_to_1(self) -> None:
+        fig = crop_labels(PLAIN)
+        labels, weights, *bars = fig.axes
+        assert labels.images[0].get_clim() == (-1, 1)
+        assert weights.images[0].get_clim() == (0, 1)
+        assert weights.texts[0].get_text() == f"{weights.images[0].get_array()[0, 0]:.2f}"
+        assert (len(labels.texts), len(weights.texts)) == (0, 48)
+        assert [bar.get_ylabel() for bar in bars] == ["against to for", "share of 1"]
+
     def test_one_seed(self) -> None:
         draw(plots.training_curves({"vanilla": [history(1, bce=2.0)]}))
         draw(plots.scores_by_seed({"l2d": [0.5]}))
@@ -294,6 +309,17 @@ class TestNumbers:
         assert list(fig.axes[0].lines[0].get_ydata()) == [25, 25, 25]
         legend = [text.get_text() for text in fig.axes[0].get_legend().get_texts()]
         assert legend == ["vanilla student", "l2d student"]
+
+    def test_class_scores(self) -> None:
+        made = data(("a", "b", "c"), n=10)
+        made.targets[:] = 0
+        made.targets[:2, 0] = made.targets[:6, 1] = made.targets[:3, 2] = 1
+        ax = plots.class_scores({"a": 0.5, "b": 0.4, "c": 0.3}, made).axes[0]
+        assert [tick.get_text() for tick in ax.get_yticklabels()] == ["b", "c", "a"]  # the most frequent first
+        chance, found = ax.lines
+        assert list(chance.get_xdata()) == pytest.approx([60, 30, 20])
+        assert list(found.get_xdata()) == pytest.approx([40, 30, 50])
+        assert ax.get_ylim() == (2.5, -0.5)
 
     def test_scores_by_seed(self) -> None:
         ax = OF_RUNS["scores_by_seed"]().axes[0]

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from mlkd.plots.style import axes_of, colour, dot, dots, legend_above, literal
+from mlkd.plots.style import OTHER_COLOURS, axes_of, colour, dot, dots, legend_above, literal
 
 
 def context_scores(table: pd.DataFrame) -> Figure:
@@ -41,7 +41,9 @@ def _seeds(table: pd.DataFrame, title: str) -> int:
 
 
 def reliance(table: pd.DataFrame, run: str) -> Figure:
-    """How far each label's probability falls with its companion greyed out, and with as much grey elsewhere.
+    """Left: how far each label's probability falls with its companion greyed out, and with as much grey elsewhere.
+
+    Right: the reliance, the first less the second, by which the labels are sorted.
 
     Args:
         table: as `mlkd.analysis.context_reliance` returns it.
@@ -55,18 +57,23 @@ def reliance(table: pd.DataFrame, run: str) -> Figure:
         )
         for value, masked in (("drop", "the companion"), ("control", "as much elsewhere"))
     )
-    shades = {"the companion": "#d55e00", "as much elsewhere": "#8c8c8c"}
-    fig, axes = axes_of(1, 1, width=7.2, height=1.5 + 0.3 * len(own))
-    ax = axes.flat[0]
-    dots(ax, long, "fall", names, "pair", shades, "masked")
-    ax.axvline(0, color="black", lw=0.8)
-    ax.set(xlabel="fall of the label's probability when greyed out (points)", title=literal(run))
+    shades = dict(zip(("the companion", "as much elsewhere"), OTHER_COLOURS, strict=False))
+    fig, axes = axes_of(1, 2, width=9.5, height=1.6 + 0.3 * len(own), sharey=True)
+    falls, difference = axes.flat
+    dots(falls, long, "fall", names, "pair", shades, "masked")
+    dots(difference, own.assign(pair=names), "reliance", names, "pair", {run: colour(run)}, "run")
+    for ax in axes.flat:
+        ax.axvline(0, color="black", lw=0.8)
+    falls.set(xlabel="fall of the label's probability\nwhen greyed out (points)", title=f"{literal(run)}: both falls")
+    difference.set(xlabel="reliance (points):\nthe first fall less the second", title=f"{literal(run)}: reliance")
     legend_above(fig, shades)
     return fig
 
 
 def taken_over(table: pd.DataFrame, lines: pd.DataFrame, teacher: str = "teacher") -> Figure:
     """Each pair's reliance on context, the student's against the teacher's, with the fitted line: a panel per student.
+
+    Up to three pairs are named, those that lie far from the others.
 
     Args:
         table: as `mlkd.analysis.context_reliance` returns it.
@@ -86,18 +93,20 @@ def taken_over(table: pd.DataFrame, lines: pd.DataFrame, teacher: str = "teacher
         if np.isfinite(line.slope):
             reach = np.array([wide[teacher].min(), wide[teacher].max()])
             ax.plot(reach, line.slope * reach + 100 * line.intercept, color=colour(line.run), lw=1.5)
-        for place, pair in enumerate(wide[teacher].nlargest(3).index):
-            x, y = wide.loc[pair, teacher], wide.loc[pair, line.run]
+        own = wide[[teacher, line.run]].dropna()
+        away = (own - own.median()).pow(2).sum(axis=1).pow(0.5)
+        for place, pair in enumerate(away[away > np.ptp(span) / 5].nlargest(3).index):  # the rest would lie over dots
+            x, y = own.loc[pair]
             left = x > span.mean()
-            if np.isfinite(y):
-                ax.annotate(
-                    literal(f"{pair[0]} / {pair[1]}"),
-                    (x, y),
-                    xytext=(-5 if left else 5, -9 if place == 1 else 4),  # neighbours below and above
-                    textcoords="offset points",
-                    fontsize=7,
-                    ha="right" if left else "left",
-                )
+            ax.annotate(
+                literal(f"{pair[0]} / {pair[1]}"),
+                (x, y),
+                xytext=(-5 if left else 5, -9 if place == 1 else 4),  # neighbours below and above
+                textcoords="offset points",
+                fontsize=7,
+                ha="right" if left else "left",
+                bbox={"color": "white", "alpha": 0.8, "pad": 0.5},
+            )
         text = f"slope {line.slope:.2f} [{line.low:.2f}, {line.high:.2f}], r = {line.correlation:.2f}"
         ax.set_title(f"{literal(line.run)}\n{text}", fontsize=9)
         ax.set_xlabel(f"{literal(teacher)}: reliance (points)")

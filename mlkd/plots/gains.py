@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from mlkd.plots.style import MORE_COLOURS, axes_of, colours, dot, legend_above, literal
+from mlkd.plots.style import axes_of, colours, dot, legend_above, literal, other_looks
 
 
 def label_gains(table: pd.DataFrame, *, title: str) -> Figure:
@@ -74,12 +74,12 @@ def protocol_spread(table: pd.DataFrame, *, title: str) -> Figure:
     metrics = list(table.columns)
     fig, axes = axes_of(1, 1, width=7.5, height=1.8 + 0.36 * len(metrics))
     ax = axes.flat[0]
-    shades = dict(zip(table.index, ["#0072b2", *MORE_COLOURS, "#000000"], strict=False))
+    looks = other_looks(table.index)
     for place, metric in enumerate(metrics):
         values = 100 * table[metric]
         ax.plot([values.min(), values.max()], [place, place], color="#cccccc", lw=5, zorder=0, solid_capstyle="round")
         for protocol, value in values.items():
-            ax.plot(value, place, "o", ms=6, color=shades[protocol], alpha=0.85)
+            ax.plot(value, place, ls="", ms=7, mec="white", mew=0.6, **looks[protocol])
         ax.annotate(
             f"{values.max() - values.min():.0f}",
             (values.max(), place),
@@ -92,5 +92,5 @@ def protocol_spread(table: pd.DataFrame, *, title: str) -> Figure:
     ax.set(ylim=(len(metrics) - 0.5, -0.5), xlim=(0, 102), title=title)
     ax.set_xlabel("score (%); the number: from lowest to highest, in points")
     ax.grid(axis="x", alpha=0.3)
-    legend_above(fig, shades, 3)
+    legend_above(fig, looks, 3)
     return fig

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from mlkd.plots.style import axes_of, colours, legend_above, literal
+from mlkd.plots.style import axes_of, legend_above, literal, numbers, other_looks
 
 
 def gradient_terms(table: pd.DataFrame) -> Figure:
@@ -17,21 +16,21 @@ def gradient_terms(table: pd.DataFrame) -> Figure:
         table: `Run.gradients`, or rows of `mlkd.microscope.gradients` with a column `step`.
     """
     table = table[table["class"] == ""]
-    shades = colours(dict.fromkeys(table["term"]))
-    base = next(iter(shades), "")
+    looks = other_looks(dict.fromkeys(table["term"]))
+    base = next(iter(looks), "")
     fig, axes = axes_of(1, 2, width=8.5, height=3.3)
     for ax, column in zip(axes.flat, ("share", "cosine"), strict=True):
-        for term, shade in shades.items():
+        for term, look in looks.items():
             own = table[table["term"] == term]
             if column == "share" or term != base:
-                ax.plot(own["step"], own[column] * (100 if column == "share" else 1), ".-", ms=4, lw=1.3, color=shade)
+                ax.plot(own["step"], own[column] * (100 if column == "share" else 1), ms=5, lw=1.3, **look)
         ax.set_xlabel("step")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.grid(alpha=0.3)
     axes.flat[0].set(ylabel="share of the gradient norm (%)", ylim=(0, 102), title="How strongly each term pulls")
     axes.flat[1].set(ylabel=f"cosine to the gradient of {base}", ylim=(-1.05, 1.05), title=f"With or against {base}")
     axes.flat[1].axhline(0, color="black", lw=0.8)
-    legend_above(fig, shades)
+    legend_above(fig, looks)
     return fig
 
 
@@ -64,12 +63,7 @@ def gradient_classes(table: pd.DataFrame) -> Figure:
         if not values.size:
             continue
         picture = ax.imshow(values, cmap=shades, vmin=limits[0], vmax=limits[1], aspect="auto")
-        for (row, term), value in np.ndenumerate(values):
-            if not np.isnan(value):
-                text = form.format(round(value, 2) + 0.0)  # no "-0.00"
-                red, green, blue, _ = picture.cmap(picture.norm(value))
-                shade = "black" if 0.3 * red + 0.59 * green + 0.11 * blue > 0.5 else "white"
-                ax.text(term, row, text, ha="center", va="center", fontsize=7, color=shade)
+        numbers(picture, values, form)
         ax.set_xticks(range(len(shown)), [literal(name) for name in shown])
         ax.set_yticks(range(len(classes)), [literal(name) for name in classes], fontsize=8 if len(classes) < 40 else 6)
     return fig

@@ -39,7 +39,7 @@ def class_frequencies(splits: Mapping[str, MultiLabelData]) -> Figure:
 
 def label_counts(splits: Mapping[str, MultiLabelData]) -> Figure:
     """How many labels the pictures of each split have."""
-    fig, axes = axes_of(1, len(splits), width=2.6 * len(splits), height=2.5, sharey=True)
+    fig, axes = axes_of(1, len(splits), width=2.6 * len(splits), height=2.5, sharex=True, sharey=True)
     for ax, (name, split) in zip(axes.flat, splits.items(), strict=True):
         counts = split.targets.sum(axis=1)
         share = 100 * np.bincount(counts) / len(counts)

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from mlkd.data import MultiLabelData
-from mlkd.plots.style import axes_of, literal, wrapped
+from mlkd.plots.style import axes_of, literal, numbers, wrapped
 
 
 def picture_grid(
@@ -112,7 +112,7 @@ def crops(
     classes: Sequence[str],
     top: int = 4,
 ) -> Figure:
-    """A picture with the frames of its crops, then each crop above the labels found likeliest in it.
+    """A picture with the frames of its crops, then each crop in the picture's shape above the labels likeliest in it.
 
     Args:
         image: (H, W, 3).
@@ -125,6 +125,7 @@ def crops(
     fig, axes = axes_of(1, 1 + len(boxes), width=1.9 * (1 + len(boxes)), height=2.9)
     for ax in axes.flat:
         ax.set_axis_off()
+        ax.set_anchor("N")
     whole, *others = axes.flat
     whole.imshow(image)
     whole.set_title("whole", fontsize=9)
@@ -133,6 +134,7 @@ def crops(
         shade = plt.cm.tab10(number - 1)
         whole.add_patch(Rectangle((x1 - 0.5, y1 - 0.5), x2 - x1, y2 - y1, fill=False, color=shade, lw=2))
         ax.imshow(image[int(y1) : max(round(y2), int(y1) + 1), int(x1) : max(round(x2), int(x1) + 1)], aspect="auto")
+        ax.set_box_aspect(height / width)
         ax.set_title(f"crop {number}", fontsize=9, color=shade)
         likely = np.argsort(-row)[:top]
         said = [f"{literal(classes[k])}{' ✓' if truth[k] else ''} {100 * row[k]:.0f} %" for k in likely]
@@ -143,6 +145,8 @@ def crops(
 def crop_labels(stages: Mapping[str, np.ndarray], truth: np.ndarray, classes: Sequence[str], most: int = 24) -> Figure:
     """What each crop of a picture stands for, label by label: a table (crops x labels) for each stage.
 
+    A stage without values below 0 holds shares: it is drawn from 0 to 1, with its numbers.
+
     Args:
         stages: name of a stage -> (S, q).
         truth, classes: the picture's targets and the names, (q,).
@@ -150,17 +154,20 @@ def crop_labels(stages: Mapping[str, np.ndarray], truth: np.ndarray, classes: Se
     """
     first = np.abs(next(iter(stages.values()))).sum(axis=0)
     order = np.lexsort((-first, -truth.astype(int)))[:most]
-    fig, axes = axes_of(len(stages), 1, width=7.5, height=0.9 + 1.15 * len(stages), sharex=True)
+    fig, axes = axes_of(len(stages), 1, width=7.5, height=1.1 + 1.15 * len(stages), sharex=True)
     for ax, (name, values) in zip(axes.flat, stages.items(), strict=True):
         shown = values[:, order]
-        high = max(np.abs(shown).max(), 1e-9)
-        signed = shown.min() < 0
-        picture = ax.imshow(
-            shown, cmap="PuOr" if signed else "Greys", vmin=-high if signed else shown.min(), vmax=high, aspect="auto"
-        )
+        if shown.min() < 0:
+            high, said = np.abs(shown).max(), "against to for"
+            picture = ax.imshow(shown, cmap="PuOr", vmin=-high, vmax=high, aspect="auto")
+        else:
+            said = "share of 1"
+            picture = ax.imshow(shown, cmap="Greys", vmin=0, vmax=1, aspect="auto")
+            numbers(picture, shown, size=6)
         ax.axvline(truth[order].sum() - 0.5, color="black", lw=1)
         ax.set_yticks(range(len(shown)), [f"crop {number + 1}" for number in range(len(shown))], fontsize=8)
         ax.set_title(name, fontsize=9)
-        fig.colorbar(picture, ax=ax, label="standing for it")
+        fig.colorbar(picture, ax=ax, label=said)
+    fig.suptitle("Left of the line: labels that are there", fontsize=10)
     axes.flat[-1].set_xticks(range(len(order)), [literal(classes[k]) for k in order], rotation=90, fontsize=8)
     return fig

@@ -11,9 +11,14 @@ from matplotlib.ticker import NullFormatter, ScalarFormatter
 
 from mlkd.plots.style import axes_of, colours, legend_above
 
+FEW = 10
+"""Of fewer objects no share is drawn."""
+
 
 def area_recall(table: pd.DataFrame, curves: Mapping[str, tuple[np.ndarray, np.ndarray]] | None = None) -> Figure:
     """Left: how many objects of each size there are and how many each run finds. Right: the shares, with intervals.
+
+    A size with fewer than `FEW` objects says little and is left out on the right.
 
     Source: the left panel is the figure of MSKD, AAAI 2025 (Figure 5).
 
@@ -27,20 +32,26 @@ def area_recall(table: pd.DataFrame, curves: Mapping[str, tuple[np.ndarray, np.n
     total = table.groupby("side")["targets"].first()
     step = np.diff(total.index).min() if len(total) > 1 else 10
     counts.bar(total.index - step / 2, total, width=0.9 * step, color="#dddddd")
-    for title, shade in shades.items():
+    for number, (title, shade) in enumerate(shades.items()):
         own = table[table["run"] == title]
-        middle = own["side"] - step / 2
-        counts.plot(middle, own["correct"], "o-", ms=3.5, lw=1.3, color=shade)
-        shares.vlines(middle, 100 * own["low"], 100 * own["high"], color=shade, lw=1.2, alpha=0.5)
-        shares.plot(middle, 100 * own["recall"], "o", ms=3.5, color=shade)
+        counts.plot(own["side"] - step / 2, own["correct"], "o-", ms=3.5, lw=1.3, color=shade)
+        many = own[own["targets"] >= FEW]
+        aside = number - (len(shades) - 1) / 2  # side by side, so that none hides another
+        at = many["side"] - step / 2 + 0.5 * step / len(shades) * aside
+        shares.vlines(at, 100 * many["low"], 100 * many["high"], color=shade, lw=1.2, alpha=0.5)
+        shares.plot(at, 100 * many["recall"], "o", ms=3.5, color=shade)
         if curves and title in curves:
-            at, fitted = curves[title]
-            shares.plot(at, 100 * np.asarray(fitted), color=shade, lw=1.5)
+            sides, fitted = curves[title]
+            shares.plot(sides, 100 * np.asarray(fitted), color=shade, lw=1.5)
     for ax in axes.flat:
         ax.set_xlabel("square root of the box's area (pixels at 224 x 224)")
         ax.grid(axis="y", alpha=0.3)
     counts.set(ylabel="objects", title="Objects (grey) and objects found")
-    shares.set(ylabel="found (%, higher is better)", ylim=(-2, 102), title="Share found, 95 % intervals")
+    shares.set(
+        ylabel="found (%, higher is better, 95 % intervals)",
+        ylim=(-2, 102),
+        title=f"Share found, sizes with {FEW} objects or more",
+    )
     legend_above(fig, {"all": "#dddddd", **shades})
     return fig
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 
-from mlkd.plots.style import axes_of, colours, legend_above, literal
+from mlkd.plots.style import axes_of, colours, legend_above, literal, numbers
 
 
 def correlation_differences(
@@ -129,10 +129,7 @@ def label_pairs(matrices: Mapping[str, np.ndarray], labels: Sequence[str]) -> Fi
         ax.remove()
     for ax, (title, matrix) in zip(axes.flat, matrices.items(), strict=False):
         picture = ax.imshow(matrix, cmap="viridis_r", vmin=0, vmax=1)
-        for (row, column), value in np.ndenumerate(matrix):
-            if row != column:
-                shade = "white" if value > 0.5 else "black"
-                ax.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=7, color=shade)
+        numbers(picture, np.where(np.eye(len(matrix)), np.nan, matrix))
         ax.set_xticks(range(len(labels)), [literal(name) for name in labels], rotation=90, fontsize=8)
         ax.set_yticks(range(len(labels)), [literal(name) for name in labels], fontsize=8)
         ax.set_title(literal(title), fontsize=9)

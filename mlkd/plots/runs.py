@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter, ScalarFormatter
 
 from mlkd.data import MultiLabelData
-from mlkd.plots.style import axes_of, colours, legend_above, literal
+from mlkd.plots.style import OTHER_COLOURS, axes_of, colour, colours, legend_above, literal
 from mlkd.progress import TIMING
 
 
@@ -90,24 +89,19 @@ def protocol_scores(table: pd.DataFrame, metrics: Sequence[str] = ("CF1", "CF1_m
 
 
 def class_scores(ap: Mapping[str, float], train: MultiLabelData) -> Figure:
-    """Each class's average precision against how often it occurs in training."""
-    share = dict(zip(train.classes, 100 * train.targets.mean(axis=0), strict=True))
-    fig, axes = axes_of(1, 1, width=7.5, height=4)
-    ax = axes.flat[0]
-    ax.plot([share[name] for name in ap], [100 * value for value in ap.values()], "o", color="#0072b2", alpha=0.7)
-    if len(ap) <= 40:
-        for position, name in enumerate(sorted(ap, key=lambda name: share[name])):
-            beside = (4, 3) if position % 2 else (4, -8)  # neighbours above and below in turn
-            spot = (share[name], 100 * ap[name])
-            ax.annotate(literal(name), spot, xytext=beside, textcoords="offset points", fontsize=7)
-    ax.set(xscale="log", ylim=(0, 103), title="Each class: how often it occurs, how well it is found")
-    ax.set(xlabel="training pictures with the label (%, logarithmic)", ylabel="AP on test (%, higher is better)")
-    ax.set_xticks([1, 2, 5, 10, 20, 50, 100])
-    seen = [share[name] for name in ap if share[name]]  # a class that training lacks has no place on this axis
-    ax.set_xlim(0.8 * min(seen, default=1), 1.6 * max(seen, default=100))
-    ax.xaxis.set_major_formatter(ScalarFormatter())
-    ax.xaxis.set_minor_formatter(NullFormatter())
+    """Each class's average precision, the most frequent class in training on top, beside what chance would give it."""
+    share = dict(zip(train.classes, train.targets.mean(axis=0), strict=True))
+    names = sorted(ap, key=lambda name: -share[name])
+    small = len(names) >= 40
+    fig, axes = axes_of(1, 1, width=7, height=1.4 + (0.14 if small else 0.21) * len(names))
+    ax, places = axes.flat[0], range(len(names))
+    ax.plot([100 * share[name] for name in names], places, "|", ms=6 if small else 9, mew=1.5, color=colour("chance"))
+    ax.plot([100 * ap[name] for name in names], places, "o", ms=4 if small else 6, color=OTHER_COLOURS[0])
+    ax.set_yticks(places, [literal(name) for name in names], fontsize=6 if small else 8)
+    ax.set(xlim=(0, 102), ylim=(len(names) - 0.5, -0.5), xlabel="AP on test (%, higher is better)")
+    ax.set(ylabel="label, the most frequent on top")
     ax.grid(alpha=0.3)
+    legend_above(fig, {"average precision": OTHER_COLOURS[0]}, marks=["chance: training pictures with the label (%)"])
     return fig
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 
 COLOURS = {
@@ -22,11 +24,15 @@ COLOURS = {
     "mse": "#e69f00",
     "ps": "#7b3294",
     "sd": "#8c564b",
-    "random-psd": "#000000",
+    "random-psd": "#7fb800",
+    "chance": "#000000",
 }
-"""One colour per method in every figure: Okabe and Ito's, safe for colour-blind readers, and two more."""
-SPARE_COLOURS = ("#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#0072b2", "#000000", "#7b3294", "#8c564b")
+"""One colour per method in every figure: Okabe and Ito's, safe for colour-blind readers, and three more."""
+SPARE_COLOURS = ("#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#0072b2", "#7b3294", "#8c564b", "#7fb800")
 MORE_COLOURS = ("#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+OTHER_COLOURS = ("#332288", "#999933", "#ee3377", "#882255", "#c8b050")
+"""For what is no method, such as protocols and loss terms: colours that no method has, after Tol."""
+OTHER_MARKERS = "oDs^vPX*"
 
 
 def colour(title: str) -> str:
@@ -43,6 +49,17 @@ def colours(titles: Iterable[str]) -> dict[str, str]:
     for title, shade in own.items():
         found[title] = spare.pop(0) if shade in found.values() and spare else shade
     return found
+
+
+def other_looks(titles: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Colour and marker for each of a few titles that are no methods, as `Axes.plot` takes them."""
+    return {
+        title: {
+            "color": OTHER_COLOURS[number % len(OTHER_COLOURS)],
+            "marker": OTHER_MARKERS[number % len(OTHER_MARKERS)],
+        }
+        for number, title in enumerate(titles)
+    }
 
 
 def dot(ax: Axes, at: float, found: Iterable[float], **settings) -> None:
@@ -81,11 +98,26 @@ def dots(
     ax.grid(axis="x", alpha=0.3)
 
 
-def legend_above(fig: Figure, shades: Mapping[str, str], columns: int = 4, marks: Sequence[str] = ()) -> None:
-    """A legend of coloured dots, and of black upright lines, above all panels."""
-    handles = [Line2D([], [], marker="o", ls="", color=shade, label=literal(title)) for title, shade in shades.items()]
+def legend_above(
+    fig: Figure, shades: Mapping[str, str | dict[str, Any]], columns: int = 4, marks: Sequence[str] = ()
+) -> None:
+    """A legend of coloured dots (or of `other_looks`), and of black upright lines, above all panels."""
+    handles = []
+    for title, shade in shades.items():
+        look = {"color": shade, "marker": "o"} if isinstance(shade, str) else shade
+        handles.append(Line2D([], [], ls="", label=literal(title), **look))
     handles += [Line2D([], [], marker="|", ms=11, mew=1.5, ls="", color="black", label=mark) for mark in marks]
     fig.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), columns) or 1, frameon=False)
+
+
+def numbers(picture: AxesImage, values: np.ndarray, form: str = "{:.2f}", size: float = 7) -> None:
+    """The values (rows, columns) of a drawn matrix in its cells, black or white; nothing where one is nan."""
+    for (row, column), value in np.ndenumerate(values):
+        if not np.isnan(value):
+            red, green, blue, _ = picture.cmap(picture.norm(value))
+            shade = "black" if 0.3 * red + 0.59 * green + 0.11 * blue > 0.5 else "white"
+            text = form.format(round(value, 2) + 0.0)  # no "-0.00"
+            picture.axes.text(column, row, text, ha="center", va="center", fontsize=size, color=shade)
 
 
 def axes_of(rows: int, columns: int, *, width: float, height: float, **settings) -> tuple[Figure, np.ndarray]:
