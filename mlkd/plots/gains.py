@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from mlkd.plots.style import axes_of, colours, dot, legend_above, literal, other_looks
+from mlkd.plots.style import GAIN, LOSS, axes_of, colours, dot, legend_above, literal, other_looks
 
 
 def label_gains(table: pd.DataFrame, *, title: str) -> Figure:
@@ -23,7 +23,7 @@ def label_gains(table: pd.DataFrame, *, title: str) -> Figure:
     fig, axes = axes_of(1, 1, width=6.8, height=1.6 + (0.21 if len(known) < 40 else 0.14) * len(known))
     ax = axes.flat[0]
     for place, row in enumerate(known.itertuples()):
-        shade = "#8c8c8c" if not row.significant else "#0072b2" if row.difference > 0 else "#d55e00"
+        shade = "#8c8c8c" if not row.significant else GAIN if row.difference > 0 else LOSS
         dot(
             ax,
             place,

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from mlkd.data import MultiLabelData
-from mlkd.plots.style import OTHER_COLOURS, axes_of, colour, colours, legend_above, literal
+from mlkd.plots.style import GAIN, LOSS, OTHER_COLOURS, axes_of, colour, colours, legend_above, literal
 from mlkd.progress import TIMING
 
 
@@ -116,7 +116,7 @@ def class_gains(gains: np.ndarray, classes: Sequence[str], frequencies: np.ndarr
     mean = 100 * gains[:, order].mean(axis=0)
     fig, axes = axes_of(1, 1, width=max(6.5, 0.17 * len(order) + 2), height=3.4)
     ax = axes.flat[0]
-    ax.bar(range(len(order)), mean, color=np.where(mean >= 0, "#0072b2", "#d55e00"), alpha=0.75)
+    ax.bar(range(len(order)), mean, color=np.where(mean >= 0, GAIN, LOSS), alpha=0.75)
     for row in gains:
         ax.plot(100 * row[order], ".", color="black", ms=3)
     ax.axhline(0, color="black", lw=0.8)

@@ -32,6 +32,7 @@ SPARE_COLOURS = ("#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#0072b2
 MORE_COLOURS = ("#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 OTHER_COLOURS = ("#332288", "#999933", "#ee3377", "#882255", "#c8b050")
 """For what is no method, such as protocols and loss terms: colours that no method has, after Tol."""
+GAIN, LOSS = OTHER_COLOURS[0], OTHER_COLOURS[2]
 OTHER_MARKERS = "oDs^vPX*"
 
 
