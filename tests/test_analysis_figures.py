@@ -13,7 +13,7 @@ from matplotlib.text import Text
 
 from mlkd import plots
 from mlkd.analysis import Gain
-from mlkd.plots.style import COLOURS, MORE_COLOURS, SPARE_COLOURS, colours, other_looks
+from mlkd.plots.style import COLOURS, GAIN, MORE_COLOURS, SPARE_COLOURS, colours, other_looks
 
 CLASSES = ("cat", "dog", "bus")
 
@@ -192,7 +192,7 @@ def test_label_gains() -> None:
     assert [tick.get_text() for tick in ax.get_yticklabels()] == ["cat (17)", "dog (17)", "bus (17)"]
     dots = [line for line in ax.lines if line.get_marker() == "o"]
     assert [line.get_xdata()[0] for line in dots] == pytest.approx([10, 2.5, -5])
-    assert [line.get_markerfacecolor() for line in dots] == ["#0072b2", "#0072b2", "white"]
+    assert [line.get_markerfacecolor() for line in dots] == [GAIN, GAIN, "white"]
 
 
 def test_gains() -> None:
