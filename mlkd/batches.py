@@ -43,7 +43,7 @@ class Batches(Dataset[Drawn]):
     """All steps of a training; `batches[step]` counts the steps of all epochs.
 
     An epoch takes all pictures in an order that follows from seed and epoch, and drops a last, smaller batch. With
-    `overlap` each batch begins with the second half of the one before, so a picture comes twice an epoch. With
+    `overlap` each batch has half of its pictures from the one before, so a picture comes twice an epoch. With
     `twins` every picture comes augmented a second time.
 
     Args:

@@ -66,7 +66,7 @@ class Method:
         needs_embeddings: whether student and teacher must have a head with label-wise embeddings.
         needs_features: whether the teachers' feature maps are compared.
         needs_twins: whether each batch comes with a second augmentation of its pictures.
-        needs_overlap: whether each batch begins with half of the pictures of the one before.
+        needs_overlap: whether each batch has half of its pictures from the one before.
     """
 
     name: ClassVar[str]
