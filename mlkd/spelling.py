@@ -1,15 +1,21 @@
-"""Errors that name what was probably meant."""
+"""How errors name things: what was probably meant, and the first few of many."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """The member of `known` that is spelled most like `word`; case does not count."""
     lower = {name.lower(): name for name in known}
     return lower[difflib.get_close_matches(word.lower(), lower, n=1, cutoff=0.0)[0]]
+
+
+def first_few(names: Sequence[str], most: int = 4) -> str:
+    """The first names, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def check_one_of(argument: str, value: str, known: Iterable[str]) -> None:

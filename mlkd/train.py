@@ -31,6 +31,7 @@ from mlkd.optimizers import create_optimizer, create_scheduler
 from mlkd.precision import Speed, fastest
 from mlkd.progress import Progress
 from mlkd.runs import Predictions, Run, open_run
+from mlkd.spelling import first_few
 from mlkd.teaching import Ask, asked
 
 if TYPE_CHECKING:
@@ -270,12 +271,9 @@ def _predict(engine: Accelerator, model: MultiLabelModel, data: MultiLabelData) 
 
 def _check_labels(model: MultiLabelModel, data: MultiLabelData) -> None:
     if model.classes != data.classes:
-        both = zip(model.classes, data.classes, strict=False)
-        place, (own, its) = next(((k, pair) for k, pair in enumerate(both) if len(set(pair)) == 2), (0, ("", "")))
         raise ValueError(
-            f"The model has {len(model.classes)} labels, {data.name} has {len(data.classes)}"
-            + (f", and number {place} is {own!r} for one and {its!r} for the other" if own else "")
-            + "; expected the same labels in the same order. Is `init` a model of other data?"
+            f"The model knows the labels {first_few(model.classes)}, {data.name} has {first_few(data.classes)}; both "
+            f"must have the same names in the same order. Is `init` a model of other data?"
         )
 
 

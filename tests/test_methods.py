@@ -191,7 +191,7 @@ class TestCheck:
 
     def test_many_classes_are_cut_short(self) -> None:
         many = tuple(f"c{k}" for k in range(80))
-        with pytest.raises(ValueError, match=r"knows the classes c0, c1, c2, c3, c4, \.\.\. \(80\), the data has a, b"):
+        with pytest.raises(ValueError, match=r"knows the classes c0, c1, c2, c3 and 76 more, the data has a, b"):
             create("l2d", teacher=small(classes=many)).check(small())
 
     @pytest.mark.parametrize(("teacher", "student"), [("gap", "label_wise"), ("label_wise", "gap")])

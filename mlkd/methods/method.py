@@ -11,7 +11,7 @@ from typing import Any, ClassVar, NamedTuple
 from torch import Tensor, nn
 
 from mlkd.models import MultiLabelModel, Output, fingerprint
-from mlkd.spelling import check_one_of, nearest
+from mlkd.spelling import check_one_of, first_few, nearest
 
 
 class Batch(NamedTuple):
@@ -107,8 +107,8 @@ class Method:
                 raise ValueError(f"The method {self.name!r} needs a teacher: give a model as `{name}`.")
             if model.classes != student.classes:
                 raise ValueError(
-                    f"The teacher knows the classes {_some(model.classes)}, the data has {_some(student.classes)}; "
-                    f"both must have the same names in the same order."
+                    f"The teacher knows the classes {first_few(model.classes)}, the data has "
+                    f"{first_few(student.classes)}; both must have the same names in the same order."
                 )
         for role, model in {"student": student, **self.teachers}.items():
             if self.needs_embeddings and not model.head.has_embeddings:
@@ -157,7 +157,3 @@ KINDS: dict[type, tuple[type, str]] = {
     str: (str, "a word"),
 }
 """What a setting may be, by the type of its default; a model may be anything."""
-
-
-def _some(names: tuple[str, ...]) -> str:
-    return ", ".join(names[:5]) + (f", ... ({len(names)})" if len(names) > 5 else "")

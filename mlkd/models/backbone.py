@@ -17,6 +17,7 @@ from timm.data import resolve_model_data_config
 from torch import Tensor, nn
 
 from mlkd.models import cifar_resnet  # noqa: F401  (registers the small nets with timm)
+from mlkd.spelling import first_few
 
 
 class WeightsError(ValueError):
@@ -179,15 +180,10 @@ def load_weights(net: nn.Module, path: Path) -> None:
         if name in found and found[name].shape != wanted[name].shape
     ]
     if missing or reshaped:
-        parts = [f"lacks {_some(missing)}"] * bool(missing) + [f"has {_some(reshaped)}"] * bool(reshaped)
+        parts = [f"lacks {first_few(missing)}"] * bool(missing) + [f"has {first_few(reshaped)}"] * bool(reshaped)
         raise WeightsError(f"{path}: does not fit the backbone {type(net).__name__}: it {' and '.join(parts)}.")
     heads = ("classifier.", "head.", "fc.")
     unused = [name for name in found if name not in wanted and not name.startswith(heads)]
     if unused:
-        warnings.warn(f"{path}: the backbone has no place for {_some(unused)}; left out.", stacklevel=2)
+        warnings.warn(f"{path}: the backbone has no place for {first_few(unused)}; left out.", stacklevel=2)
     net.load_state_dict({name: found[name] for name in wanted if name in found}, strict=False)
-
-
-def _some(names: list[str], most: int = 4) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more

@@ -121,7 +121,8 @@ class LabelPairInspector(Explorer):
 
     def clicked(self, panel: int, x: float, y: float) -> None:
         if panel == 0:
-            self._choose(self.order[round(y)], self.order[round(x)])
+            row, column = (min(max(round(place), 0), len(self.order) - 1) for place in (y, x))
+            self._choose(self.order[row], self.order[column])
 
     def below(self) -> list[ipywidgets.DOMWidget]:
         """A button for each of the largest cells."""
