@@ -106,10 +106,14 @@ class Batches(Dataset[Drawn]):
             multiprocessing_context="spawn" if count and accelerated else None,  # what holds a GPU must not be forked
             pin_memory=accelerated,
         )
-        try:
-            yield from loader
-        except (ConnectionError, EOFError) as error:
-            raise RuntimeError("DataLoader worker ended while it handed a batch over") from error
+        return _received(iter(loader))  # begun now: it draws a random number, which must not be one of a step's
+
+
+def _received(batches: Iterator[Drawn]) -> Iterator[Drawn]:
+    try:
+        yield from batches
+    except (ConnectionError, EOFError) as error:
+        raise RuntimeError("DataLoader worker ended while it handed a batch over") from error
 
 
 def _leave_the_last_word(_: int) -> None:

@@ -105,6 +105,16 @@ def test_the_run_is_the_same_with_workers(toy_data: Data, toy_config: Config, tm
     assert np.array_equal(runs[0].predictions("test").logits, runs[1].predictions("test").logits)
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_taking_a_batch_draws_no_random_number(workers: int, toy_data: Data, toy_config: Config) -> None:
+    """Else a step after a stop would see other numbers than without one."""
+    with torch.random.fork_rng():
+        loaded = Batches(toy_data["train"], toy_config, False, False).loaded(0, workers, CPU)
+        before = torch.get_rng_state()
+        next(loaded)
+        assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_a_process_that_ends_in_the_middle_of_a_batch(
     toy_data: Data, toy_config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
