@@ -1,6 +1,6 @@
 # Everything here sets up .venv by itself. `make report DATA=coco:/path PRESET=full SEEDS=5` passes its
 # variables on as `mlkd report --data coco:/path --preset full --seeds 5`; an unknown one is an error. A switch is
-# given as FROM_RUNS=1.
+# given as NO_TRAIN=1.
 PYTHON ?= python3
 READY := .venv/.ready
 
@@ -17,7 +17,7 @@ $(READY): pyproject.toml requirements.lock
 	touch $(READY)
 
 given := $(foreach name,$(.VARIABLES),$(if $(filter command,$(origin $(name))),$(name)))
-value = $(if $(filter FROM_RUNS=1,$(name)=$($(name))),,'$($(name))')
+value = $(if $(filter NO_TRAIN=1,$(name)=$($(name))),,'$($(name))')
 flags = $(foreach name,$(filter-out PYTHON,$(given)),--$(shell echo $(name) | tr 'A-Z_' 'a-z-') $(value))
 
 report: setup

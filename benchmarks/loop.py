@@ -11,12 +11,12 @@ import numpy as np
 import torch
 
 from benchmarks.timing import seconds
-from mlkd.config import Config
 from mlkd.data import MultiLabelData
 from mlkd.losses.classification import bce
-from mlkd.methods import create
+from mlkd.methods import create_method
 from mlkd.models import MultiLabelModel, create_model
-from mlkd.train import fit
+from mlkd.training.config import Config
+from mlkd.training.loop import fit
 
 LABELS, SIZE, BATCH, COUNT = 20, 96, 64, 640
 NET = {"image_size": SIZE, "stem_stride": 2}
@@ -34,7 +34,7 @@ def run() -> list[tuple[str, float, float, float]]:
         os.environ["MLKD_PROGRESS_FILE"] = f"{folder}/status"
         for name in ("vanilla", "l2d", "mdkd"):
             taught = name != "vanilla"
-            method = create(name, **({"teacher": teacher} if taught else {}))
+            method = create_method(name, **({"teacher": teacher} if taught else {}))
             limits, ours = [], []
             for repeat in range(3):
                 limits.append(_limit(classes, teacher if taught else None))
@@ -46,7 +46,7 @@ def run() -> list[tuple[str, float, float, float]]:
                     image_size=SIZE,
                     batch_size=BATCH,
                     epochs=2,
-                    augment=("flip", "cutout"),
+                    augmentations=("flip", "cutout"),
                     seed=repeat,
                 )
                 history = fit(method, data, config, runs=folder).history

@@ -12,9 +12,9 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from benchmarks.timing import side_by_side
-from mlkd.batches import Batches
-from mlkd.config import Config
 from mlkd.data import ImageFiles, MultiLabelData
+from mlkd.training.config import Config
+from mlkd.training.loader import BatchDataset
 
 COUNT, SIZE, BATCH = 256, 224, 64
 
@@ -30,8 +30,8 @@ def run() -> list[tuple[str, float, float, float]]:
         data = _photographs(Path(folder))
         rows = []
         for names, steps in PIPELINES.items():
-            config = Config(image_size=SIZE, batch_size=BATCH, epochs=1, augment=names)
-            batches = Batches(data, config, overlap=False, twins=False)
+            config = Config(image_size=SIZE, batch_size=BATCH, epochs=1, augmentations=names)
+            batches = BatchDataset(data, config, overlap=False, second_view=False)
             plain = v2.Compose([v2.Resize((SIZE, SIZE)), *steps, v2.PILToTensor()])
 
             def reference(data: MultiLabelData = data, plain: v2.Compose = plain) -> None:
@@ -39,7 +39,7 @@ def run() -> list[tuple[str, float, float, float]]:
                     paths = data.images.paths[start : start + BATCH]
                     torch.stack([plain(Image.open(path).convert("RGB")) for path in paths])
 
-            def ours(batches: Batches = batches) -> None:
+            def ours(batches: BatchDataset = batches) -> None:
                 for drawn in batches.loaded(0, 0, torch.device("cpu")):
                     drawn.images.contiguous()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from mlkd.models import create_model
-from mlkd.precision import fastest
+from mlkd.training.precision import autotune_precision
 
 BATCH = 16
 
@@ -16,7 +16,7 @@ def run() -> list[tuple[str, float, float, float]]:
         model = create_model(backbone, [f"class {k}" for k in range(20)], "gap", image_size=size)
         found = {}
         for compiled in ways:
-            measured = fastest(model, BATCH, torch.device("cpu"), compiled).images_per_second or {}
+            measured = autotune_precision(model, BATCH, torch.device("cpu"), compiled).images_per_second or {}
             found |= {name + ", compiled" * compiled: speed for name, speed in measured.items()}
         plain = found["float32, channels first"]
         for how, speed in found.items():

@@ -25,13 +25,13 @@ from PIL import Image
 from scipy import sparse
 from sklearn.metrics import adjusted_rand_score
 
-from mlkd.config import Config
 from mlkd.data import ImageFiles, MultiLabelData
-from mlkd.data.pixels import decoded
-from mlkd.files import written_whole
+from mlkd.data.image_cache import decoded_images
+from mlkd.files import atomic_write
 from mlkd.graphs import cooccurrence, partition
 from mlkd.metrics import evaluate
-from mlkd.runs import open_run, run_list
+from mlkd.training.config import Config
+from mlkd.training.runs import open_run, summarize_runs
 
 FIGURE = Path(__file__).parents[1] / "figures" / "scale.png"
 COMMUNITIES = 10
@@ -98,8 +98,8 @@ def pixels(n: int, folder: str) -> tuple[Seconds, str]:
             os.link(f"{folder}/{names[i % 500]}", f"{folder}/{name}")
     files = ImageFiles(folder, names)
     data = MultiLabelData("bench", "train", files, np.ones((n, 1), np.uint8), ("any",), tuple(names))
-    seconds, _ = timed(lambda: decoded(data, 64))
-    again, found = timed(lambda: decoded(data, 64))
+    seconds, _ = timed(lambda: decoded_images(data, 64))
+    again, found = timed(lambda: decoded_images(data, 64))
     batches = [np.sort(rng.integers(n, size=64)) for _ in range(500)]
     reading, _ = timed(lambda: [found[batch].shape for batch in batches])
     return (
@@ -121,7 +121,7 @@ def runs(n: int, folder: str) -> tuple[Seconds, str]:
             (path / "metrics.json").write_text('{"best_epoch": 9, "val": {"mAP": 0.5}, "test": {"mAP": 0.4}}')
     command = [sys.executable, "-m", "mlkd", "runs", folder]
     seconds, _ = timed(lambda: subprocess.run(command, stdout=subprocess.DEVNULL, check=True))
-    return seconds, f"{len(run_list(folder)):,} lines"
+    return seconds, f"{len(summarize_runs(folder)):,} lines"
 
 
 class Growth(NamedTuple):
@@ -171,7 +171,7 @@ def run() -> None:
                 f"{growth.title}: {remark}",
                 flush=True,
             )
-    with written_whole(FIGURE) as unfinished:
+    with atomic_write(FIGURE) as unfinished:
         drawn(pd.DataFrame(rows, columns=["what", "N", "seconds", "MB"])).savefig(unfinished, format="png", dpi=120)
     print(f"\n{FIGURE}")
 

@@ -8,7 +8,7 @@ import torch
 
 from benchmarks.timing import side_by_side
 from mlkd.losses.classification import bce
-from mlkd.methods import Batch, create
+from mlkd.methods import Batch, create_method
 from mlkd.models import Output, create_model
 
 BATCH, LABELS, SIZE = 64, 20, 96
@@ -36,9 +36,9 @@ def run() -> list[tuple[str, float, float, float]]:
 
     rows = []
     for name in ("l2d", "mdkd"):
-        method = create(name, teacher=teacher)
+        method = create_method(name, teacher=teacher)
         times = side_by_side(
-            lambda m=method: step(lambda output, batch: torch.stack(list(m.terms(output, batch).values())).sum()),
+            lambda m=method: step(lambda output, batch: torch.stack(list(m.loss_terms(output, batch).values())).sum()),
             lambda: step(bare),
             repeats=15,
         )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import mlkd
 from mlkd.analysis import group_runs, runs_on, score_table
-from mlkd.files import written_whole
+from mlkd.files import atomic_write
 
 HERE = Path(__file__).parent
 
@@ -22,7 +22,7 @@ def pictures(report: Path, names: list[str]) -> None:
                 if tag.startswith("figure:") and tag.removeprefix("figure:") in names:
                     target = HERE / f"{tag.removeprefix('figure:')}.png"
                     images = [output["data"]["image/png"] for output in cell["outputs"] if "data" in output]
-                    with written_whole(target) as unfinished:
+                    with atomic_write(target) as unfinished:
                         unfinished.write_bytes(base64.b64decode(images[-1]))
                     print(f"{target}, from {path}")
 
@@ -33,7 +33,7 @@ def scores(runs: Path) -> None:
     groups = group_runs(runs_on(runs, data["test"]))
     for split in ("test", "context_shift"):
         target = HERE / f"scenes-full-{split}.csv"
-        with written_whole(target) as unfinished:
+        with atomic_write(target) as unfinished:
             score_table(groups, split).round(5).to_csv(unfinished, index=False)
         print(target)
 

@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import mlkd
-from mlkd.files import WriteError, written_whole
-from mlkd.runs import Run, all_runs, run_list
-from mlkd.spelling import check_one_of, nearest
+from mlkd.errors import check_choice, closest_match
+from mlkd.files import WriteError, atomic_write
+from mlkd.training.runs import Run, iter_runs, summarize_runs
 
 if TYPE_CHECKING:  # what takes seconds to load is loaded by the commands that use it
-    from mlkd.config import Config
     from mlkd.methods import Method
-    from mlkd.presets import Plan
-    from mlkd.recipes import Recipe
+    from mlkd.study.recipes import Recipe
+    from mlkd.study.study import Study
+    from mlkd.training.config import Config
 
 cli = typer.Typer(
     help="A notebook-first workbench for multi-label knowledge distillation.",
@@ -50,7 +50,7 @@ def data_check(
     data: Annotated[str, typer.Argument(help="scenes, voc:/path?year=2007 or coco:/path")],
 ) -> None:
     """Decode every picture and compare labels and boxes: one line for each thing that is wrong."""
-    from mlkd.data.check import check as check_data
+    from mlkd.data.validate import check as check_data
 
     splits = mlkd.load_data(data)
     problems = check_data(splits)
@@ -80,15 +80,15 @@ def train(
     teacher_weights: Weights = "",
     student_backbone: Backbone = "",
     student_weights: Weights = "",
-    teacher_answers: Annotated[
-        str, typer.Option(help="a folder of `mlkd answers`, in place of the preset's teacher")
+    teacher_cache: Annotated[
+        str, typer.Option(help="a folder of `mlkd cache-teacher`, in place of the preset's teacher")
     ] = "",
     image_size: Size = 0,
     plugin: Plugin = "",
-    workers: Annotated[
+    num_workers: Annotated[
         int | None, typer.Option(help="processes that make the batches; left out for what suits")
     ] = None,
-    record_every: Annotated[
+    log_gradients_every: Annotated[
         int, typer.Option(help="steps from one look at the loss terms' gradients to the next; 0 for none")
     ] = 0,
     run_file: Annotated[Path | None, typer.Option(hidden=True, help="where to write its folder")] = None,
@@ -98,7 +98,7 @@ def train(
     ] = None,
 ) -> None:
     """Train one model, or go on with it; a finished one is only shown."""
-    plan = mlkd.plan(
+    study = mlkd.create_study(
         data,
         preset,
         recipe=recipe,
@@ -107,24 +107,31 @@ def train(
         teacher_weights=teacher_weights,
         student_backbone=student_backbone,
         student_weights=student_weights,
-        teacher_answers=teacher_answers,
+        teacher_cache=teacher_cache,
         image_size=image_size,
         plugin=plugin,
     )
     if part and role != "part":
         raise ValueError(f"`--part {part}` goes with `--role part`, not with {role!r}.")
-    for option, given in (("--record-every", record_every), ("--workers", workers is not None)):
+    for option, given in (("--log-gradients-every", log_gradients_every), ("--num-workers", num_workers is not None)):
         if given and role == "part":
             raise ValueError(f"`{option}` goes with the roles student and teacher, not with 'part'.")
     taught = mlkd.RECIPES[recipe].method if recipe and role != "teacher" else "vanilla"
     settings: dict[str, Any] = dict(_setting(text) for text in set_ or [])
     if role == "part":
-        run = plan.part(method or taught, *_part(part), **settings)
+        run = study.train_label_subset(method or taught, *_part(part), **settings)
         _name_folder(run, run_file)
     else:
-        chosen, config = _chosen(plan, method or taught, role, seed, settings)
-        _name_folder(mlkd.find_run(chosen, plan.data, config, runs=plan.runs), run_file)
-        run = mlkd.fit(chosen, plan.data, config, runs=plan.runs, workers=workers, record_every=record_every)
+        chosen, config = _chosen(study, method or taught, role, seed, settings)
+        _name_folder(mlkd.find_run(chosen, study.splits, config, runs=study.runs), run_file)
+        run = mlkd.fit(
+            chosen,
+            study.splits,
+            config,
+            runs=study.runs,
+            num_workers=num_workers,
+            log_gradients_every=log_gradients_every,
+        )
     scores = ", ".join(f"{split} {100 * score:.2f}" for split, score in run.mean_ap.items())
     print(f"{run.path}: mAP % {scores}")
     if export:
@@ -134,18 +141,18 @@ def train(
 @cli.command()
 def sweep(
     file: Annotated[Path, typer.Argument(help="a YAML file: docs/sweeps.md says what can stand in it")],
-    engine: Annotated[str, typer.Option(help="local, ray, or ray:ADDRESS for a cluster elsewhere")] = "local",
+    executor: Annotated[str, typer.Option(help="local, ray, or ray:ADDRESS for a cluster elsewhere")] = "local",
     jobs: Annotated[int, typer.Option(help="local: how many runs at once; 0 for as many as there are cores for")] = 0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="print the runs and train nothing")] = False,
 ) -> None:
     """Train a grid of runs, each after the teachers it needs; finished ones are skipped, failed ones kept apart."""
-    from mlkd.sweep.engines import command
-    from mlkd.sweep.plan import read, tasks
-    from mlkd.sweep.run import run as run_sweep
+    from mlkd.study.executors import command
+    from mlkd.study.run_sweep import run as run_sweep
+    from mlkd.study.sweep import read, tasks
 
     grid = read(file)
     if not dry_run:
-        raise typer.Exit(run_sweep(grid, engine, jobs))
+        raise typer.Exit(run_sweep(grid, executor, jobs))
     for task in tasks(grid):
         print(task.name + (f"\n    after {', '.join(task.needs)}" if task.needs else ""))
         print(f"    {command(task.arguments)}")
@@ -160,12 +167,12 @@ def answers(
     embeddings: Annotated[bool, typer.Option(help="keep label-wise embeddings too")] = True,
 ) -> None:
     """Ask a teacher about every training picture and its mirror image, so that students can do without it."""
-    from mlkd.answers import keep_answers
-    from mlkd.data.pixels import decoded
+    from mlkd.data.image_cache import decoded_images
+    from mlkd.training.teachers import cache_teacher_outputs
 
     teacher, train_split = mlkd.load_model(model), mlkd.load_data(data)["train"]
-    pixels = decoded(train_split, image_size or teacher.image_size)
-    keep_answers(teacher, train_split, pixels, folder, embeddings=embeddings)
+    pixels = decoded_images(train_split, image_size or teacher.image_size)
+    cache_teacher_outputs(teacher, train_split, pixels, folder, embeddings=embeddings)
     megabytes = sum(file.stat().st_size for file in folder.iterdir()) / 1e6
     print(f"{folder}: what {model} says of {len(train_split)} pictures of {data}, {megabytes:.0f} MB.")
 
@@ -192,7 +199,7 @@ def recipes(
     name: Annotated[str, typer.Argument(help="a recipe to show in full; empty for the list")] = "",
 ) -> None:
     """List the papers' recipes with the mAP (%) they report, or show one with all its settings."""
-    from mlkd.recipes import RECIPES, UNAVAILABLE, get_recipe
+    from mlkd.study.recipes import RECIPES, UNAVAILABLE, get_recipe
 
     if name:
         _print_recipe(get_recipe(name))
@@ -233,13 +240,13 @@ def report(
     timeout: Annotated[
         int, typer.Option(min=0, help="the most minutes a notebook may take; 0 for an hour, or a day in full")
     ] = 0,
-    from_runs: Annotated[
-        bool, typer.Option("--from-runs", help="make the whole report anew from finished runs and train nothing")
+    no_train: Annotated[
+        bool, typer.Option("--no-train", help="make the whole report anew from finished runs and train nothing")
     ] = False,
 ) -> None:
     """Run the notebooks in order and make reports/NAME/index.html of them; an interrupted report goes on."""
     from mlkd import report as reporting
-    from mlkd.graphs import read_counts
+    from mlkd.graphs import load_cooccurrence
     from mlkd.methods import METHODS
 
     parameters: dict[str, Any] = {
@@ -254,23 +261,23 @@ def report(
         "image_size": image_size,
         "plugin": plugin,
     }
-    plan = mlkd.plan(**parameters)  # wrong arguments and wrong data are told before the first notebook
+    study = mlkd.create_study(**parameters)  # wrong arguments and wrong data are told before the first notebook
     if methods:
         parameters["methods"] = methods.split(",")
         for method in parameters["methods"]:
-            check_one_of("methods", method, METHODS)
+            check_choice("methods", method, METHODS)
     if counts:
-        read_counts(counts)
+        load_cooccurrence(counts)
         parameters["counts"] = counts
-    if from_runs and not any(run.complete for run in all_runs(runs)):
-        raise ValueError(f"{runs}: no finished run here to make a report from; leave out --from-runs to train.")
+    if no_train and not any(run.complete for run in iter_runs(runs)):
+        raise ValueError(f"{runs}: no finished run here to make a report from; leave out --no-train to train.")
     raise typer.Exit(
         reporting.run(
-            name or f"{plan.data['train'].name}-{preset}",
+            name or f"{study.splits['train'].name}-{preset}",
             parameters,
             timeout_s=60 * (timeout or (24 * 60 if preset == "full" else 60)),
-            plan=plan,
-            from_runs=from_runs,
+            study=study,
+            no_train=no_train,
         )
     )
 
@@ -280,7 +287,7 @@ def runs(
     folder: Annotated[Path, typer.Argument(help="the folder of all runs")] = Path("runs"),
 ) -> None:
     """List all runs: finished ones with their scores, unfinished ones with how far they are."""
-    found = run_list(folder)
+    found = summarize_runs(folder)
     if not found:
         print(f"{folder}: no runs here.")
         return
@@ -315,7 +322,7 @@ def _print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 def _needs(method: type[Method]) -> str:
     """The models a method needs and what else: its class attributes `needs` and `needs_...`."""
     flags = [name for name in dir(method) if name.startswith("needs_") and getattr(method, name) is True]
-    return ", ".join([*method.needs, *(name.removeprefix("needs_") for name in flags)]) or "-"
+    return ", ".join([*method.required_teachers, *(name.removeprefix("needs_") for name in flags)]) or "-"
 
 
 GREEK = {"alpha": "α", "beta": "β", "gamma": "γ", "iota": "ι", "kappa": "κ", "lambda": "λ", "mu": "μ", "tau": "τ"}
@@ -335,13 +342,13 @@ def _percent(mean_ap: float | None) -> str:
 
 
 def _print_recipe(recipe: Recipe) -> None:
-    from mlkd.recipes import DATASETS
+    from mlkd.study.recipes import DATASETS
 
     print(f"{recipe.name}: {recipe.networks} on {DATASETS[recipe.dataset]}, {recipe.paper}, table {recipe.table}")
     reported = {recipe.method: recipe.mean_ap, "alone": recipe.vanilla_mean_ap, "teacher": recipe.teacher_mean_ap}
     print("mAP % " + ", ".join(f"{who} {_percent(ap)}" for who, ap in reported.items() if ap is not None) + "\n")
     student, teacher = recipe.student.as_dict(), recipe.teacher.as_dict() if recipe.teacher else {}
-    shown = [name for name in student if name not in ("init", "role", "seed")]
+    shown = [name for name in student if name not in ("init_from", "role", "seed")]
     rows = [(name, *(str(config[name]) for config in (teacher, student) if config)) for name in shown]
     _print_table(("setting", *(["teacher"] if teacher else []), "student"), rows)
     print()
@@ -357,7 +364,7 @@ def _print_recipe(recipe: Recipe) -> None:
 def _name_folder(run: Run, file: Path | None) -> None:
     """For who waits for the run in another process."""
     if file:
-        with written_whole(file) as unfinished:
+        with atomic_write(file) as unfinished:
             unfinished.write_text(str(run.path))
 
 
@@ -369,25 +376,27 @@ def _export(run: Run, file: Path) -> None:
     print(f"{file}: {file.stat().st_size / 1e6:.1f} MB, from {run.path}.")
 
 
-def _chosen(plan: Plan, method: str, role: str, seed: int, settings: dict) -> tuple[Method, Config]:
+def _chosen(study: Study, method: str, role: str, seed: int, settings: dict) -> tuple[Method, Config]:
     """What is trained, with some settings changed, each where it belongs: in the training or in the method."""
     from mlkd.methods import METHODS
 
-    config = plan.teacher_config if role == "teacher" else plan.student_config.but(seed=seed)
-    check_one_of("method", method, METHODS)
+    config = study.teacher if role == "teacher" else study.student.replace(seed=seed)
+    check_choice("method", method, METHODS)
     known = [name for name in config.as_dict() if name != "role"]
-    method_settings = [field.name for field in fields(METHODS[method]) if field.name not in METHODS[method].needs]
+    method_settings = [
+        field.name for field in fields(METHODS[method]) if field.name not in METHODS[method].required_teachers
+    ]
     for name in settings:
         if name not in known and name not in method_settings:
-            guess = nearest(name, [*known, *method_settings])
+            guess = closest_match(name, [*known, *method_settings])
             raise ValueError(f"There is no setting {name!r}. Did you mean {guess!r}?")
-    chosen = plan.method(method, **{name: value for name, value in settings.items() if name in method_settings})
-    return chosen, config.but(role=role, **{name: value for name, value in settings.items() if name in known})
+    chosen = study.build_method(method, **{name: value for name, value in settings.items() if name in method_settings})
+    return chosen, config.replace(role=role, **{name: value for name, value in settings.items() if name in known})
 
 
 def _setting(text: str) -> tuple[str, object]:
     """`name=value`, the value a number, true, false or a word."""
-    from mlkd.sweep.plan import setting_value
+    from mlkd.study.sweep import setting_value
 
     name, equals, value = text.partition("=")
     if not equals:

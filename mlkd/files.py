@@ -32,7 +32,7 @@ REASONS = {
 
 
 @contextmanager
-def written_whole(path: str | Path) -> Iterator[Path]:
+def atomic_write(path: str | Path) -> Iterator[Path]:
     """A path beside `path` to write to; it takes `path`'s place when the block ends well, and goes when it does not.
 
     It may become a file or a folder; a folder must not be there yet. It is on the disk before it takes the place: a
@@ -95,7 +95,7 @@ def remove(path: Path) -> None:
             path.unlink()
 
 
-def made_once(path: Path, make: Callable[[Path], object]) -> None:
+def create_once(path: Path, make: Callable[[Path], object]) -> None:
     """Lets `make` write `path` whole where it is not there; of several processes one makes it and the others wait.
 
     Raises:
@@ -111,13 +111,13 @@ def made_once(path: Path, make: Callable[[Path], object]) -> None:
                 if not path.exists():
                     for left in path.parent.glob(f".{glob.escape(path.name)}.*.unfinished"):
                         remove(left)  # of a process that was killed
-                    with written_whole(path) as unfinished:
+                    with atomic_write(path) as unfinished:
                         make(unfinished)
             finally:
                 lock.unlink(missing_ok=True)  # who waits for it gets it all the same, and looks again
 
 
-def new_map(path: Path, dtype: type[np.generic], shape: tuple[int, ...]) -> np.memmap:
+def create_memmap(path: Path, dtype: type[np.generic], shape: tuple[int, ...]) -> np.memmap:
     """A new .npy file as a memory map to be filled; its room on the disk is taken at once.
 
     Raises:
@@ -130,7 +130,7 @@ def new_map(path: Path, dtype: type[np.generic], shape: tuple[int, ...]) -> np.m
     return table
 
 
-def cache_folder() -> Path:
+def cache_dir() -> Path:
     """Where the drawn scenes and decoded pictures are kept: `$MLKD_CACHE`, else `mlkd` in the user's cache folder."""
     if chosen := os.environ.get("MLKD_CACHE"):
         return Path(chosen)

@@ -16,7 +16,7 @@ from scipy.spatial.distance import squareform
 from sklearn.cluster import KMeans, spectral_clustering
 from sklearn.metrics import adjusted_rand_score
 
-from mlkd.spelling import check_one_of
+from mlkd.errors import check_choice
 
 GRAPHS = ("cgp", "dgp")
 STRATEGIES = (*GRAPHS, "random")
@@ -58,7 +58,7 @@ def cooccurrence(targets: np.ndarray | sparse.sparray | sparse.spmatrix) -> Coun
     return e, n
 
 
-def conditional(e: Table, n: np.ndarray) -> Table:
+def conditional_probability(e: Table, n: np.ndarray) -> Table:
     r"""$P(l \mid k) = e_{kl} / n_k$: of the pictures with label k (row), the share that has l (column) too.
 
     Shape: e (q, q), n (q,); output (q, q) float64 in [0, 1], zero diagonal; a label that never occurs has a row of 0.
@@ -82,7 +82,7 @@ def seriation(e: np.ndarray, n: np.ndarray) -> np.ndarray:
     return leaves_list(optimal_leaf_ordering(linkage(condensed, "average"), condensed))
 
 
-def read_counts(path: str | Path) -> tuple[Counts, tuple[str, ...]]:
+def load_cooccurrence(path: str | Path) -> tuple[Counts, tuple[str, ...]]:
     """Label counts and names from an .npz file with `counts` (q, q), `nums` (q,) and `class_names` (q,).
 
     Raises:
@@ -126,10 +126,10 @@ def affinity(counts: Counts, strategy: str = "cgp", tau: float = 3.0) -> Table:
     Raises:
         ValueError: an unknown strategy, or `tau` is not above 0.
     """
-    check_one_of("strategy", strategy, GRAPHS)
+    check_choice("strategy", strategy, GRAPHS)
     if not tau > 0:
         raise ValueError(f"`tau` is {tau}, expected a number above 0.")
-    rooted = conditional(*counts) ** (1 / tau)
+    rooted = conditional_probability(*counts) ** (1 / tau)
     together = (rooted + rooted.T) / 2
     if strategy == "cgp":
         return together  # Eq. (1)
@@ -139,7 +139,7 @@ def affinity(counts: Counts, strategy: str = "cgp", tau: float = 3.0) -> Table:
 
 
 def partition(
-    counts: Counts, k: int, strategy: str = "cgp", tau: float = 3.0, seed: int = 0, *, literal: bool = False
+    counts: Counts, k: int, strategy: str = "cgp", tau: float = 3.0, seed: int = 0, *, as_in_paper: bool = False
 ) -> np.ndarray:
     r"""The labels in k parts: those that stand together ("cgp"), those that do not ("dgp"), or any ("random").
 
@@ -151,7 +151,7 @@ def partition(
 
     Source: Xu et al., CPSD, IJCAI 2022, Eq. (2) and Sec. 3.2, arXiv:2205.10986.
     Differs from the print by default: scikit-learn's spectral clustering divides the rows of $\hat F$ by
-    $\sqrt{D_{kk}}$ before k-means. `literal=True` does not.
+    $\sqrt{D_{kk}}$ before k-means. `as_in_paper=True` does not.
 
     Sparse counts never become a table of q x q: the eigenvectors come from products with P (Lanczos iteration). They
     are the same up to rounding, and so are the parts where the labels have clear ones.
@@ -166,7 +166,7 @@ def partition(
         strategy: "cgp", "dgp" or "random".
         tau: as in `affinity`.
         seed: of k-means, or of the deal.
-        literal: whether to take Eq. (2) as printed.
+        as_in_paper: whether to take Eq. (2) as printed.
 
     Shape: e (q, q), n (q,); output (q,) int64, the part of each label. No part is empty; they are numbered in the
     order of their first labels.
@@ -174,7 +174,7 @@ def partition(
     Raises:
         ValueError: an unknown strategy; k is below 1 or above the number of labels that occur.
     """
-    check_one_of("strategy", strategy, STRATEGIES)
+    check_choice("strategy", strategy, STRATEGIES)
     e, n = counts
     q, occurring = len(n), int((n > 0).sum())
     most = q if strategy == "random" or k == 1 else occurring
@@ -186,7 +186,7 @@ def partition(
         parts = np.random.default_rng(seed).permutation(np.arange(q) % k)
     else:
         kept = order[:occurring]
-        parts = _clusters((e[kept][:, kept], n[kept]), k, strategy, tau, seed, literal)
+        parts = _clusters((e[kept][:, kept], n[kept]), k, strategy, tau, seed, as_in_paper)
         for _ in range(q - occurring):
             parts = np.append(parts, np.bincount(parts, minlength=k).argmin())
     found = np.empty(q, np.int64)
@@ -201,15 +201,15 @@ def _meetings(e: Table, label: int) -> list[int]:
     return [np.count_nonzero(row), *np.sort(row[row > 0]).tolist()]
 
 
-def _clusters(counts: Counts, k: int, strategy: str, tau: float, seed: int, literal: bool) -> np.ndarray:
+def _clusters(counts: Counts, k: int, strategy: str, tau: float, seed: int, as_in_paper: bool) -> np.ndarray:
     """Spectral clustering of the labels, (q,) in 0..k-1."""
     q = len(counts[1])
     if k == 1 or k == q:
         return np.arange(q) % k
     if sparse.issparse(counts[0]):
-        return _clusters_by_products(affinity(counts, "cgp", tau), k, strategy, seed, literal)
+        return _clusters_by_products(affinity(counts, "cgp", tau), k, strategy, seed, as_in_paper)
     joined = affinity(counts, strategy, tau)
-    if literal:
+    if as_in_paper:
         scale = 1 / np.sqrt(np.maximum(joined.sum(axis=1), np.finfo(float).tiny))
         laplacian = np.eye(q) - scale[:, None] * joined * scale[None, :]  # D^-1/2 (D - P) D^-1/2
         _, vectors = np.linalg.eigh(laplacian)
@@ -219,7 +219,9 @@ def _clusters(counts: Counts, k: int, strategy: str, tau: float, seed: int, lite
         return spectral_clustering(joined, n_clusters=k, random_state=seed)
 
 
-def _clusters_by_products(together: sparse.csr_array, k: int, strategy: str, seed: int, literal: bool) -> np.ndarray:
+def _clusters_by_products(
+    together: sparse.csr_array, k: int, strategy: str, seed: int, as_in_paper: bool
+) -> np.ndarray:
     """The same from products with P alone, which need only the entries of $P^+$ (q, q) that are not 0."""
     q = together.shape[0]
 
@@ -231,12 +233,12 @@ def _clusters_by_products(together: sparse.csr_array, k: int, strategy: str, see
     turned = LinearOperator((q, q), lambda x: x + scale * joined(scale * x), dtype=np.float64)  # 2 I - D^-1/2 L D^-1/2
     random = np.random.RandomState(seed)  # drawn from in the order of scikit-learn's spectral clustering
     _, vectors = eigsh(turned, k, which="LA", v0=random.uniform(-1, 1, q))  # largest here, smallest in Eq. (2)
-    if literal:
+    if as_in_paper:
         return KMeans(k, n_init=10, random_state=seed).fit_predict(vectors)
     return KMeans(k, n_init=10, random_state=random).fit_predict(scale[:, None] * vectors)
 
 
-def cut(joined: Table, parts: np.ndarray) -> float:
+def cut_fraction(joined: Table, parts: np.ndarray) -> float:
     r"""How much of a label graph a partition cuts through: the share of its weight that joins labels of two parts.
 
     $$ \operatorname{cut} = \frac{\sum_{k, l : \text{part}(k) \ne \text{part}(l)} P_{kl}}{\sum_{k, l} P_{kl}} $$

@@ -25,7 +25,7 @@ METRICS = ("mAP", "CP", "CR", "CF1", "CF1_macro", "OP", "OR", "OF1")
 class Scores(dict[str, Any]):
     """What `evaluate` returns: a dict (so `json.dumps` and pandas take it) that prints as a small table.
 
-    Keys: each of `METRICS` (a fraction), `AP` (class name -> AP, without the classes left out), `left_out`
+    Keys: each of `METRICS` (a fraction), `AP` (class name -> AP, without the classes left out), `classes_without_positives`
     (names of the classes without a positive), `interval` (metric -> (low, high), or None), `protocol`,
     `n` (pictures) and `q` (classes).
     """
@@ -37,12 +37,12 @@ class Scores(dict[str, Any]):
         for name in METRICS:
             spread = "  [{:.4f}, {:.4f}]".format(*interval[name]) if interval else ""
             lines.append(f"  {name:<9} {self[name]:.4f}{spread}")
-        if self["left_out"]:
-            lines.append(f"  left out, no positive: {', '.join(self['left_out'])}")
+        if self["classes_without_positives"]:
+            lines.append(f"  left out, no positive: {', '.join(self['classes_without_positives'])}")
         return "\n".join(lines)
 
 
-def average_precision(targets: ndarray, scores: ndarray, ignored: ndarray | None = None) -> ndarray:
+def average_precision(targets: ndarray, scores: ndarray, ignore_mask: ndarray | None = None) -> ndarray:
     r"""Average precision of each class; their mean is mAP.
 
     $$ AP_k = \sum_n (R_n - R_{n-1}) P_n $$
@@ -69,7 +69,7 @@ def average_precision(targets: ndarray, scores: ndarray, ignored: ndarray | None
         >>> average_precision(targets, scores).round(4)  # 1/2 * 1/1 + 1/2 * 2/3; no positive
         array([0.8333,    nan])
     """
-    targets, scores, eligible = _checked(targets, scores, ignored)
+    targets, scores, eligible = _checked(targets, scores, ignore_mask)
     result = np.full(targets.shape[1], np.nan)
     for k in range(len(result)):
         thresholds, level = _levels(targets[:, k], scores[:, k], eligible[:, k])
@@ -78,12 +78,12 @@ def average_precision(targets: ndarray, scores: ndarray, ignored: ndarray | None
     return result
 
 
-def predict(
+def binarize(
     targets: ndarray,
     scores: ndarray,
     protocol: str = "threshold(0.5)",
     *,
-    ignored: ndarray | None = None,
+    ignore_mask: ndarray | None = None,
     validation: tuple[Any, ...] | None = None,
 ) -> ndarray:
     """The labels predicted under `protocol`, one bool per picture and class.
@@ -113,13 +113,13 @@ def predict(
 
     Example:
         >>> targets, scores = np.array([[1, 1, 0]]), np.array([[2.0, -1.0, 0.0]])
-        >>> predict(targets, scores, "oracle_k")
+        >>> binarize(targets, scores, "oracle_k")
         array([[ True, False,  True]])
-        >>> predict(targets, scores, "threshold(0.8)")  # log(0.8 / 0.2) = 1.39
+        >>> binarize(targets, scores, "threshold(0.8)")  # log(0.8 / 0.2) = 1.39
         array([[ True, False, False]])
     """
     name, value = _parse(protocol)
-    targets, scores, eligible = _checked(targets, scores, ignored)
+    targets, scores, eligible = _checked(targets, scores, ignore_mask)
     q = scores.shape[1]
     if name == "threshold":
         return (scores >= np.float64(math.log(value / (1 - value)))) & eligible
@@ -134,7 +134,7 @@ def predict(
     return predicted & eligible
 
 
-def tune_thresholds(targets: ndarray, scores: ndarray, ignored: ndarray | None = None) -> ndarray:
+def tune_thresholds(targets: ndarray, scores: ndarray, ignore_mask: ndarray | None = None) -> ndarray:
     """Per class, the score from which on predicting the class gives the best F1 on these pictures.
 
     Tried are the scores of the class's own positives, which hold a best threshold; of equally good ones the
@@ -151,7 +151,7 @@ def tune_thresholds(targets: ndarray, scores: ndarray, ignored: ndarray | None =
         >>> tune_thresholds(targets, scores)  # F1 is 2/3 from 3 on, 4/5 from 1 on
         array([1.])
     """
-    targets, scores, eligible = _checked(targets, scores, ignored)
+    targets, scores, eligible = _checked(targets, scores, ignore_mask)
     result = np.zeros(targets.shape[1])
     for k in np.flatnonzero(targets.any(axis=0)):
         thresholds, level = _levels(targets[:, k], scores[:, k], eligible[:, k])
@@ -167,7 +167,7 @@ def evaluate(
     protocol: str = "threshold(0.5)",
     *,
     classes: Sequence[str] | None = None,
-    ignored: ndarray | None = None,
+    ignore_mask: ndarray | None = None,
     validation: tuple[Any, ...] | None = None,
     bootstrap: int = 200,
     seed: int = 0,
@@ -185,7 +185,7 @@ def evaluate(
     "CF1" in print is two numbers: MSKD, CPSD and ML-GCN report `CF1`, L2D reports `CF1_macro`.
 
     A class without positives is left out of mAP, CP, CR, CF1 and CF1_macro (q counts the others) and named in
-    `left_out`; its predictions still count in OP. A class that is never predicted has precision 0/0 = 0 and
+    `classes_without_positives`; its predictions still count in OP. A class that is never predicted has precision 0/0 = 0 and
     stays in the mean. mAP does not depend on the protocol.
 
     Intervals: 95 % percentile bootstrap over pictures, N drawn with replacement each time. A class without
@@ -230,8 +230,8 @@ def evaluate(
     """
     if bootstrap < 0:
         raise ValueError(f"`bootstrap` is {bootstrap}; expected 0 (no intervals) or a number of resamples.")
-    predicted = predict(targets, scores, protocol, ignored=ignored, validation=validation)
-    targets, scores, eligible = _checked(targets, scores, ignored)
+    predicted = binarize(targets, scores, protocol, ignore_mask=ignore_mask, validation=validation)
+    targets, scores, eligible = _checked(targets, scores, ignore_mask)
     n, q = scores.shape
     names = _class_names(classes, q)
     labelled = np.flatnonzero(targets.any(axis=1))
@@ -254,7 +254,7 @@ def evaluate(
     return Scores(
         {name: float(values[name][0]) for name in METRICS},
         AP={names[k]: float(ap[k]) for k in range(q) if positives[k]},
-        left_out=tuple(names[k] for k in range(q) if not positives[k]),
+        classes_without_positives=tuple(names[k] for k in range(q) if not positives[k]),
         interval=interval or None,
         protocol=name if value == 0 else f"{name}({value})",
         n=n,
@@ -328,9 +328,9 @@ def _parse(protocol: str) -> tuple[str, float]:
     number = r"\(\s*(-?\d*\.?\d+(?:e-?\d+)?)\s*\)"
     form = re.fullmatch(rf"(oracle_k|tuned)|(threshold|top_k){number}", str(protocol).strip())
     if form is None:
-        nearest = get_close_matches(str(protocol), PROTOCOLS, n=1, cutoff=0)[0]
+        closest_match = get_close_matches(str(protocol), PROTOCOLS, n=1, cutoff=0)[0]
         forms = "oracle_k, threshold(p), top_k(k) and tuned"
-        raise ValueError(f"`protocol` is {protocol!r}; did you mean '{nearest}'? The forms are {forms}.")
+        raise ValueError(f"`protocol` is {protocol!r}; did you mean '{closest_match}'? The forms are {forms}.")
     plain, name, argument = form.groups()
     if plain:
         return plain, 0
@@ -363,7 +363,7 @@ def _class_names(classes: Sequence[str] | None, q: int) -> tuple[str, ...]:
     return names
 
 
-def _checked(targets: ndarray, scores: ndarray, ignored: ndarray | None) -> tuple[ndarray, ndarray, ndarray]:
+def _checked(targets: ndarray, scores: ndarray, ignore_mask: ndarray | None) -> tuple[ndarray, ndarray, ndarray]:
     """`targets` as bool without the ignored ones, `scores` as float32 or float64, and which entries count."""
     targets, scores = np.asarray(targets), np.asarray(scores)
     if scores.ndim != 2 or scores.size == 0:
@@ -378,15 +378,15 @@ def _checked(targets: ndarray, scores: ndarray, ignored: ndarray | None) -> tupl
     _demand("scores", scores, np.isfinite(scores), "a finite logit. Did the training diverge?")
     zero_or_one = (targets == 0) | (targets == 1)
     _demand("targets", targets, zero_or_one, "0 or 1; what counts neither way goes into `ignored`.")
-    if ignored is None:
+    if ignore_mask is None:
         return targets == 1, scores, np.ones(scores.shape, dtype=bool)
-    ignored = np.asarray(ignored)
-    if ignored.shape != scores.shape or ignored.dtype != bool:
+    ignore_mask = np.asarray(ignore_mask)
+    if ignore_mask.shape != scores.shape or ignore_mask.dtype != bool:
         raise ValueError(
-            f"`ignored` is {ignored.dtype} {ignored.shape} but `scores` has shape {scores.shape}; "
+            f"`ignored` is {ignore_mask.dtype} {ignore_mask.shape} but `scores` has shape {scores.shape}; "
             "expected bool of that shape, True where an entry does not count."
         )
-    return (targets == 1) & ~ignored, scores, ~ignored
+    return (targets == 1) & ~ignore_mask, scores, ~ignore_mask
 
 
 def _demand(name: str, values: ndarray, fine: ndarray, expected: str) -> None:

@@ -108,9 +108,9 @@ def recall(by: str, values: Sequence[float]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["run", by, "targets", "correct", "recall", "low", "high"])
 
 
-def retrieved(classes: Sequence[str]) -> Figure:
+def retrieval_grid(classes: Sequence[str]) -> Figure:
     found = {run: np.array([[3, 4, 5], [2, 1, 0]]) for run in RUNS[:2]}
-    return plots.retrieved(pictures(classes), [0, 6], found)
+    return plots.retrieval_grid(pictures(classes), [0, 6], found)
 
 
 def gaps() -> pd.DataFrame:
@@ -136,19 +136,19 @@ def steps(classes: Sequence[str] = ("cat",)) -> pd.DataFrame:
 WITH_CLASSES: dict[str, Callable[[tuple[str, ...]], Figure]] = {
     "cam_grid": cam_grid,
     "cam_picture": cam_picture,
-    "map_hits": lambda classes: plots.map_hits(hits(classes), "label", "run"),
+    "localization_plot": lambda classes: plots.localization_plot(hits(classes), "label", "run"),
     "correlation_differences": correlations,
     "pair_pictures": pair_pictures,
     "label_pairs": lambda classes: plots.label_pairs(
         {run: np.linspace(0, 1, len(classes[:12]) ** 2).reshape(len(classes[:12]), -1) for run in RUNS}, classes[:12]
     ),
     "reliance": lambda classes: plots.reliance(reliance_table(classes), "teacher"),
-    "taken_over": lambda classes: plots.taken_over(reliance_table(classes), slopes()),
+    "reliance_regression": lambda classes: plots.reliance_regression(reliance_table(classes), slopes()),
     "label_gains": lambda classes: plots.label_gains(label_gain_table(classes), title="l2d less vanilla"),
-    "retrieved": retrieved,
+    "retrieved": retrieval_grid,
     "gradient_classes": lambda classes: plots.gradient_classes(steps(classes)),
 }
-NAMES_IN_SENTENCES = ("cam_grid", "cam_picture", "pair_pictures", "map_hits", "reliance", "label_gains")
+NAMES_IN_SENTENCES = ("cam_grid", "cam_picture", "pair_pictures", "localization_plot", "reliance", "label_gains")
 """Figures in which a label's name stands within a longer text."""
 
 CURVE = (np.linspace(5, 150, 20), np.linspace(0.1, 0.9, 20))

@@ -16,11 +16,12 @@ import torch
 from hypothesis import settings
 from PIL import Image
 
-from mlkd.config import Config
-from mlkd.data import MultiLabelData, scenes
+from mlkd import scenes
+from mlkd.data import MultiLabelData
 from mlkd.models import MultiLabelModel, create_model
-from mlkd.presets import Plan
-from mlkd.train import fit
+from mlkd.study.study import Study
+from mlkd.training.config import Config
+from mlkd.training.loop import fit
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts what runs in the background
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -198,19 +199,23 @@ def toy_config() -> Config:
         batch_size=16,
         optimizer="adamw",
         lr=5e-3,
-        augment=(),
+        augmentations=(),
     )
 
 
 @pytest.fixture(scope="session")
-def toy_plan(tmp_path_factory: pytest.TempPathFactory, toy_data: dict[str, MultiLabelData], toy_config: Config) -> Plan:
+def toy_plan(
+    tmp_path_factory: pytest.TempPathFactory, toy_data: dict[str, MultiLabelData], toy_config: Config
+) -> Study:
     """Two finished runs that differ in their seed, on data with names that a page must not take for tags."""
     classes = ("<script>alert(1)</script>", "cat & dog", "blue", "dark")
     data = {name: replace(split, name="toy <b>", classes=classes) for name, split in toy_data.items()}
-    config, runs = toy_config.but(epochs=1), tmp_path_factory.mktemp("toy") / "runs"
+    config, runs = toy_config.replace(epochs=1), tmp_path_factory.mktemp("toy") / "runs"
     for seed in (0, 1):
-        fit("vanilla", data, config.but(seed=seed), runs=runs)
-    return Plan("toy:<path>", "smoke", data, config.but(role="teacher"), config, {"vanilla": {}}, (0, 1), runs=runs)
+        fit("vanilla", data, config.replace(seed=seed), runs=runs)
+    return Study(
+        "toy:<path>", "smoke", data, config.replace(role="teacher"), config, {"vanilla": {}}, (0, 1), runs=runs
+    )
 
 
 @pytest.fixture

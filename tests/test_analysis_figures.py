@@ -13,21 +13,21 @@ from matplotlib.text import Text
 
 from mlkd import plots
 from mlkd.analysis import Gain
-from mlkd.plots.style import COLOURS, GAIN, MORE_COLOURS, SPARE_COLOURS, colours, other_looks
+from mlkd.plots.style import COLOURS, GAIN, MORE_COLOURS, SPARE_COLOURS, colors, other_looks
 
 CLASSES = ("cat", "dog", "bus")
 
 
 def test_titles_of_one_figure_have_different_colours() -> None:
     titles = ("sd student", "ps student", "cpsd student", "mse", "vanilla student", "teacher", "gradcam", "layercam")
-    found = colours(titles)
+    found = colors(titles)
     assert len(set(found.values())) == len(titles)
     assert (found["vanilla student"], found["teacher"]) == (COLOURS["vanilla"], COLOURS["teacher"])
     assert found["sd student"] == COLOURS["sd"]
-    assert colours(["random-psd student", "chance"])["chance"] == "#000000"
+    assert colors(["random-psd student", "chance"])["chance"] == "#000000"
     methods = [name for name in COLOURS if name not in ("random-psd", "chance")]
-    assert len(set(colours([*methods, "teacher #2"]).values())) == len(methods) + 1
-    assert list(colours(["l2d student", "l2d student #2"])) == ["l2d student", "l2d student #2"]
+    assert len(set(colors([*methods, "teacher #2"]).values())) == len(methods) + 1
+    assert list(colors(["l2d student", "l2d student #2"])) == ["l2d student", "l2d student #2"]
 
 
 def test_a_colour_is_of_a_method_or_of_something_else() -> None:
@@ -55,7 +55,7 @@ def test_cam_grid() -> None:
 
 
 def test_map_hits() -> None:
-    fig = plots.map_hits(hits(["small", "large"]), "label", "run")
+    fig = plots.localization_plot(hits(["small", "large"]), "label", "run")
     left, right = fig.axes[:2]
     dots = [line for line in left.lines if line.get_marker() == "o"]
     assert sorted(line.get_xdata()[0] for line in dots) == pytest.approx([0, 0, 10, 10, 20, 20])
@@ -130,7 +130,7 @@ def test_recall_by_frequency() -> None:
 def test_retrieved() -> None:
     data = pictures(CLASSES)
     data.targets[:] = [[1, 1, 0], [0, 0, 0], [0, 1, 1], [1, 1, 1], [0, 0, 1], [1, 0, 0], [1, 0, 0]]
-    fig = plots.retrieved(data, [0], {"l2d": np.array([[3, 4, 1]]), "mld": np.array([[2, 5, 6]])})
+    fig = plots.retrieval_grid(data, [0], {"l2d": np.array([[3, 4, 1]]), "mld": np.array([[2, 5, 6]])})
     query, third = fig.axes[0], fig.axes[2]
     assert [text.get_text() for text in query.texts] == ["query", "cat", "dog", "l2d"]
     assert np.array_equal(fig.axes[1].images[0].get_array(), data.images[3])
@@ -139,7 +139,7 @@ def test_retrieved() -> None:
     assert [text.get_text() for text in third.texts] == ["2", "bus"]
     assert [text.get_text() for text in fig.axes[3].texts] == ["3", "(none)"]
     data = pictures(tuple(map(str, range(20))))
-    many = plots.retrieved(data, [1], {"l2d": np.array([[0]])})
+    many = plots.retrieval_grid(data, [1], {"l2d": np.array([[0]])})
     assert [text.get_text() for text in many.axes[1].texts][-1] == f"and {data.targets[0].sum() - 5} more"
 
 
@@ -171,7 +171,7 @@ def test_reliance_is_sorted() -> None:
 
 
 def test_taken_over() -> None:
-    fig = plots.taken_over(reliance_table(CLASSES), slopes())
+    fig = plots.reliance_regression(reliance_table(CLASSES), slopes())
     vanilla, l2d = fig.axes
     assert l2d.get_title() == "l2d student\nslope 0.50 [0.40, 0.60], r = 0.90"
     points = next(line for line in l2d.lines if line.get_marker() == "o")
@@ -183,7 +183,7 @@ def test_taken_over() -> None:
     far = reliance_table(tuple("abcdefgh"))
     far["reliance"] = 0.0
     far.loc[far["label"] == "c", "reliance"] = 0.5
-    _, l2d = plots.taken_over(far, slopes()).axes
+    _, l2d = plots.reliance_regression(far, slopes()).axes
     assert [text.get_text() for text in l2d.texts] == ["c / b"]  # not those that lie on each other
 
 
@@ -228,7 +228,7 @@ def test_gradient_classes() -> None:
 
 
 def test_empty_tables_are_drawn() -> None:
-    plots.map_hits(hits(["all"])[:0], "label", "run").draw_without_rendering()
+    plots.localization_plot(hits(["all"])[:0], "label", "run").draw_without_rendering()
     plots.gradient_terms(steps()[:0]).draw_without_rendering()
     plots.gradient_classes(steps()[:0]).draw_without_rendering()
     assert not [text for text in plots.gains({}).findobj(Text) if "(n =" in text.get_text()]

@@ -18,9 +18,9 @@ from typer.testing import CliRunner
 import mlkd
 from mlkd import cli, report
 from mlkd.methods import METHODS
-from mlkd.parts import subtasks
-from mlkd.presets import Plan
-from mlkd.runs import all_runs, open_run, run_list
+from mlkd.study.label_subsets import label_subset_data
+from mlkd.study.study import Study
+from mlkd.training.runs import iter_runs, open_run, summarize_runs
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 
@@ -103,7 +103,7 @@ def test_an_unknown_command_is_refused(call: Callable[..., Answer]) -> None:
 
 MISTAKES = {
     "unknown setting": (["--set", "epoch=1"], "There is no setting 'epoch'. Did you mean 'epochs'?"),
-    "unknown setting of the method": (["--set", "bce_reducton=sum"], "Did you mean 'bce_reduction'?"),
+    "unknown setting of the method": (["--set", "bce_reducton=sum"], "Did you mean 'reduction'?"),
     "no value": (["--set", "epochs"], "`--set epochs` has no value; expected name=value."),
     "unknown optimizer": (["--set", "optimizer=adamm"], "Did you mean 'adam'?"),
     "negative epochs": (["--set", "epochs=-1"], "`epochs` is -1"),
@@ -140,17 +140,17 @@ def test_the_role_can_be_given_only_once(call: Callable[..., Answer]) -> None:
 def test_a_wrong_setting_is_told_before_the_teacher_is_trained(
     call: Callable[..., Answer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Plan, "teacher", None)  # a call would fail
+    monkeypatch.setattr(Study, "teacher", None)  # a call would fail
     answer = call("train", "--method", "l2d", "--preset", "smoke", "--set", "lambda_mdl=1")
     assert "Did you mean 'lambda_mld'?" in answer.sentence
 
 
 def test_errors_of_a_training_are_sentences(call: Callable[..., Answer], monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(error: BaseException) -> Callable:
-        def plan(*args, **kwargs):
+        def study(*args, **kwargs):
             raise error
 
-        return plan
+        return study
 
     for error in (mlkd.TrainingError("The loss is nan."), mlkd.DataError("a file is broken"), mlkd.RunError("no run")):
         monkeypatch.setattr(mlkd, "plan", fails(error))
@@ -170,7 +170,7 @@ def test_runs_are_a_table(call: Callable[..., Answer]) -> None:
     for seed, name in enumerate(["toy", "a longer name"]):
         training = {"role": "student", "backbone": "net", "seed": seed, "epochs": 70}
         open_run("runs", {"method": "vanilla", "settings": {}, "data": {"name": name}, "training": training})
-    assert call("runs").out == pd.DataFrame(run_list("runs")).to_string(index=False) + "\n"
+    assert call("runs").out == pd.DataFrame(summarize_runs("runs")).to_string(index=False) + "\n"
 
 
 def test_runs_loads_nothing_that_takes_seconds(tmp_path: Path) -> None:
@@ -194,7 +194,7 @@ def test_train_runs_and_export(call: Callable[..., Answer], tmp_path: Path) -> N
     answer = call("train", "--preset", "smoke", "--seed", "4", *tiny, "--export", "models/student.safetensors")
     assert answer.code == 0
     assert "vanilla student, seed 4: epoch 1/1" in answer.out
-    (run,) = all_runs("runs")
+    (run,) = iter_runs("runs")
     assert run.complete
     made = {name: run.config["training"][name] for name in TINY}
     assert made == TINY | {"batch_size": 16}
@@ -231,18 +231,18 @@ def test_train_with_a_teacher(call: Callable[..., Answer], monkeypatch: pytest.M
     assert answer.code == 0
     assert "vanilla teacher, seed 0: epoch 1/1" in answer.out
     assert "l2d student, seed 0: epoch 1/1" in answer.out
-    student, teacher = all_runs("runs")
+    student, teacher = iter_runs("runs")
     assert student.config["settings"]["lambda_cd"] == 0.5
     assert student.config["training"]["image_size"] == teacher.config["training"]["image_size"] == 48
     answer = call("train", "--role", "teacher", "--preset", "smoke", "--image-size", "48")
     assert "found complete" in answer.out
-    assert len(list(all_runs("runs"))) == 2
+    assert len(list(iter_runs("runs"))) == 2
 
 
 def test_train_on_a_voc_folder(call: Callable[..., Answer], voc_folder: Path) -> None:
     answer = call("train", "--data", f"voc:{voc_folder}?difficult=ignore", *with_settings(**TINY))
     assert answer.code == 0, answer.err
-    (run,) = all_runs("runs")
+    (run,) = iter_runs("runs")
     assert run.config["data"]["name"] == "VOC2007"
     assert list(run.mean_ap) == ["val", "test"]
     assert len(run.predictions("test").ids) == 2
@@ -261,24 +261,24 @@ def test_an_unfinished_run_is_listed_and_not_exported(call: Callable[..., Answer
 
 def test_an_export_can_be_loaded_or_is_refused(call: Callable[..., Answer]) -> None:
     call("train", "--preset", "smoke", *with_settings(**TINY | {"epochs": 0}))
-    (run,) = all_runs("runs")
+    (run,) = iter_runs("runs")
     assert ".safetensors" in call("export", run.path, "model.bin").sentence
     assert not Path("model.bin").exists()
 
 
 def test_train_with_a_recipe(call: Callable[..., Answer]) -> None:
     tiny = with_settings(**TINY | {"batch_size": 16})
-    answer = call("train", "--recipe", "mskd-voc-r34", "--preset", "smoke", *tiny, "--set", "kappa=0.5")
+    answer = call("train", "--recipe", "mskd-voc-r34", "--preset", "smoke", *tiny, "--set", "lambda_rsd=0.5")
     assert answer.code == 0, answer.err
-    (run,) = all_runs("runs")
+    (run,) = iter_runs("runs")
     assert run.config["method"] == "mskd"  # without being told
     settings = run.config["settings"]
-    assert (settings["iota"], settings["kappa"], settings["bce_reduction"]) == (1.5, 0.5, "batchmean")
+    assert (settings["lambda_lsd"], settings["lambda_rsd"], settings["reduction"]) == (1.5, 0.5, "batchmean")
     assert (run.config["training"]["optimizer"], run.config["training"]["head"]) == ("sgd", "gap")
     assert run.config["training"]["weight_decay"] == 5e-4
     call("train", "--recipe", "mskd-voc-r34", "--preset", "smoke", *tiny, "--method", "vanilla")
     call("train", "--recipe", "mskd-voc-r34", "--preset", "smoke", *tiny, "--role", "teacher")
-    assert sorted(run.config["method"] for run in all_runs("runs")) == ["mskd", "vanilla", "vanilla"]
+    assert sorted(run.config["method"] for run in iter_runs("runs")) == ["mskd", "vanilla", "vanilla"]
     assert "Did you mean 'mskd-voc-r34'" in call("train", "--recipe", "mskd-voc-r35").sentence
     assert "expected full or smoke" in call("train", "--recipe", "mskd-voc-r34", "--preset", "quick").sentence
 
@@ -290,12 +290,12 @@ def test_a_model_of_a_part(call: Callable[..., Answer]) -> None:
     one = ("train", "--role", "part", "--method", "cpsd", "--preset", "smoke", "--image-size", "32")
     answer = call(*one, "--part", "dgp:2", "--set", "k=3", "--run-file", "named")
     assert answer.code == 0, answer.err
-    (run,) = all_runs("runs")
+    (run,) = iter_runs("runs")
     assert Path("named").read_text() == str(run.path)
     assert run.config["training"]["role"] == "part"
     assert run.config["settings"]["loss"] == "asl"
-    data = mlkd.plan("scenes", "smoke", image_size=32).data
-    assert run.predictions().classes == subtasks(data, "dgp", 3)[1]["train"].classes
+    data = mlkd.create_study("scenes", "smoke", image_size=32).data
+    assert run.predictions().classes == label_subset_data(data, "dgp", 3)[1]["train"].classes
     mistakes = {
         (): "`--part` is '', expected a strategy and a number, as in cgp:2.",
         ("--part", "cgp"): "`--part` is 'cgp', expected",
@@ -331,7 +331,7 @@ def test_a_sweep_trains_teachers_first_and_then_skips_all(call: Callable[..., An
     assert not Path("runs").exists()
     answer = call("sweep", "mine.yml", "--jobs", "2")
     assert answer.code == 0, answer.out + answer.err
-    assert len(list(all_runs("runs"))) == 4  # the student trained no part of its own
+    assert len(list(iter_runs("runs"))) == 4  # the student trained no part of its own
     assert "found complete" in Path("runs/sweeps/mine/cgpd-seed=4.log").read_text()
     table = answer.out[answer.out.index("\nscenes\n") :].splitlines()
     assert [line.split()[0] for line in table[3:]] == ["vanilla", "cgpd"]
@@ -458,7 +458,7 @@ def test_report_hands_on_its_options(call: Callable[..., Answer], reported: list
 
 
 def test_report_from_runs_needs_some(call: Callable[..., Answer], reported: list[tuple[str, Mapping]]) -> None:
-    asked = ("report", "--preset", "smoke", "--runs", "mine", "--from-runs")
+    asked = ("report", "--preset", "smoke", "--runs", "mine", "--no-train")
     assert call(*asked).sentence.startswith("mine: no finished run here to make a report from;")
     assert not reported
     for name in ("config.json", "metrics.json"):
@@ -466,7 +466,7 @@ def test_report_from_runs_needs_some(call: Callable[..., Answer], reported: list
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("{}")
     assert call(*asked).code == 3
-    assert reported[0][1]["from_runs"] is True
+    assert reported[0][1]["no_train"] is True
 
 
 def test_report_refuses_what_is_wrong_before_it_starts(

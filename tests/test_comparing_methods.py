@@ -10,7 +10,6 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from mlkd.config import Config
 from mlkd.data import MultiLabelData
 from mlkd.losses.classification import bce
 from mlkd.losses.cpsd import mse
@@ -19,11 +18,12 @@ from mlkd.losses.pkt import pkt
 from mlkd.losses.reviewkd import hcl
 from mlkd.losses.rkd import angle, distance
 from mlkd.losses.uncertainty import attention, disagreement, distribution, pick_all_labels, ps, uncertainty_map
-from mlkd.methods import METHODS, Batch, Method, create
+from mlkd.methods import METHODS, Batch, Method, create_method
 from mlkd.models import MultiLabelModel, create_model
-from mlkd.progress import Progress
-from mlkd.runs import Run
-from mlkd.train import fit
+from mlkd.training.config import Config
+from mlkd.training.loop import fit
+from mlkd.training.progress import Progress
+from mlkd.training.runs import Run
 
 CLASSES = ("a", "b", "c", "d")
 TERMS = {
@@ -43,11 +43,11 @@ def small(head: str, size: int, widths: tuple[int, ...], seed: int) -> MultiLabe
     return create_model("resnet8_cifar", CLASSES, head, image_size=size, embed_dim=None, widths=widths)
 
 
-def step(name: str, *, heads=("label_wise", "gap"), sizes=(16, 24), ignored=False, **settings) -> Step:
+def step(name: str, *, heads=("label_wise", "gap"), sizes=(16, 24), ignore_mask=False, **settings) -> Step:
     """A method with a student, a teacher of other width, grid and head, and a batch of pictures with 0 to 4 labels."""
     student = small(heads[0], sizes[0], (4, 8, 8), 0)
     teacher = small(heads[1], sizes[1], (8, 8, 12), 1).eval()
-    method = create(name, teacher=teacher, **settings)
+    method = create_method(name, teacher=teacher, **settings)
     method.check(student)
     torch.manual_seed(2)
     images = torch.randint(0, 256, (5, 3, 16, 16), dtype=torch.uint8)
@@ -56,9 +56,14 @@ def step(name: str, *, heads=("label_wise", "gap"), sizes=(16, 24), ignored=Fals
     hidden[4, 0] = hidden[2, 3] = True
     with torch.no_grad():
         output = teacher(images)
-    parts = method.parts(student, 64)
+    parts = method.build_auxiliary(student, 64)
     batch = Batch(
-        images, targets, hidden if ignored else None, {"teacher": output}, model=student, parts=parts or nn.Identity()
+        images,
+        targets,
+        hidden if ignore_mask else None,
+        {"teacher": output},
+        model=student,
+        auxiliary=parts or nn.Identity(),
     )
     return method, student, teacher, batch
 
@@ -67,11 +72,11 @@ each = pytest.mark.parametrize("name", TERMS)
 
 
 def test_the_papers_weights() -> None:
-    assert create("mld").lambda_mld == 10
-    assert (create("rkd").lambda_distance, create("rkd").lambda_angle) == (25, 50)
-    assert create("pkt").lambda_pkt == 30_000
-    assert (create("reviewkd").lambda_hcl, create("reviewkd").width) == (1, 256)
-    ud = create("ud")
+    assert create_method("mld").lambda_mld == 10
+    assert (create_method("rkd").lambda_distance, create_method("rkd").lambda_angle) == (25, 50)
+    assert create_method("pkt").lambda_pkt == 30_000
+    assert (create_method("reviewkd").lambda_hcl, create_method("reviewkd").width) == (1, 256)
+    ud = create_method("ud")
     assert (ud.lambda_distribution, ud.lambda_attention, ud.temperature) == (1, 0.1, 3)
 
 
@@ -81,20 +86,20 @@ def test_says_where_it_comes_from(name: str) -> None:
     assert kind.paper
     assert kind.equations
     assert (kind.__doc__ or "").startswith("$L_{BCE} + ")
-    assert kind.needs == ("teacher",)
+    assert kind.required_teachers == ("teacher",)
     with pytest.raises(ValueError, match=f"{name!r} needs a teacher"):
-        create(name).check(small("gap", 16, (4, 8, 8), 0))
+        create_method(name).check(small("gap", 16, (4, 8, 8), 0))
 
 
 @each
-@pytest.mark.parametrize("ignored", [False, True])
+@pytest.mark.parametrize("ignore_mask", [False, True])
 @pytest.mark.parametrize("reduction", ["sum", "batchmean"])
-def test_the_labels_count_as_always(name: str, ignored: bool, reduction: str) -> None:
-    method, student, _, batch = step(name, ignored=ignored, bce_reduction=reduction)
+def test_the_labels_count_as_always(name: str, ignore_mask: bool, reduction: str) -> None:
+    method, student, _, batch = step(name, ignore_mask=ignore_mask, reduction=reduction)
     output = student(batch.images)
-    terms = method.terms(output, batch)
+    terms = method.loss_terms(output, batch)
     assert list(terms) == ["bce", *TERMS[name]]
-    assert terms["bce"] == bce(output.logits, batch.targets, reduction=reduction, ignored=batch.ignored)
+    assert terms["bce"] == bce(output.logits, batch.targets, reduction=reduction, ignore_mask=batch.ignore_mask)
 
 
 @pytest.mark.parametrize(
@@ -114,9 +119,9 @@ def test_the_labels_count_as_always(name: str, ignored: bool, reduction: str) ->
 def test_a_weight_is_for_its_own_term(name: str, setting: str, term: str) -> None:
     method, student, _, batch = step(name, **{setting: 3.0})
     student.eval()
-    once = method.terms(student(batch.images), batch)
+    once = method.loss_terms(student(batch.images), batch)
     setattr(method, setting, 6.0)
-    twice = method.terms(student(batch.images), batch)
+    twice = method.loss_terms(student(batch.images), batch)
     for key, value in once.items():
         torch.testing.assert_close(twice[key], 2 * value if key == term else value)
     assert once[term] > 0
@@ -134,7 +139,7 @@ def test_terms_are_the_losses() -> None:
             "rkd": lambda p=pooled: {"distance": 25 * distance(*p), "angle": 50 * angle(*p)},
             "pkt": lambda p=pooled: {"pkt": 30_000 * pkt(*p)},
         }[name]()
-        terms = method.terms(output, batch)
+        terms = method.loss_terms(output, batch)
         for key, value in expected.items():
             torch.testing.assert_close(terms[key], value)
 
@@ -142,12 +147,12 @@ def test_terms_are_the_losses() -> None:
 @pytest.mark.parametrize("sizes", [(16, 24), (24, 16), (16, 16)])
 def test_reviewkd_translates_the_student_onto_the_teachers_grid(sizes: tuple[int, int]) -> None:
     method, student, teacher, batch = step("reviewkd", sizes=sizes, width=6)
-    assert [type(layer) for layer in batch.parts] == [nn.Conv2d, nn.BatchNorm2d, nn.Conv2d, nn.BatchNorm2d]
-    shapes = [tuple(layer.weight.shape) for layer in batch.parts[::2]]
+    assert [type(layer) for layer in batch.auxiliary] == [nn.Conv2d, nn.BatchNorm2d, nn.Conv2d, nn.BatchNorm2d]
+    shapes = [tuple(layer.weight.shape) for layer in batch.auxiliary[::2]]
     assert shapes == [(6, student.backbone.width, 1, 1), (teacher.backbone.width, 6, 3, 3)]
     output, its = student(batch.images), batch.teacher.features
     resized = nn.functional.adaptive_avg_pool2d(output.features, its.shape[2:])
-    torch.testing.assert_close(method.terms(output, batch)["hcl"], hcl(batch.parts(resized), its))
+    torch.testing.assert_close(method.loss_terms(output, batch)["hcl"], hcl(batch.auxiliary(resized), its))
 
 
 @pytest.mark.parametrize("temperature", [3.0, 2.0])
@@ -155,8 +160,8 @@ def test_ud_puts_its_losses_together(temperature: float) -> None:
     method, student, teacher, batch = step("ud", temperature=temperature)
     student.eval()
     output, its = student(batch.images), batch.teacher
-    terms = method.terms(output, batch)
-    mine, theirs = batch.parts["student"], batch.parts["teacher"]
+    terms = method.loss_terms(output, batch)
+    mine, theirs = batch.auxiliary["student"], batch.auxiliary["teacher"]
 
     def map_of(features: Tensor, head: nn.Module, branch: nn.Module) -> Tensor:
         leaf = features.detach().requires_grad_()
@@ -179,7 +184,7 @@ def test_ud_puts_its_losses_together(temperature: float) -> None:
 def test_uds_branches_see_the_largest_value_of_each_channel() -> None:
     _, student, _, batch = step("ud")
     features = student(batch.images).features
-    for branch, width in ((batch.parts["student"], 8), (batch.parts["teacher"], 12)):
+    for branch, width in ((batch.auxiliary["student"], 8), (batch.auxiliary["teacher"], 12)):
         maps = torch.cat([features, features], dim=1)[:, :width]
         torch.testing.assert_close(branch(maps), branch(maps.amax((2, 3), keepdim=True)))
         assert not torch.allclose(branch(maps), branch(maps.mean((2, 3), keepdim=True)))
@@ -187,9 +192,9 @@ def test_uds_branches_see_the_largest_value_of_each_channel() -> None:
 
 def test_ud_trains_the_teachers_branch_by_the_labels_and_nothing_else() -> None:
     method, student, _, batch = step("ud")
-    terms = method.terms(student(batch.images), batch)
-    branch = list(batch.parts["teacher"].parameters())
-    others = [*student.parameters(), *batch.parts["student"].parameters()]
+    terms = method.loss_terms(student(batch.images), batch)
+    branch = list(batch.auxiliary["teacher"].parameters())
+    others = [*student.parameters(), *batch.auxiliary["student"].parameters()]
     for name, value in terms.items():
         found = torch.autograd.grad(value, branch, retain_graph=True, allow_unused=True)
         assert any(g is not None and g.abs().sum() > 0 for g in found) == (name == "calibration"), name
@@ -203,15 +208,17 @@ def test_ud_trains_the_teachers_branch_by_the_labels_and_nothing_else() -> None:
 def test_one_step_moves_the_student_and_not_the_teacher(name: str, heads: tuple[str, str], autocast: bool) -> None:
     method, student, teacher, batch = step(name, heads=heads)
     before = {key: value.clone() for key, value in teacher.state_dict().items()}
-    optimizer = torch.optim.SGD([*student.parameters(), *batch.parts.parameters()], lr=1e-3)
+    optimizer = torch.optim.SGD([*student.parameters(), *batch.auxiliary.parameters()], lr=1e-3)
     start = [parameter.detach().clone() for parameter in student.backbone.parameters()]
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
         output = student(batch.images)
-        terms = method.terms(output._replace(logits=output.logits.float(), features=output.features.float()), batch)
+        terms = method.loss_terms(
+            output._replace(logits=output.logits.float(), features=output.features.float()), batch
+        )
     assert all(term.isfinite() and term.requires_grad and term.dtype == torch.float32 for term in terms.values())
     assert all(term > 0 for term in terms.values())
     torch.stack(list(terms.values())).sum().backward()
-    for parameter in [*student.parameters(), *batch.parts.parameters()]:
+    for parameter in [*student.parameters(), *batch.auxiliary.parameters()]:
         assert parameter.grad is not None
         assert parameter.grad.isfinite().all()
     assert all(parameter.grad is None for parameter in teacher.parameters())
@@ -226,7 +233,7 @@ def test_a_teacher_that_could_learn_does_not(name: str) -> None:
     method, student, teacher, batch = step(name)
     batch = batch._replace(teachers={"teacher": teacher(batch.images)})  # with a graph, which the loop does not keep
     assert batch.teacher.features.requires_grad
-    torch.stack(list(method.terms(student(batch.images), batch).values())).sum().backward()
+    torch.stack(list(method.loss_terms(student(batch.images), batch).values())).sum().backward()
     assert all(parameter.grad is None for parameter in teacher.parameters())
 
 
@@ -234,7 +241,7 @@ def test_a_teacher_that_could_learn_does_not(name: str) -> None:
 def test_without_its_terms_it_is_another_training(name: str) -> None:
     """The distillation reaches the student: the gradient is not that of the labels alone."""
     method, student, _, batch = step(name)
-    terms = method.terms(student(batch.images), batch)
+    terms = method.loss_terms(student(batch.images), batch)
     del terms["bce"]
     weight = next(student.backbone.parameters())
     (gradient,) = torch.autograd.grad(torch.stack(list(terms.values())).sum(), weight)
@@ -255,8 +262,8 @@ def weights(run: Run) -> dict[str, Tensor]:
 def test_a_stopped_training_goes_on_as_if_it_had_not(
     name: str, toy_data: Data, toy_config: Config, toy_teacher: MultiLabelModel, tmp_path: Path
 ) -> None:
-    config = toy_config.but(epochs=2)
-    method = create(name, teacher=toy_teacher, **({"width": 8} if name == "reviewkd" else {}))
+    config = toy_config.replace(epochs=2)
+    method = create_method(name, teacher=toy_teacher, **({"width": 8} if name == "reviewkd" else {}))
     whole = fit(method, toy_data, config, runs=tmp_path / "whole")
     assert list(whole.history.columns)[2 : 3 + len(TERMS[name])] == ["bce", *TERMS[name]]
     assert whole.history["bce"].iloc[-1] < whole.history["bce"].iloc[0]

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from mlkd.config import Config
 from mlkd.data import MultiLabelData
 from mlkd.losses.classification import asl
 from mlkd.losses.cpsd import merged_distillation, mse
-from mlkd.methods import METHODS, Batch, create
+from mlkd.methods import METHODS, Batch, create_method
 from mlkd.models import Output, create_model, fingerprint
-from mlkd.parts import train_parts
-from mlkd.train import fit
+from mlkd.study.label_subsets import train_label_subsets
+from mlkd.training.config import Config
+from mlkd.training.loop import fit
 
 ONE_TEACHER = {"sd": "whole", "cgpd": "cgp", "dgpd": "dgp", "random-psd": "random"}
 NAMES = ("cpsd", *ONE_TEACHER)
@@ -30,32 +30,32 @@ def step(roles: tuple[str, ...]) -> tuple[Output, Batch]:
         return Output(logits.requires_grad_(), None, torch.zeros(5, 2, 1, 1))
 
     targets = torch.tensor([[1, 1, 1, 0], [1, 0, 1, 1], [0, 0, 0, 0], [1, 1, 1, 1], [0, 1, 0, 0]])
-    ignored = torch.zeros(5, 4, dtype=torch.bool)
-    ignored[4, 0] = ignored[2, 3] = True
-    return output(), Batch(torch.zeros(5, 3, 4, 4), targets, ignored, {role: output() for role in roles})
+    ignore_mask = torch.zeros(5, 4, dtype=torch.bool)
+    ignore_mask[4, 0] = ignore_mask[2, 3] = True
+    return output(), Batch(torch.zeros(5, 3, 4, 4), targets, ignore_mask, {role: output() for role in roles})
 
 
 def test_what_they_need() -> None:
     assert METHODS["cpsd"].needs == ("cgp", "dgp")
     for name, role in ONE_TEACHER.items():
-        assert METHODS[name].needs == (role,)
+        assert METHODS[name].required_teachers == (role,)
     for name in NAMES:
         assert METHODS[name].paper == "Xu et al., IJCAI 2022"
 
 
 def test_the_papers_settings() -> None:
     """Sec. 4: k = 5, tau = 3; Eqs. (4), (6) and (7) sum over the batch with weights 1, 1/2 and 1/2."""
-    settings = create("cpsd").settings()
+    settings = create_method("cpsd").settings()
     assert (settings["k"], settings["tau"], settings["alpha"]) == (5, 3, 0.5)
     for name in NAMES:
-        assert (create(name).reduction, create(name).lambda_kd) == ("sum", 1)
-    assert not {"k", "tau"} & create("sd").settings().keys()
+        assert (create_method(name).reduction, create_method(name).lambda_kd) == ("sum", 1)
+    assert not {"k", "tau"} & create_method("sd").settings().keys()
 
 
 def test_cpsd_as_printed() -> None:
     """Eqs. (6) and (7) in loops."""
     student, batch = step(("cgp", "dgp"))
-    terms = create("cpsd").terms(student, batch)
+    terms = create_method("cpsd").loss_terms(student, batch)
     assert list(terms) == ["asl", "kd"]
     kd = 0.0
     for i in range(5):
@@ -64,15 +64,15 @@ def test_cpsd_as_printed() -> None:
                 sum((student.logits[i, k].item() - batch.teachers[role].logits[i, k].item()) ** 2 for k in range(4)) / 2
             )
     assert terms["kd"].item() == pytest.approx(kd, rel=1e-6)
-    assert terms["asl"] == asl(student.logits, batch.targets, ignored=batch.ignored)
+    assert terms["asl"] == asl(student.logits, batch.targets, ignore_mask=batch.ignore_mask)
 
 
 @pytest.mark.parametrize("reduction", ["sum", "batchmean"])
 def test_cpsd_with_other_settings(reduction: str) -> None:
     student, batch = step(("cgp", "dgp"))
-    terms = create("cpsd", alpha=0.25, lambda_kd=3.0, reduction=reduction).terms(student, batch)
+    terms = create_method("cpsd", alpha=0.25, lambda_kd=3.0, reduction=reduction).loss_terms(student, batch)
     co, dis = (batch.teachers[role].logits for role in ("cgp", "dgp"))
-    assert terms["asl"] == asl(student.logits, batch.targets, ignored=batch.ignored, reduction=reduction)
+    assert terms["asl"] == asl(student.logits, batch.targets, ignore_mask=batch.ignore_mask, reduction=reduction)
     expected = 3 * merged_distillation(student.logits, co, dis, 0.25, reduction=reduction)
     torch.testing.assert_close(terms["kd"], expected)
 
@@ -81,16 +81,16 @@ def test_cpsd_with_other_settings(reduction: str) -> None:
 @pytest.mark.parametrize(("name", "role"), ONE_TEACHER.items())
 def test_one_teacher(name: str, role: str, reduction: str) -> None:
     student, batch = step((role,))
-    terms = create(name, reduction=reduction, lambda_kd=2.0).terms(student, batch)
+    terms = create_method(name, reduction=reduction, lambda_kd=2.0).loss_terms(student, batch)
     assert list(terms) == ["asl", "kd"]
-    assert terms["asl"] == asl(student.logits, batch.targets, ignored=batch.ignored, reduction=reduction)
+    assert terms["asl"] == asl(student.logits, batch.targets, ignore_mask=batch.ignore_mask, reduction=reduction)
     torch.testing.assert_close(terms["kd"], 2 * mse(student.logits, batch.teachers[role].logits, reduction=reduction))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_only_the_student_gets_gradient(name: str) -> None:
-    student, batch = step(METHODS[name].needs)
-    torch.stack(list(create(name).terms(student, batch).values())).sum().backward()
+    student, batch = step(METHODS[name].required_teachers)
+    torch.stack(list(create_method(name).loss_terms(student, batch).values())).sum().backward()
     assert student.logits.grad is not None
     assert student.logits.grad.abs().sum() > 0
     assert all(teacher.logits.grad is None for teacher in batch.teachers.values())
@@ -98,11 +98,11 @@ def test_only_the_student_gets_gradient(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_missing_teacher_is_named(name: str) -> None:
-    role = METHODS[name].needs[-1]
+    role = METHODS[name].required_teachers[-1]
     student = create_model("resnet8_cifar", ("a", "b"), "gap", image_size=16, widths=(4, 8, 8))
-    teachers = {other: student for other in METHODS[name].needs[:-1]}
+    teachers = {other: student for other in METHODS[name].required_teachers[:-1]}
     with pytest.raises(ValueError, match=f"'{name}' needs a teacher: give a model as `{role}`"):
-        create(name, **teachers).check(student)
+        create_method(name, **teachers).check(student)
 
 
 @pytest.mark.usefixtures("own_cache")
@@ -110,9 +110,9 @@ def test_a_student_of_two_merged_teachers(
     toy_data: Mapping[str, MultiLabelData], toy_config: Config, tmp_path: Path
 ) -> None:
     """The whole way: parts, teachers, student. It learns the labels and comes nearer to its teachers."""
-    teachers = {role: train_parts(toy_data, toy_config, role, 2, runs=tmp_path) for role in ("cgp", "dgp")}
-    method = create("cpsd", k=2, reduction="batchmean", **teachers)
-    run = fit(method, toy_data, toy_config.but(epochs=8, lr=1e-2), runs=tmp_path)
+    teachers = {role: train_label_subsets(toy_data, toy_config, role, 2, runs=tmp_path) for role in ("cgp", "dgp")}
+    method = create_method("cpsd", k=2, reduction="batchmean", **teachers)
+    run = fit(method, toy_data, toy_config.replace(epochs=8, lr=1e-2), runs=tmp_path)
     history = run.history
     assert list(history.columns)[2:4] == ["asl", "kd"]
     assert history["asl"].iloc[-1] < history["asl"].iloc[0]
@@ -120,7 +120,7 @@ def test_a_student_of_two_merged_teachers(
     assert run.metrics["val"]["mAP"] > toy_data["val"].targets.mean() + 0.05  # better than a random order
     settings = run.config["settings"]
     assert (settings["cgp"], settings["dgp"]) == tuple(fingerprint(teachers[role]) for role in ("cgp", "dgp"))
-    again = fit(method, toy_data, toy_config.but(epochs=8, lr=1e-2), runs=tmp_path)
+    again = fit(method, toy_data, toy_config.replace(epochs=8, lr=1e-2), runs=tmp_path)
     assert again.path == run.path
 
 
@@ -128,9 +128,9 @@ def test_a_student_of_two_merged_teachers(
 def test_labels_alone_with_the_asymmetric_loss(reduction: str) -> None:
     """How the models of parts are trained."""
     student, batch = step(())
-    terms = create("vanilla", loss="asl", bce_reduction=reduction).terms(student, batch)
-    expected = asl(student.logits, batch.targets, ignored=batch.ignored, reduction=reduction)
+    terms = create_method("vanilla", loss="asl", reduction=reduction).loss_terms(student, batch)
+    expected = asl(student.logits, batch.targets, ignore_mask=batch.ignore_mask, reduction=reduction)
     assert terms == {"asl": expected}
-    assert list(create("vanilla").terms(student, batch)) == ["bce"]
+    assert list(create_method("vanilla").loss_terms(student, batch)) == ["bce"]
     with pytest.raises(ValueError, match=r"`loss` is 'als', expected one of bce, asl\. Did you mean 'asl'"):
-        create("vanilla", loss="als")
+        create_method("vanilla", loss="als")

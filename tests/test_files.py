@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mlkd.files import WriteError, cache_folder, made_once, new_map, written_whole
+from mlkd.files import WriteError, atomic_write, cache_dir, create_memmap, create_once
 
 
 def names(folder: Path) -> list[str]:
@@ -34,7 +34,7 @@ class TestWrittenWhole:
     @pytest.mark.parametrize("kind", [str, Path])
     def test_written(self, tmp_path: Path, kind: type) -> None:
         path = tmp_path / "new" / "folder" / "file.txt"
-        with written_whole(kind(path)) as unfinished:
+        with atomic_write(kind(path)) as unfinished:
             unfinished.write_text("all of it")
             assert unfinished.parent == path.parent  # a rename within one disk
             assert not path.exists()
@@ -43,7 +43,7 @@ class TestWrittenWhole:
 
     def test_replaces(self, tmp_path: Path) -> None:
         (tmp_path / "file.txt").write_text("old")
-        with written_whole(tmp_path / "file.txt") as unfinished:
+        with atomic_write(tmp_path / "file.txt") as unfinished:
             unfinished.write_text("new")
             assert (tmp_path / "file.txt").read_text() == "old"
         assert (tmp_path / "file.txt").read_text() == "new"
@@ -65,13 +65,13 @@ class TestWrittenWhole:
         monkeypatch.setattr(os, "fsync", noted_flush)
         monkeypatch.setattr(os, "replace", noted_rename)
         folder, file = tmp_path / "folder", tmp_path / "file"
-        with written_whole(folder) as unfinished:
+        with atomic_write(folder) as unfinished:
             unfinished.mkdir()
             (unfinished / "a").write_text("a")
             (unfinished / "b").write_text("b")
         assert {path.stat().st_ino for path in (folder, folder / "a", folder / "b")} == set(done[:3])
         assert done[3:] == ["folder", tmp_path.stat().st_ino]
-        with written_whole(file) as unfinished:
+        with atomic_write(file) as unfinished:
             unfinished.write_text("c")
         assert done[5:] == [file.stat().st_ino, "file", tmp_path.stat().st_ino]
 
@@ -83,7 +83,7 @@ class TestWrittenWhole:
             path.write_text(old)
 
         def write() -> None:
-            with written_whole(path) as unfinished:
+            with atomic_write(path) as unfinished:
                 unfinished.write_text("half of")
                 raise error
 
@@ -93,14 +93,14 @@ class TestWrittenWhole:
         assert old is None or path.read_text() == old
 
     def test_an_exception_before_the_first_byte(self, tmp_path: Path) -> None:
-        with pytest.raises(ValueError, match="nothing"), written_whole(tmp_path / "file.txt"):
+        with pytest.raises(ValueError, match="nothing"), atomic_write(tmp_path / "file.txt"):
             raise ValueError("nothing")
         assert names(tmp_path) == []
 
     def test_nothing_written(self, tmp_path: Path) -> None:
         """A block that forgets to write is an error, and the old file stays."""
         (tmp_path / "file.txt").write_text("old")
-        with pytest.raises(FileNotFoundError), written_whole(tmp_path / "file.txt"):
+        with pytest.raises(FileNotFoundError), atomic_write(tmp_path / "file.txt"):
             pass
         assert (tmp_path / "file.txt").read_text() == "old"
 
@@ -109,7 +109,7 @@ class TestCacheFolder:
     def test_chosen(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("XDG_CACHE_HOME", "/elsewhere")
         monkeypatch.setenv("MLKD_CACHE", str(tmp_path))
-        assert cache_folder() == tmp_path
+        assert cache_dir() == tmp_path
 
     @pytest.mark.parametrize("chosen", ["", None])
     def test_usual(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chosen: str | None) -> None:
@@ -117,10 +117,10 @@ class TestCacheFolder:
         if chosen is not None:
             monkeypatch.setenv("MLKD_CACHE", chosen)
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-        assert cache_folder() == tmp_path / "mlkd"
+        assert cache_dir() == tmp_path / "mlkd"
         monkeypatch.delenv("XDG_CACHE_HOME")
         monkeypatch.setenv("HOME", str(tmp_path))
-        assert cache_folder() == tmp_path / ".cache" / "mlkd"
+        assert cache_dir() == tmp_path / ".cache" / "mlkd"
 
 
 SHAPE = (1000, 256)
@@ -129,15 +129,15 @@ SHAPE = (1000, 256)
 class TestMadeOnce:
     def test_made_and_then_found(self, tmp_path: Path) -> None:
         path = tmp_path / "new" / "file.txt"
-        made_once(path, lambda unfinished: unfinished.write_text("first"))
-        made_once(path, lambda unfinished: unfinished.write_text("second"))
+        create_once(path, lambda unfinished: unfinished.write_text("first"))
+        create_once(path, lambda unfinished: unfinished.write_text("second"))
         assert path.read_text() == "first"
         assert names(path.parent) == ["file.txt"]
 
     def test_what_a_killed_process_left_is_taken_away(self, tmp_path: Path) -> None:
         for name in (".file[1].here.7.unfinished", ".other.here.7.unfinished"):
             (tmp_path / name).write_text("half of")
-        made_once(tmp_path / "file[1]", lambda unfinished: unfinished.write_text("all of it"))
+        create_once(tmp_path / "file[1]", lambda unfinished: unfinished.write_text("all of it"))
         assert names(tmp_path) == [".other.here.7.unfinished", "file[1]"]
 
     def test_an_exception(self, tmp_path: Path) -> None:
@@ -146,16 +146,16 @@ class TestMadeOnce:
             raise KeyboardInterrupt
 
         with pytest.raises(KeyboardInterrupt):
-            made_once(tmp_path / "file.txt", fail)
+            create_once(tmp_path / "file.txt", fail)
         assert names(tmp_path) == []
-        made_once(tmp_path / "file.txt", lambda unfinished: unfinished.write_text("all of it"))
+        create_once(tmp_path / "file.txt", lambda unfinished: unfinished.write_text("all of it"))
         assert names(tmp_path) == ["file.txt"]
 
     @pytest.mark.parametrize("below", ["file.txt", "further/file.txt"])
     def test_a_file_in_the_way_is_told(self, tmp_path: Path, below: str) -> None:
         (tmp_path / "cache").write_text("a file")
         with pytest.raises(WriteError, match=r"cache.*file.txt: could not be written, a part of that path is a file"):
-            made_once(tmp_path / "cache" / below, lambda unfinished: unfinished.write_text("all of it"))
+            create_once(tmp_path / "cache" / below, lambda unfinished: unfinished.write_text("all of it"))
 
     @pytest.mark.skipif(not hasattr(os, "geteuid"), reason="no users as on Unix")
     def test_a_folder_of_someone_else_is_told(self) -> None:
@@ -164,7 +164,7 @@ class TestMadeOnce:
         with tempfile.TemporaryDirectory() as name:
             os.chmod(name, 0o555)
             with pytest.raises(WriteError, match=told), not_as_root():
-                made_once(Path(name) / "file.txt", lambda unfinished: unfinished.write_text("all of it"))
+                create_once(Path(name) / "file.txt", lambda unfinished: unfinished.write_text("all of it"))
             assert names(Path(name)) == []
             os.chmod(name, 0o755)
 
@@ -174,7 +174,7 @@ import os, sys, time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from mlkd.files import made_once
+from mlkd.files import create_once
 
 def make(unfinished):
     Path({str(tmp_path)!r}, f"made-by-{{os.getpid()}}").touch()
@@ -184,7 +184,7 @@ def make(unfinished):
 path = Path({str(tmp_path / "cache" / "file.txt")!r})
 print("ready", flush=True)
 sys.stdin.readline()
-made_once(path, make)
+create_once(path, make)
 print(path.read_text())
 """
         command = [sys.executable, "-c", script]
@@ -202,14 +202,14 @@ print(path.read_text())
 
 class TestNewMap:
     def test_filled_and_read(self, tmp_path: Path) -> None:
-        table = new_map(tmp_path / "table.npy", np.float32, (3, 4))
+        table = create_memmap(tmp_path / "table.npy", np.float32, (3, 4))
         table[:] = np.arange(12).reshape(3, 4)
         table.flush()
         assert np.load(tmp_path / "table.npy").tolist() == np.arange(12.0).reshape(3, 4).tolist()
 
     @pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="this system reserves no room for a file")
     def test_its_room_is_taken_at_once(self, tmp_path: Path) -> None:
-        new_map(tmp_path / "table.npy", np.uint8, SHAPE)
+        create_memmap(tmp_path / "table.npy", np.uint8, SHAPE)
         status = (tmp_path / "table.npy").stat()
         assert 512 * status.st_blocks >= status.st_size > 256_000
 
@@ -219,11 +219,11 @@ class TestNewMap:
         script = f"""
 import resource
 import numpy as np
-from mlkd.files import new_map, written_whole
+from mlkd.files import create_memmap, atomic_write
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 try:
-    with written_whole({str(tmp_path / "table.npy")!r}) as unfinished:
-        new_map(unfinished, np.uint8, {SHAPE})[:] = 1
+    with atomic_write({str(tmp_path / "table.npy")!r}) as unfinished:
+        create_memmap(unfinished, np.uint8, {SHAPE})[:] = 1
 except OSError:
     print("an error")
 """

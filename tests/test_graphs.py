@@ -20,11 +20,11 @@ from mlkd import graphs
 from mlkd.graphs import (
     STRATEGIES,
     affinity,
-    conditional,
+    conditional_probability,
     cooccurrence,
-    cut,
+    cut_fraction,
+    load_cooccurrence,
     partition,
-    read_counts,
     seriation,
     stability,
 )
@@ -87,7 +87,7 @@ class TestCooccurrence:
         (tmp_path / "half.npz").write_bytes((tmp_path / "whole.npz").read_bytes()[:100])
         for name in ("counts.npy", "whole.npz", "half.npz", "absent.npz"):
             with pytest.raises(ValueError, match=rf"{name}.*expected an .npz file with counts \(q, q\)"):
-                read_counts(tmp_path / name)
+                load_cooccurrence(tmp_path / name)
 
     def test_published_counts(self, real_data: Path) -> None:
         """CPSD's own counts of COCO 2014, and ours from an independent list of its labels."""
@@ -110,12 +110,12 @@ class TestConditional:
     def test_by_hand(self) -> None:
         """Of three pictures with label 0, two have label 1; label 2 never occurs."""
         e, n = cooccurrence(np.array([[1, 1, 0], [1, 1, 0], [1, 0, 0], [0, 1, 0], [0, 1, 0]]))
-        assert conditional(e, n).tolist() == [[0, 2 / 3, 0], [2 / 4, 0, 0], [0, 0, 0]]
+        assert conditional_probability(e, n).tolist() == [[0, 2 / 3, 0], [2 / 4, 0, 0], [0, 0, 0]]
 
     @given(matrices)
     def test_rows(self, targets: np.ndarray) -> None:
         e, n = cooccurrence(targets)
-        p = conditional(e, n)
+        p = conditional_probability(e, n)
         assert ((p >= 0) & (p <= 1)).all()
         assert not p.diagonal().any()
         for k in range(len(n)):
@@ -215,49 +215,53 @@ class TestAffinity:
 
 each_strategy = pytest.mark.parametrize("strategy", STRATEGIES)
 spectral = pytest.mark.parametrize(
-    ("strategy", "literal"), [("cgp", False), ("cgp", True), ("dgp", False), ("dgp", True)]
+    ("strategy", "as_in_paper"), [("cgp", False), ("cgp", True), ("dgp", False), ("dgp", True)]
 )
 
 
 class TestPartition:
     @given(matrices, st.sampled_from(STRATEGIES), st.booleans(), st.integers(0, 3), st.data())
     @settings(max_examples=60)
-    def test_is_one(self, targets: np.ndarray, strategy: str, literal: bool, seed: int, data: st.DataObject) -> None:
+    def test_is_one(
+        self, targets: np.ndarray, strategy: str, as_in_paper: bool, seed: int, data: st.DataObject
+    ) -> None:
         counts = cooccurrence(targets)
         k = data.draw(st.integers(1, max(len(counts[1]) if strategy == "random" else int((counts[1] > 0).sum()), 1)))
-        parts = partition(counts, k, strategy, seed=seed, literal=literal)
+        parts = partition(counts, k, strategy, seed=seed, as_in_paper=as_in_paper)
         assert parts.shape == (targets.shape[1],)
         assert parts.dtype == np.int64
         firsts = [np.flatnonzero(parts == part)[0] for part in range(k)]  # fails where a part is empty
         assert firsts == sorted(firsts)
         assert parts.max() == k - 1
-        assert np.array_equal(parts, partition(counts, k, strategy, seed=seed, literal=literal))
+        assert np.array_equal(parts, partition(counts, k, strategy, seed=seed, as_in_paper=as_in_paper))
 
-    @pytest.mark.parametrize("literal", [False, True])
+    @pytest.mark.parametrize("as_in_paper", [False, True])
     @pytest.mark.parametrize("seed", range(3))
-    def test_labels_that_stand_together_are_one_part(self, literal: bool, seed: int) -> None:
+    def test_labels_that_stand_together_are_one_part(self, as_in_paper: bool, seed: int) -> None:
         counts = cooccurrence(communities([4, 3, 5]))
-        parts = partition(counts, 3, "cgp", seed=seed, literal=literal)
+        parts = partition(counts, 3, "cgp", seed=seed, as_in_paper=as_in_paper)
         assert parts.tolist() == [0] * 4 + [1] * 3 + [2] * 5
 
-    @pytest.mark.parametrize("literal", [False, True])
+    @pytest.mark.parametrize("as_in_paper", [False, True])
     @pytest.mark.parametrize("seed", range(3))
-    def test_labels_that_do_not_stand_together_are_one_part(self, literal: bool, seed: int) -> None:
+    def test_labels_that_do_not_stand_together_are_one_part(self, as_in_paper: bool, seed: int) -> None:
         """Of a picture's labels, one is of each kind: 0 to 3 never meet, nor do 4 to 8."""
         rng = np.random.default_rng(0)
         targets = np.zeros((600, 9), np.uint8)
         targets[np.arange(600), rng.integers(0, 4, 600)] = 1
         targets[np.arange(600), rng.integers(4, 9, 600)] = 1
-        parts = partition(cooccurrence(targets), 2, "dgp", seed=seed, literal=literal)
+        parts = partition(cooccurrence(targets), 2, "dgp", seed=seed, as_in_paper=as_in_paper)
         assert parts.tolist() == [0] * 4 + [1] * 5
 
     @spectral
     @given(order=st.permutations(range(12)), k=st.integers(1, 5))
     @settings(max_examples=15)
-    def test_follows_the_labels_not_their_order(self, strategy: str, literal: bool, order: list[int], k: int) -> None:
+    def test_follows_the_labels_not_their_order(
+        self, strategy: str, as_in_paper: bool, order: list[int], k: int
+    ) -> None:
         e, n = cooccurrence(communities([4, 3, 5], 0.5, 0.2, seed=1))
-        whole = groups(partition((e, n), k, strategy, literal=literal))
-        found = partition((e[np.ix_(order, order)], n[order]), k, strategy, literal=literal)
+        whole = groups(partition((e, n), k, strategy, as_in_paper=as_in_paper))
+        found = partition((e[np.ix_(order, order)], n[order]), k, strategy, as_in_paper=as_in_paper)
         assert {frozenset(order[label] for label in group) for group in groups(found)} == whole
 
     @given(order=st.permutations(range(12)))
@@ -287,29 +291,31 @@ class TestPartition:
         values, vectors = scipy.linalg.eig(laplacian)
         smallest = vectors[:, values.real.argsort()[:4]].real
         expected = KMeans(4, n_init=10, random_state=seed).fit_predict(smallest)
-        assert groups(partition((e, n), 4, strategy, seed=seed, literal=True)) == groups(expected)
+        assert groups(partition((e, n), 4, strategy, seed=seed, as_in_paper=True)) == groups(expected)
 
     @spectral
     @pytest.mark.parametrize("seed", range(3))
-    def test_sparse_counts(self, strategy: str, literal: bool, seed: int) -> None:
+    def test_sparse_counts(self, strategy: str, as_in_paper: bool, seed: int) -> None:
         """The same parts as of the same counts in a table, also where there are no clear ones."""
         absent = np.zeros((600, 1), np.uint8)
         for sizes, inside, outside in ([4, 3, 5], 0.8, 0.05), ([14, 13, 25], 0.5, 0.2), ([20] * 5, 0.3, 0.05):
             targets = np.hstack([absent, communities(sizes, inside, outside, seed=1)])
             for k in (1, 3, 5):
-                found = partition(cooccurrence(sparse.csr_array(targets)), k, strategy, seed=seed, literal=literal)
-                expected = partition(cooccurrence(targets), k, strategy, seed=seed, literal=literal)
+                found = partition(
+                    cooccurrence(sparse.csr_array(targets)), k, strategy, seed=seed, as_in_paper=as_in_paper
+                )
+                expected = partition(cooccurrence(targets), k, strategy, seed=seed, as_in_paper=as_in_paper)
                 assert np.array_equal(found, expected)
 
     @spectral
-    def test_sparse_counts_of_labels_that_meet_none_or_all(self, strategy: str, literal: bool) -> None:
+    def test_sparse_counts_of_labels_that_meet_none_or_all(self, strategy: str, as_in_paper: bool) -> None:
         for targets in (np.eye(6), np.ones((4, 6)), np.tril(np.ones((6, 6)))):
-            parts = partition(cooccurrence(sparse.csr_array(targets)), 3, strategy, literal=literal)
+            parts = partition(cooccurrence(sparse.csr_array(targets)), 3, strategy, as_in_paper=as_in_paper)
             assert sorted(set(parts.tolist())) == [0, 1, 2]
 
     @spectral
     def test_sparse_counts_never_become_a_table(
-        self, strategy: str, literal: bool, monkeypatch: pytest.MonkeyPatch
+        self, strategy: str, as_in_paper: bool, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Of 10,000 labels it would have 800 MB."""
         counts = cooccurrence(sparse.csr_array(communities([14, 13, 25])))
@@ -319,7 +325,7 @@ class TestPartition:
 
         for name in ("toarray", "todense"):
             monkeypatch.setattr(sparse.csr_array, name, fail)
-        assert partition(counts, 3, strategy, literal=literal).max() == 2
+        assert partition(counts, 3, strategy, as_in_paper=as_in_paper).max() == 2
 
     @pytest.mark.parametrize("k", [1, 2, 3, 5, 9, 12])
     def test_random_parts_are_of_one_size(self, k: int) -> None:
@@ -337,20 +343,20 @@ class TestPartition:
         assert partition(counts, 5, strategy).tolist() == [0, 1, 2, 3, 4]
 
     @spectral
-    def test_labels_that_never_occur_disturb_nobody(self, strategy: str, literal: bool) -> None:
+    def test_labels_that_never_occur_disturb_nobody(self, strategy: str, as_in_paper: bool) -> None:
         targets = communities([4, 3, 5])
-        alone = partition(cooccurrence(targets), 3, strategy, literal=literal)
+        alone = partition(cooccurrence(targets), 3, strategy, as_in_paper=as_in_paper)
         absent = np.zeros((600, 1), np.uint8)
-        found = partition(cooccurrence(np.hstack([absent, targets, absent])), 3, strategy, literal=literal)
+        found = partition(cooccurrence(np.hstack([absent, targets, absent])), 3, strategy, as_in_paper=as_in_paper)
         assert groups(found[1:-1]) == groups(alone)
         smallest = np.bincount(found[1:-1]).min()
         assert np.bincount(found[1:-1])[found[0]] == smallest or np.bincount(found[1:-1])[found[-1]] == smallest
         assert partition(cooccurrence(np.zeros((5, 3), np.uint8)), 1, strategy).tolist() == [0, 0, 0]
 
     @spectral
-    def test_labels_that_meet_no_other(self, strategy: str, literal: bool) -> None:
+    def test_labels_that_meet_no_other(self, strategy: str, as_in_paper: bool) -> None:
         """No graph is too sparse: without a single pair there are still k parts."""
-        parts = partition(cooccurrence(np.eye(6, dtype=np.uint8)), 3, strategy, literal=literal)
+        parts = partition(cooccurrence(np.eye(6, dtype=np.uint8)), 3, strategy, as_in_paper=as_in_paper)
         assert sorted(set(parts.tolist())) == [0, 1, 2]
 
     def test_wrong_arguments(self) -> None:
@@ -377,20 +383,20 @@ class TestCut:
                 total += joined[k, other]
                 between += joined[k, other] if parts[k] != parts[other] else 0
         expected = between / total if total else 0
-        assert cut(joined, parts) == pytest.approx(expected)
-        assert cut(sparse.csr_array(joined), parts) == pytest.approx(expected)
+        assert cut_fraction(joined, parts) == pytest.approx(expected)
+        assert cut_fraction(sparse.csr_array(joined), parts) == pytest.approx(expected)
 
     def test_limits(self) -> None:
         pairs = np.kron(np.eye(2), 1 - np.eye(2))  # labels 0 and 1 are joined, and 2 and 3
-        assert cut(pairs, np.array([0, 0, 1, 1])) == 0
-        assert cut(pairs, np.array([0, 1, 0, 1])) == 1
-        assert cut(pairs, np.array([0, 0, 0, 1])) == 1 / 2
-        assert cut(pairs, np.zeros(4, int)) == 0
-        assert cut(np.zeros((3, 3)), np.arange(3)) == 0
+        assert cut_fraction(pairs, np.array([0, 0, 1, 1])) == 0
+        assert cut_fraction(pairs, np.array([0, 1, 0, 1])) == 1
+        assert cut_fraction(pairs, np.array([0, 0, 0, 1])) == 1 / 2
+        assert cut_fraction(pairs, np.zeros(4, int)) == 0
+        assert cut_fraction(np.zeros((3, 3)), np.arange(3)) == 0
 
     def test_communities_are_not_cut(self) -> None:
         counts = cooccurrence(communities([5, 5]))
-        found = {name: cut(affinity(counts), partition(counts, 2, name)) for name in STRATEGIES}
+        found = {name: cut_fraction(affinity(counts), partition(counts, 2, name)) for name in STRATEGIES}
         assert found["cgp"] < found["random"]
         assert found["cgp"] < found["dgp"]
 
@@ -441,16 +447,16 @@ class TestReadCounts:
     def test_read(self, tmp_path: Path) -> None:
         e = np.array([[5, 2], [2, 3]])
         np.savez(tmp_path / "c.npz", counts=e, nums=np.array([5, 3]), class_names=np.array(["a", "b"]))
-        (found, n), names = read_counts(tmp_path / "c.npz")
+        (found, n), names = load_cooccurrence(tmp_path / "c.npz")
         assert found.tolist() == [[0, 2], [2, 0]]
         assert (n.tolist(), names) == ([5, 3], ("a", "b"))
 
     def test_wrong_files(self, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=r"none\.npz: .*expected an \.npz file with counts"):
-            read_counts(tmp_path / "none.npz")
+            load_cooccurrence(tmp_path / "none.npz")
         np.savez(tmp_path / "lacks.npz", counts=np.eye(2))
         with pytest.raises(ValueError, match=r"lacks\.npz: .*nums.*expected an \.npz file with counts"):
-            read_counts(tmp_path / "lacks.npz")
+            load_cooccurrence(tmp_path / "lacks.npz")
         np.savez(tmp_path / "odd.npz", counts=np.eye(2), nums=np.ones(3), class_names=np.array(["a", "b"]))
         with pytest.raises(ValueError, match=r"odd\.npz: counts has shape \(2, 2\), nums \(3,\)"):
-            read_counts(tmp_path / "odd.npz")
+            load_cooccurrence(tmp_path / "odd.npz")

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mlkd.losses.classification import bce
 from mlkd.losses.l2d import cd, id_, mld
-from mlkd.methods import L2D, METHODS, Batch, Method, Vanilla, create, register
+from mlkd.methods import L2D, METHODS, Batch, Method, Vanilla, create_method, register_method
 from mlkd.models import MultiLabelModel, Output, create_model, fingerprint
 
 CLASSES = ("a", "b", "c", "d")
@@ -23,7 +23,7 @@ def small(head: str = "label_wise", classes: tuple[str, ...] = CLASSES, seed: in
     return create_model("resnet8_cifar", classes, head, image_size=16, embed_dim=8, widths=(4, 8, 8))
 
 
-def step(ignored: bool = False) -> tuple[Output, Batch]:
+def step(ignore_mask: bool = False) -> tuple[Output, Batch]:
     """Outputs of a student and a teacher that both carry gradient, for pictures with 0 to 4 labels."""
     torch.manual_seed(0)
     targets = torch.tensor([[1, 1, 1, 0], [1, 0, 1, 1], [0, 0, 0, 0], [1, 1, 1, 1], [0, 1, 0, 0]])
@@ -34,25 +34,25 @@ def step(ignored: bool = False) -> tuple[Output, Batch]:
 
     hidden = torch.zeros(5, 4, dtype=torch.bool)
     hidden[4, 0] = hidden[2, 3] = True
-    return output(6), Batch(torch.zeros(5, 3, 4, 4), targets, hidden if ignored else None, {"teacher": output(10)})
+    return output(6), Batch(torch.zeros(5, 3, 4, 4), targets, hidden if ignore_mask else None, {"teacher": output(10)})
 
 
 class TestNames:
     def test_known(self) -> None:
         assert METHODS["l2d"] is L2D
         assert METHODS["vanilla"] is Vanilla
-        assert isinstance(create("l2d", lambda_mld=2.0), L2D)
+        assert isinstance(create_method("l2d", lambda_mld=2.0), L2D)
         assert (L2D.name, Vanilla.name) == ("l2d", "vanilla")
 
     def test_unknown_method(self) -> None:
         with pytest.raises(ValueError, match=r"`method` is 'L2B'.*Did you mean 'l2d'"):
-            create("L2B")
+            create_method("L2B")
 
     def test_unknown_setting(self) -> None:
         with pytest.raises(ValueError, match=r"The method 'l2d' has no setting 'lamda_cd'\. Did you mean 'lambda_cd'"):
-            create("l2d", lamda_cd=1.0)
+            create_method("l2d", lamda_cd=1.0)
         with pytest.raises(ValueError, match="'vanilla' has no setting 'lambda_mld'"):
-            create("vanilla", lambda_mld=1.0)
+            create_method("vanilla", lambda_mld=1.0)
 
     @pytest.mark.parametrize(
         ("name", "setting", "value", "told"),
@@ -60,65 +60,65 @@ class TestNames:
             ("mld", "lambda_mld", "1,5", "expected a number, as its default 10.0"),
             ("mld", "lambda_mld", True, "expected a number"),
             ("cpsd", "k", 2.5, "expected a whole number, as its default 5"),
-            ("vanilla", "bce_reduction", 1, "expected a word, as its default 'sum'"),
+            ("vanilla", "reduction", 1, "expected a word, as its default 'sum'"),
         ],
     )
     def test_a_value_of_the_wrong_kind(self, name: str, setting: str, value: object, told: str) -> None:
         with pytest.raises(ValueError, match=f"`{setting}` is {value!r}, {told}"):
-            create(name, **{setting: value})
-        create("mld", lambda_mld=np.float32(3))
+            create_method(name, **{setting: value})
+        create_method("mld", lambda_mld=np.float32(3))
 
     def test_a_new_one(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(METHODS, "louder", Vanilla)  # taken back after the test
 
-        @register("louder")
+        @register_method("louder")
         @dataclass
         class Louder(Method):
             volume: float = 11.0
 
-            def terms(self, student: Output, batch: Batch) -> dict[str, Tensor]:
+            def loss_terms(self, student: Output, batch: Batch) -> dict[str, Tensor]:
                 return {"noise": self.volume * student.logits.mean()}
 
-        method = create("louder", volume=2.0)
+        method = create_method("louder", volume=2.0)
         student, batch = step()
         assert method.name == "louder"
         assert method.settings() == {"volume": 2.0}
-        assert method.terms(student, batch)["noise"] == 2 * student.logits.mean()
+        assert method.loss_terms(student, batch)["noise"] == 2 * student.logits.mean()
 
     def test_without_terms(self) -> None:
-        with pytest.raises(TypeError, match="Method has no `terms`"):
-            Method().terms(*step())
+        with pytest.raises(TypeError, match="Method has no `loss_terms`"):
+            Method().loss_terms(*step())
 
 
 class TestSettings:
     def test_the_papers(self) -> None:
         """Sec. 4: λ_MLD = 10, λ_CD = 100, λ_ID = 1000."""
-        method = create("l2d")
+        method = create_method("l2d")
         assert (method.lambda_mld, method.lambda_cd, method.lambda_id) == (10, 100, 1000)
 
     @pytest.mark.parametrize("name", METHODS)
     def test_plain(self, name: str) -> None:
-        teachers = {role: small() for role in METHODS[name].needs}
-        settings = create(name, **teachers).settings()
+        teachers = {role: small() for role in METHODS[name].required_teachers}
+        settings = create_method(name, **teachers).settings()
         assert json.loads(json.dumps(settings)) == settings
         for role, teacher in teachers.items():
             assert settings[role] == fingerprint(teacher)
-            assert create(name).settings()[role] is None
+            assert create_method(name).settings()[role] is None
 
 
 class TestTerms:
-    @pytest.mark.parametrize("ignored", [False, True])
+    @pytest.mark.parametrize("ignore_mask", [False, True])
     @pytest.mark.parametrize("distance", ["mean", "raw"])
     @pytest.mark.parametrize("reduction", ["sum", "batchmean"])
-    def test_l2d(self, ignored: bool, distance: str, reduction: str) -> None:
+    def test_l2d(self, ignore_mask: bool, distance: str, reduction: str) -> None:
         """Eq. (9)."""
-        student, batch = step(ignored)
+        student, batch = step(ignore_mask)
         weights = {"lambda_mld": 2.0, "lambda_cd": 3.0, "lambda_id": 5.0}
-        terms = create("l2d", **weights, distance=distance, bce_reduction=reduction).terms(student, batch)
+        terms = create_method("l2d", **weights, distance=distance, reduction=reduction).loss_terms(student, batch)
         assert list(terms) == ["bce", "mld", "cd", "id"]
         theirs = batch.teacher.embeddings
         expected = (
-            bce(student.logits, batch.targets, reduction=reduction, ignored=batch.ignored)
+            bce(student.logits, batch.targets, reduction=reduction, ignore_mask=batch.ignore_mask)
             + 2 * mld(student.logits, batch.teacher.logits)
             + 3 * cd(student.embeddings, theirs, batch.targets, distance=distance)
             + 5 * id_(student.embeddings, theirs, batch.targets, distance=distance)
@@ -127,10 +127,10 @@ class TestTerms:
         torch.testing.assert_close(sum(terms.values()), expected)
 
     def test_vanilla(self) -> None:
-        student, batch = step(ignored=True)
-        terms = create("vanilla").terms(student, batch._replace(teachers={}))
+        student, batch = step(ignore_mask=True)
+        terms = create_method("vanilla").loss_terms(student, batch._replace(teachers={}))
         assert list(terms) == ["bce"]
-        assert terms["bce"] == bce(student.logits, batch.targets, reduction="sum", ignored=batch.ignored)
+        assert terms["bce"] == bce(student.logits, batch.targets, reduction="sum", ignore_mask=batch.ignore_mask)
 
     @pytest.mark.parametrize(
         ("off", "left"),
@@ -144,15 +144,15 @@ class TestTerms:
     )
     def test_weight_zero(self, off: list[str], left: list[str]) -> None:
         student, batch = step()
-        terms = create("l2d", **dict.fromkeys(off, 0.0)).terms(student, batch)
-        whole = create("l2d").terms(student, batch)
+        terms = create_method("l2d", **dict.fromkeys(off, 0.0)).loss_terms(student, batch)
+        whole = create_method("l2d").loss_terms(student, batch)
         assert list(terms) == left
         for name in left:
             assert terms[name] == whole[name]
 
     def test_only_the_student_gets_gradient(self) -> None:
         student, batch = step()
-        sum(create("l2d").terms(student, batch).values()).backward()
+        sum(create_method("l2d").loss_terms(student, batch).values()).backward()
         for tensor in (student.logits, student.embeddings):
             assert tensor.grad.isfinite().all()
             assert tensor.grad.abs().sum() > 0
@@ -162,8 +162,8 @@ class TestTerms:
     def test_through_real_models(self) -> None:
         student, teacher = small(seed=0), small(seed=1)
         images, targets = torch.rand(5, 3, 16, 16), step()[1].targets
-        method = create("l2d", teacher=teacher)
-        terms = method.terms(student(images), Batch(images, targets, None, {"teacher": teacher(images)}))
+        method = create_method("l2d", teacher=teacher)
+        terms = method.loss_terms(student(images), Batch(images, targets, None, {"teacher": teacher(images)}))
         sum(terms.values()).backward()
         assert all(parameter.grad is not None for parameter in student.parameters())
         assert all(parameter.grad is None for parameter in teacher.parameters())
@@ -171,15 +171,15 @@ class TestTerms:
 
 class TestCheck:
     def test_fine(self) -> None:
-        create("l2d", teacher=small()).check(small(seed=1))
-        create("vanilla").check(small("gap"))
-        create(
+        create_method("l2d", teacher=small()).check(small(seed=1))
+        create_method("vanilla").check(small("gap"))
+        create_method(
             "vanilla",
         ).check(small())
 
     def test_no_teacher(self) -> None:
         with pytest.raises(ValueError, match="'l2d' needs a teacher"):
-            create("l2d").check(small())
+            create_method("l2d").check(small())
 
     @pytest.mark.parametrize("classes", [CLASSES[::-1], CLASSES[:3], ("a", "b", "c", "e")])
     def test_other_classes(self, classes: tuple[str, ...]) -> None:
@@ -187,15 +187,15 @@ class TestCheck:
         with pytest.raises(
             ValueError, match=rf"teacher knows the classes {known}, the data has a, b, c, d; .*same order"
         ):
-            create("l2d", teacher=small(classes=classes)).check(small())
+            create_method("l2d", teacher=small(classes=classes)).check(small())
 
     def test_many_classes_are_cut_short(self) -> None:
         many = tuple(f"c{k}" for k in range(80))
         with pytest.raises(ValueError, match=r"knows the classes c0, c1, c2, c3 and 76 more, the data has a, b"):
-            create("l2d", teacher=small(classes=many)).check(small())
+            create_method("l2d", teacher=small(classes=many)).check(small())
 
     @pytest.mark.parametrize(("teacher", "student"), [("gap", "label_wise"), ("label_wise", "gap")])
     def test_heads(self, teacher: str, student: str) -> None:
         role = "teacher" if teacher == "gap" else "student"
         with pytest.raises(ValueError, match=f"the {role}'s head 'gap' does not have; use head='label_wise'"):
-            create("l2d", teacher=small(teacher)).check(small(student))
+            create_method("l2d", teacher=small(teacher)).check(small(student))

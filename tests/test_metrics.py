@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, precision_recall_fscore_support
 
 from mlkd import metrics
-from mlkd.metrics import METRICS, PROTOCOLS, Scores, average_precision, evaluate, predict, tune_thresholds
+from mlkd.metrics import METRICS, PROTOCOLS, Scores, average_precision, binarize, evaluate, tune_thresholds
 
 fixed = settings(derandomize=True, deadline=None, max_examples=150)
 
@@ -20,10 +20,10 @@ fixed = settings(derandomize=True, deadline=None, max_examples=150)
 # The definitions, picture by picture and class by class.
 
 
-def slow_average_precision(targets, scores, ignored=None):
+def slow_average_precision(targets, scores, ignore_mask=None):
     result = []
     for k in range(len(targets[0])):
-        counted = [i for i in range(len(targets)) if ignored is None or not ignored[i][k]]
+        counted = [i for i in range(len(targets)) if ignore_mask is None or not ignore_mask[i][k]]
         total = sum(int(targets[i][k]) for i in counted)
         area, recall = 0.0, 0.0
         for threshold in sorted({float(scores[i][k]) for i in counted}, reverse=True):
@@ -36,9 +36,9 @@ def slow_average_precision(targets, scores, ignored=None):
     return np.array(result)
 
 
-def slow_threshold(targets, scores, ignored):
+def slow_threshold(targets, scores, ignore_mask):
     """The score of one class, among all of them, from which on F1 is best; the highest of the best."""
-    counted = [i for i in range(len(targets)) if not ignored[i]]
+    counted = [i for i in range(len(targets)) if not ignore_mask[i]]
     positives = {i for i in counted if targets[i]}
     best, best_f1 = 0.0, 0.0
     for threshold in sorted({float(scores[i]) for i in counted}, reverse=True):
@@ -49,12 +49,12 @@ def slow_threshold(targets, scores, ignored):
     return best
 
 
-def slow_predict(targets, scores, protocol, *, ignored=None, validation=None):
+def slow_predict(targets, scores, protocol, *, ignore_mask=None, validation=None):
     n, q = np.shape(scores)
     predicted = np.zeros((n, q), dtype=bool)
     name, _, argument = protocol.rstrip(")").partition("(")
     for i in range(n):
-        counted = [k for k in range(q) if ignored is None or not ignored[i][k]]
+        counted = [k for k in range(q) if ignore_mask is None or not ignore_mask[i][k]]
         best_first = sorted(counted, key=lambda k: (-scores[i][k], k))
         for k in counted:
             if name == "threshold":
@@ -75,18 +75,18 @@ def harmonic(a, b):
 
 
 def slow_evaluate(
-    targets, scores, protocol="threshold(0.5)", *, classes=None, ignored=None, validation=None, bootstrap=0
+    targets, scores, protocol="threshold(0.5)", *, classes=None, ignore_mask=None, validation=None, bootstrap=0
 ):
     n, q = np.shape(scores)
-    predicted = slow_predict(targets, scores, protocol, ignored=ignored, validation=validation)
+    predicted = slow_predict(targets, scores, protocol, ignore_mask=ignore_mask, validation=validation)
     names = classes or [str(k) for k in range(q)]
-    ap = slow_average_precision(targets, scores, ignored)
-    precision, recall, f1, left_out = [], [], [], []
+    ap = slow_average_precision(targets, scores, ignore_mask)
+    precision, recall, f1, classes_without_positives = [], [], [], []
     all_true = all_predicted = all_positive = 0
     for k in range(q):
         true = predictions = positives = 0
         for i in range(n):
-            counts = ignored is None or not ignored[i][k]
+            counts = ignore_mask is None or not ignore_mask[i][k]
             true += int(counts and targets[i][k] and predicted[i, k])
             predictions += int(counts and predicted[i, k])
             positives += int(counts and targets[i][k])
@@ -96,19 +96,19 @@ def slow_evaluate(
             all_positive + positives,
         )
         if positives == 0:
-            left_out.append(names[k])
+            classes_without_positives.append(names[k])
             continue
         precision.append(true / predictions if predictions else 0.0)
         recall.append(true / positives)
         f1.append(harmonic(precision[-1], recall[-1]))
     cp, cr = sum(precision) / len(precision), sum(recall) / len(recall)
     op, or_ = all_true / all_predicted if all_predicted else 0.0, all_true / all_positive
-    kept = [k for k in range(q) if names[k] not in left_out]
+    kept = [k for k in range(q) if names[k] not in classes_without_positives]
     values = [ap[kept].mean(), cp, cr, harmonic(cp, cr), sum(f1) / len(f1), op, or_, harmonic(op, or_)]
     return Scores(
         dict(zip(METRICS, map(float, values), strict=True)),
         AP={names[k]: float(ap[k]) for k in kept},
-        left_out=tuple(left_out),
+        classes_without_positives=tuple(classes_without_positives),
         interval=None,
         protocol=protocol,
         n=n,
@@ -117,7 +117,7 @@ def slow_evaluate(
 
 
 both_ap = pytest.mark.parametrize("ap", [average_precision, slow_average_precision])
-both_predict = pytest.mark.parametrize("predict", [predict, slow_predict])
+both_predict = pytest.mark.parametrize("binarize", [binarize, slow_predict])
 both_evaluate = pytest.mark.parametrize("evaluate", [evaluate, slow_evaluate])
 
 
@@ -134,8 +134,8 @@ def assert_same(got, expected):
     for name in METRICS:
         assert got[name] == pytest.approx(expected[name], abs=1e-12), name
     assert got["AP"] == pytest.approx(expected["AP"], abs=1e-12)
-    assert [got[key] for key in ("left_out", "protocol", "n", "q")] == [
-        expected[key] for key in ("left_out", "protocol", "n", "q")
+    assert [got[key] for key in ("classes_without_positives", "protocol", "n", "q")] == [
+        expected[key] for key in ("classes_without_positives", "protocol", "n", "q")
     ]
 
 
@@ -180,10 +180,10 @@ def test_average_precision_is_scikit_learns(ap, decimals):
 @both_ap
 def test_ignored_entries_leave_the_ranking(ap):
     targets, scores = drawn(decimals=1)
-    ignored = np.random.default_rng(1).random(targets.shape) < 0.3
-    got = ap(targets, scores, ignored)
+    ignore_mask = np.random.default_rng(1).random(targets.shape) < 0.3
+    got = ap(targets, scores, ignore_mask)
     for k in range(targets.shape[1]):
-        kept = ~ignored[:, k]
+        kept = ~ignore_mask[:, k]
         assert got[k] == pytest.approx(average_precision_score(targets[kept, k], scores[kept, k]), abs=1e-12)
 
 
@@ -212,11 +212,11 @@ def test_average_precision_sees_only_the_order_within_a_class(ap):
         ("top_k(3)", [[1, 1, 1], [1, 1, 1], [1, 1, 1]]),
     ],
 )
-def test_predicted_sets_on_paper(predict, protocol, expected):
+def test_predicted_sets_on_paper(binarize, protocol, expected):
     # log(0.8 / 0.2) = 1.386. Row 0 has two labels and a tie for the second place, row 1 none, row 2 all.
     targets = [[0, 1, 1], [0, 0, 0], [1, 1, 1]]
     scores = [[2.0, -1.0, -1.0], [0.0, 0.0, 0.0], [3.0, -3.0, -4.0]]
-    got = predict(np.array(targets), np.array(scores), protocol)
+    got = binarize(np.array(targets), np.array(scores), protocol)
     assert got.dtype == bool
     assert got.tolist() == np.array(expected, dtype=bool).tolist()
 
@@ -231,35 +231,35 @@ def test_predicted_sets_on_paper(predict, protocol, expected):
         ("top_k(4)", [[0, 1, 1, 0]]),  # only two entries count
     ],
 )
-def test_ignored_entries_are_never_predicted(predict, protocol, expected):
-    targets, ignored = np.array([[0, 0, 1, 1]]), np.array([[True, False, False, True]])
-    got = predict(targets, np.array([[9.0, 2.0, 1.0, 8.0]]), protocol, ignored=ignored)
+def test_ignored_entries_are_never_predicted(binarize, protocol, expected):
+    targets, ignore_mask = np.array([[0, 0, 1, 1]]), np.array([[True, False, False, True]])
+    got = binarize(targets, np.array([[9.0, 2.0, 1.0, 8.0]]), protocol, ignore_mask=ignore_mask)
     assert got.tolist() == np.array(expected, dtype=bool).tolist()
 
 
 def test_threshold_includes_its_own_score():
     logit = math.log(0.8 / (1 - 0.8))
     scores = np.array([[np.nextafter(logit, 0), logit, np.nextafter(logit, 2)]])
-    assert predict(np.ones((1, 3)), scores, "threshold(0.8)").tolist() == [[False, True, True]]
+    assert binarize(np.ones((1, 3)), scores, "threshold(0.8)").tolist() == [[False, True, True]]
 
 
 @pytest.mark.parametrize("p", [0.1, 0.2, 0.3, 0.4, 0.6, 0.7, 0.8, 0.9])
 def test_threshold_is_not_rounded_to_float32(p):
     scores = np.array([[math.log(p / (1 - p))]], dtype=np.float32)
-    expected = predict(np.ones((1, 1)), scores.astype(np.float64), f"threshold({p})")
-    assert predict(np.ones((1, 1)), scores, f"threshold({p})") == expected
+    expected = binarize(np.ones((1, 1)), scores.astype(np.float64), f"threshold({p})")
+    assert binarize(np.ones((1, 1)), scores, f"threshold({p})") == expected
 
 
 @pytest.mark.parametrize("protocol", ["oracle_k", "top_k(2)"])
 def test_k_best_do_not_change_with_a_constant_per_picture(protocol):
     targets, scores = drawn()
     shifted = scores + np.linspace(-50, 50, len(scores))[:, None]
-    assert np.array_equal(predict(targets, scores, protocol), predict(targets, shifted, protocol))
+    assert np.array_equal(binarize(targets, scores, protocol), binarize(targets, shifted, protocol))
 
 
 def test_oracle_k_predicts_as_many_labels_as_there_are():
     targets, scores = drawn(decimals=0)
-    predicted = predict(targets, scores, "oracle_k")
+    predicted = binarize(targets, scores, "oracle_k")
     assert np.array_equal(predicted.sum(axis=1), targets.sum(axis=1))
     got = evaluate(targets, scores, "oracle_k", bootstrap=0)
     assert got["OP"] == got["OR"] == pytest.approx(got["OF1"])
@@ -270,8 +270,8 @@ def test_predictions_of_float32_scores_are_those_of_the_same_float64_scores():
     scores = scores.astype(np.float32)
     validation = drawn(50, seed=3)[0], drawn(50, seed=3)[1].astype(np.float32)
     for protocol in PROTOCOLS:
-        single = predict(targets, scores, protocol, validation=validation)
-        assert np.array_equal(single, predict(targets, scores.astype(float), protocol, validation=validation))
+        single = binarize(targets, scores, protocol, validation=validation)
+        assert np.array_equal(single, binarize(targets, scores.astype(float), protocol, validation=validation))
 
 
 # Tuned thresholds
@@ -306,12 +306,12 @@ def test_tuned_looks_at_validation_only():
     targets, scores = drawn()
     validation = drawn(40, seed=1)
     expected = scores >= tune_thresholds(*validation)
-    assert np.array_equal(predict(targets, scores, "tuned", validation=validation), expected)
-    assert np.array_equal(predict(1 - targets, scores, "tuned", validation=validation), expected)
-    assert not np.array_equal(predict(targets, scores, "tuned", validation=(targets, scores)), expected)
-    ignored = np.random.default_rng(0).random(validation[0].shape) < 0.5
-    fewer = predict(targets, scores, "tuned", validation=(*validation, ignored))
-    assert np.array_equal(fewer, scores >= tune_thresholds(*validation, ignored))
+    assert np.array_equal(binarize(targets, scores, "tuned", validation=validation), expected)
+    assert np.array_equal(binarize(1 - targets, scores, "tuned", validation=validation), expected)
+    assert not np.array_equal(binarize(targets, scores, "tuned", validation=(targets, scores)), expected)
+    ignore_mask = np.random.default_rng(0).random(validation[0].shape) < 0.5
+    fewer = binarize(targets, scores, "tuned", validation=(*validation, ignore_mask))
+    assert np.array_equal(fewer, scores >= tune_thresholds(*validation, ignore_mask))
 
 
 # Every metric
@@ -339,7 +339,7 @@ def test_every_metric_on_paper(evaluate):
             2 * op * or_ / (op + or_),
         ]
     )
-    assert got["left_out"] == ("ship",)
+    assert got["classes_without_positives"] == ("ship",)
     assert (got["protocol"], got["n"], got["q"], got["interval"]) == ("threshold(0.5)", 3, 4, None)
 
 
@@ -348,7 +348,7 @@ def test_every_metric_on_paper(evaluate):
 def test_precision_recall_and_f1_are_scikit_learns(evaluate, protocol):
     targets, scores = drawn(200, 8)
     got = evaluate(targets, scores, protocol, bootstrap=0)
-    predicted = predict(targets, scores, protocol)
+    predicted = binarize(targets, scores, protocol)
     macro = precision_recall_fscore_support(targets, predicted, average="macro", zero_division=0)[:3]
     micro = precision_recall_fscore_support(targets, predicted, average="micro", zero_division=0)[:3]
     assert [got[name] for name in ("CP", "CR", "CF1_macro")] == pytest.approx(macro)
@@ -383,24 +383,24 @@ def problems(draw):
 
     halves = st.integers(-6, 6).map(lambda value: value / 2)  # few values, so that many tie
     targets, scores = np.array(table(st.integers(0, 1))), np.array(table(halves))
-    ignored = np.array(table(st.sampled_from([False, False, True]))) if draw(st.booleans()) else None
+    ignore_mask = np.array(table(st.sampled_from([False, False, True]))) if draw(st.booleans()) else None
     m = draw(st.integers(1, 7))
     validation = np.array(table(st.integers(0, 1), m)), np.array(table(halves, m))
     protocol = draw(
         st.sampled_from(["oracle_k", "threshold(0.5)", "threshold(0.8)", f"top_k({q})", "top_k(1)", "tuned"])
     )
-    return targets, scores, protocol, ignored, validation
+    return targets, scores, protocol, ignore_mask, validation
 
 
 @fixed
 @given(problems())
 def test_everything_agrees_with_the_definitions(problem):
-    targets, scores, protocol, ignored, validation = problem
-    ap = slow_average_precision(targets, scores, ignored)
-    np.testing.assert_allclose(average_precision(targets, scores, ignored), ap, rtol=1e-12)
-    more = {"ignored": ignored, "validation": validation}
+    targets, scores, protocol, ignore_mask, validation = problem
+    ap = slow_average_precision(targets, scores, ignore_mask)
+    np.testing.assert_allclose(average_precision(targets, scores, ignore_mask), ap, rtol=1e-12)
+    more = {"ignore_mask": ignore_mask, "validation": validation}
     expected = slow_predict(targets, scores, protocol, **more)
-    assert np.array_equal(predict(targets, scores, protocol, **more), expected)
+    assert np.array_equal(binarize(targets, scores, protocol, **more), expected)
     assume(not np.isnan(ap).all())
     expected = slow_evaluate(targets, scores, protocol, **more)
     assert_same(evaluate(targets, scores, protocol, bootstrap=0, **more), expected)
@@ -428,23 +428,23 @@ def test_order_of_pictures_and_labels_changes_nothing(evaluate, protocol):
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_what_an_ignored_entry_holds_does_not_matter(protocol):
     targets, scores = drawn()
-    ignored = np.random.default_rng(1).random(targets.shape) < 0.3
-    more = {"ignored": ignored, "validation": drawn(30, seed=1), "bootstrap": 10}
+    ignore_mask = np.random.default_rng(1).random(targets.shape) < 0.3
+    more = {"ignore_mask": ignore_mask, "validation": drawn(30, seed=1), "bootstrap": 10}
     expected = evaluate(targets, scores, protocol, **more)
-    other = evaluate(np.where(ignored, 1 - targets, targets), np.where(ignored, 1e4, scores), protocol, **more)
+    other = evaluate(np.where(ignore_mask, 1 - targets, targets), np.where(ignore_mask, 1e4, scores), protocol, **more)
     assert other == expected
-    assert expected != evaluate(targets, scores, protocol, **{**more, "ignored": None})
+    assert expected != evaluate(targets, scores, protocol, **{**more, "ignore_mask": None})
 
 
 @both_evaluate
 def test_a_class_ignored_everywhere_is_left_out(evaluate):
     targets, scores = drawn(20, 2)
-    ignored = np.zeros(targets.shape, dtype=bool)
-    ignored[:, 0] = True
-    got = evaluate(targets, scores, ignored=ignored, bootstrap=0)
-    assert got["left_out"] == ("0",)
+    ignore_mask = np.zeros(targets.shape, dtype=bool)
+    ignore_mask[:, 0] = True
+    got = evaluate(targets, scores, ignore_mask=ignore_mask, bootstrap=0)
+    assert got["classes_without_positives"] == ("0",)
     assert_same(
-        Scores({**got, "left_out": (), "q": 1}),
+        Scores({**got, "classes_without_positives": (), "q": 1}),
         evaluate(targets[:, 1:], scores[:, 1:], classes=["1"], bootstrap=0),
     )
 
@@ -455,13 +455,13 @@ def test_a_class_ignored_everywhere_is_left_out(evaluate):
 def recomputed(targets, scores, protocol, bootstrap, seed, **more):
     """Each metric on each repeated sample, scored from scratch."""
     rng, rows = np.random.default_rng(seed), []
-    ignored = more.pop("ignored", None)
+    ignore_mask = more.pop("ignore_mask", None)
     while len(rows) < bootstrap:
         i = rng.integers(len(targets), size=len(targets))
-        there = targets[i] if ignored is None else targets[i] & ~ignored[i]
+        there = targets[i] if ignore_mask is None else targets[i] & ~ignore_mask[i]
         if there.any():
-            hidden = None if ignored is None else ignored[i]
-            got = evaluate(targets[i], scores[i], protocol, ignored=hidden, bootstrap=0, **more)
+            hidden = None if ignore_mask is None else ignore_mask[i]
+            got = evaluate(targets[i], scores[i], protocol, ignore_mask=hidden, bootstrap=0, **more)
             rows.append([got[name] for name in METRICS])
     return np.array(rows)
 
@@ -472,7 +472,7 @@ def test_intervals_are_those_of_scoring_each_repeated_sample(protocol, hide):
     targets, scores = drawn(25, decimals=1)
     more = {"validation": drawn(30, seed=1)}
     if hide:
-        more["ignored"] = np.random.default_rng(1).random(targets.shape) < 0.3
+        more["ignore_mask"] = np.random.default_rng(1).random(targets.shape) < 0.3
     got = evaluate(targets, scores, protocol, bootstrap=30, seed=5, **more)
     low, high = np.percentile(recomputed(targets, scores, protocol, 30, 5, **more), [2.5, 97.5], axis=0)
     for j, name in enumerate(METRICS):
@@ -594,13 +594,13 @@ def test_docstring_examples():
         ("tuned", "`validation` is missing"),
     ],
 )
-@pytest.mark.parametrize("function", [predict, evaluate])
+@pytest.mark.parametrize("function", [binarize, evaluate])
 def test_protocol_errors(function, protocol, match):
     with pytest.raises(ValueError, match=match):
         function(*drawn(), protocol)
 
 
-@pytest.mark.parametrize("function", [average_precision, predict, evaluate, tune_thresholds])
+@pytest.mark.parametrize("function", [average_precision, binarize, evaluate, tune_thresholds])
 def test_input_errors(function):
     targets, scores = drawn()
     with pytest.raises(ValueError, match=r"`targets` has shape \(60, 4\) but `scores` has \(60, 5\)"):
@@ -620,9 +620,9 @@ def test_input_errors(function):
         wrong[[7, 9], 3] = value
         with pytest.raises(ValueError, match=f"`scores` is {value} at row 7, column 3; expected a finite logit"):
             function(targets, wrong)
-    for ignored in (np.zeros((60, 4), dtype=bool), np.zeros((60, 5))):
+    for ignore_mask in (np.zeros((60, 4), dtype=bool), np.zeros((60, 5))):
         with pytest.raises(ValueError, match=r"`ignored` is .* but `scores` has shape \(60, 5\)"):
-            function(targets, scores, ignored=ignored)
+            function(targets, scores, ignore_mask=ignore_mask)
 
 
 def test_evaluate_errors():
@@ -630,7 +630,7 @@ def test_evaluate_errors():
     with pytest.raises(ValueError, match="no positive at all"):
         evaluate(np.zeros((60, 5)), scores)
     with pytest.raises(ValueError, match="no positive at all"):
-        evaluate(targets, scores, ignored=np.ones((60, 5), dtype=bool))
+        evaluate(targets, scores, ignore_mask=np.ones((60, 5), dtype=bool))
     with pytest.raises(ValueError, match="expected 5 distinct names"):
         evaluate(targets, scores, classes=["a", "b"])
     with pytest.raises(ValueError, match="expected 5 distinct names"):
@@ -642,6 +642,6 @@ def test_evaluate_errors():
 def test_validation_errors_say_that_it_is_the_validation():
     targets, scores = drawn()
     with pytest.raises(ValueError, match=r"In `validation`: `targets` has shape \(9, 5\)"):
-        predict(targets, scores, "tuned", validation=(targets[:9], scores))
+        binarize(targets, scores, "tuned", validation=(targets[:9], scores))
     with pytest.raises(ValueError, match="`validation` has 4 classes but `scores` has 5"):
-        predict(targets, scores, "tuned", validation=(targets[:, :4], scores[:, :4]))
+        binarize(targets, scores, "tuned", validation=(targets[:, :4], scores[:, :4]))

@@ -140,7 +140,7 @@ def bare_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     plugin = tmp_path_factory.mktemp("plugin") / "bare.py"
     plugin.write_text(
         "from dataclasses import replace\n"
-        "from mlkd import presets\n"
+        "from mlkd.study import study as studies\n"
         "whole = presets.load_data\n"
         "presets.load_data = lambda spec: {\n"
         "    name: replace(split, boxes=None) for name, split in whole(spec).items() if name != 'context_shift'\n"
@@ -166,21 +166,21 @@ def test_a_notebook_says_what_it_leaves_out(
 
 
 @pytest.mark.parametrize(
-    ("stem", "from_runs", "error"),
+    ("stem", "no_train", "error"),
     [
         ("05_l2d", True, "RunError: {runs}/vanilla-teacher-resnet8_cifar-s0-"),
         ("13_benchmark", False, "AssertionError: No finished run on this data yet: run notebooks 03 to 05 first."),
     ],
 )
 def test_a_notebook_that_misses_its_runs_names_them(
-    stem: str, from_runs: bool, error: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stem: str, no_train: bool, error: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     (path,) = (path for path in NOTEBOOKS if path.stem == stem)
     runs = tmp_path / "runs"
     given = {"preset": "smoke", "runs": str(runs)}
     target = tmp_path / path.name
-    outcome = execute(path, target, given, cells=30, timeout_s=300, screen=Screen(), from_runs=from_runs)
+    outcome = execute(path, target, given, cells=30, timeout_s=300, screen=Screen(), no_train=no_train)
     assert error.format(runs=runs) in outcome.error
     assert not runs.exists()
 
@@ -198,9 +198,9 @@ def test_a_notebook_runs(
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     source = path.read_text()
     if "runs_on(" in source:  # it only reads runs, so there must be some, also when it is tested alone
-        plan = mlkd.plan("scenes", "smoke", runs=runs)
-        plan.students("vanilla")
-        plan.students("l2d")
+        study = mlkd.create_study("scenes", "smoke", runs=runs)
+        study.train_students("vanilla")
+        study.train_students("l2d")
     notebook = nbformat.read(answered, 4)
     known = parameters_of(notebook)
     given = {name: value for name, value in {"preset": "smoke", "runs": str(runs)}.items() if name in known}

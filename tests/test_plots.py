@@ -16,7 +16,7 @@ from matplotlib.text import Text
 
 from mlkd import plots
 from mlkd.data import MultiLabelData
-from mlkd.graphs import conditional, cooccurrence, seriation
+from mlkd.graphs import conditional_probability, cooccurrence, seriation
 from mlkd.plots import style
 
 PLAIN = tuple(f"class {k}" for k in range(12))
@@ -56,7 +56,7 @@ def protocols(runs: tuple[str, ...] = ("vanilla student", "l2d student"), std: f
 
 def heatmap(classes: tuple[str, ...]) -> Figure:
     e, n = cooccurrence(data(classes).targets)
-    return plots.conditional_heatmap(conditional(e, n), classes, seriation(e, n))
+    return plots.conditional_heatmap(conditional_probability(e, n), classes, seriation(e, n))
 
 
 def prediction(classes: tuple[str, ...]) -> Figure:
@@ -74,9 +74,9 @@ def partitions(classes: tuple[str, ...]) -> Figure:
     return plots.partitions(np.eye(len(classes)), {"cgp": parts, "random": parts[::-1]}, classes)
 
 
-def pushes(classes: tuple[str, ...]) -> Figure:
+def logit_gradients(classes: tuple[str, ...]) -> Figure:
     made, values = data(classes), np.linspace(-1, 1, len(classes))
-    return plots.pushes({"MSE": values, "MLD": -values}, classes, made.targets[0], abs(values), abs(values))
+    return plots.logit_gradients({"MSE": values, "MLD": -values}, classes, made.targets[0], abs(values), abs(values))
 
 
 def crops(classes: tuple[str, ...]) -> Figure:
@@ -91,7 +91,7 @@ def crop_labels(classes: tuple[str, ...]) -> Figure:
 
 
 WITH_CLASSES: dict[str, Callable[[tuple[str, ...]], Figure]] = {
-    "picture_grid": lambda classes: plots.picture_grid(data(classes), [0, 1, 2], columns=2, boxes=True),
+    "image_grid": lambda classes: plots.image_grid(data(classes), [0, 1, 2], columns=2, boxes=True),
     "class_frequencies": lambda classes: plots.class_frequencies({"train": data(classes), "test": data(classes, n=3)}),
     "label_counts": lambda classes: plots.label_counts({"train": data(classes), "test": data(classes, n=3)}),
     "conditional_heatmap": heatmap,
@@ -99,7 +99,7 @@ WITH_CLASSES: dict[str, Callable[[tuple[str, ...]], Figure]] = {
     "class_scores": lambda classes: plots.class_scores({name: 0.5 for name in classes}, data(classes)),
     "class_gains": gains,
     "partitions": partitions,
-    "pushes": pushes,
+    "pushes": logit_gradients,
     "crops": crops,
     "crop_labels": crop_labels,
     **analysis_figures.WITH_CLASSES,
@@ -172,7 +172,7 @@ class TestEveryFigure:
             said = [ax.get_title(), ax.get_xlabel(), ax.get_ylabel()]
             assert any(said) or not ax.axison
         named = " ".join(texts(fig))
-        assert name in ("picture_grid", "retrieved") or any(unit in named for unit in UNITS)
+        assert name in ("image_grid", "retrieved") or any(unit in named for unit in UNITS)
 
     def test_nothing_is_cut_off(self, name: str) -> None:
         fig = ALL[name]()
@@ -201,10 +201,10 @@ class TestClassNames:
         draw(fig)
         if name == "label_counts":
             return
-        likeliest = {"prediction": 10, "crops": 4, "retrieved": 0, "taken_over": 0}
+        likeliest = {"prediction": 10, "crops": 4, "retrieved": 0, "reliance_regression": 0}
         for odd in ODD[len(ODD) - likeliest.get(name, len(ODD)) :]:
             assert any(odd in text for text in shown), odd
-            if name not in ("picture_grid", *likeliest, *analysis_figures.NAMES_IN_SENTENCES):
+            if name not in ("image_grid", *likeliest, *analysis_figures.NAMES_IN_SENTENCES):
                 assert odd in shown
 
 
@@ -214,22 +214,22 @@ class TestPictures:
         count = [int(row.sum()) for row in with_boxes.targets]
 
         def boxes(made: MultiLabelData, **settings) -> list[int]:
-            fig = plots.picture_grid(made, [2, 1, 0], **settings)
+            fig = plots.image_grid(made, [2, 1, 0], **settings)
             return [sum(isinstance(patch, Rectangle) for patch in ax.patches) for ax in fig.axes[:3]]
 
         assert boxes(with_boxes, boxes=True) == [count[2], 0, 12]
         assert boxes(with_boxes) == boxes(without, boxes=True) == [0, 0, 0]
-        box = plots.picture_grid(with_boxes, [0], boxes=True).axes[0].patches[0]
+        box = plots.image_grid(with_boxes, [0], boxes=True).axes[0].patches[0]
         assert (box.get_x(), box.get_y(), box.get_width(), box.get_height()) == (1, 2, 9, 10)
 
     def test_names(self) -> None:
-        fig = plots.picture_grid(data(("cat", "a long name of a class", "dog")), [0, 1], columns=2)
+        fig = plots.image_grid(data(("cat", "a long name of a class", "dog")), [0, 1], columns=2)
         assert [ax.get_title() for ax in fig.axes] == ["cat,\na long name of a class,\ndog", "(none)"]
-        assert [ax.get_title() for ax in plots.picture_grid(data(), [0, 1], columns=2, names=False).axes] == ["", ""]
+        assert [ax.get_title() for ax in plots.image_grid(data(), [0, 1], columns=2, names=False).axes] == ["", ""]
 
     def test_the_pictures_asked_for(self) -> None:
         made = data()
-        fig = plots.picture_grid(made, [4, 2, 5], columns=2)
+        fig = plots.image_grid(made, [4, 2, 5], columns=2)
         assert len(fig.axes) == 4
         for ax, row in zip(fig.axes, (4, 2, 5), strict=False):
             assert np.array_equal(ax.images[0].get_array(), made.images[row])
@@ -335,6 +335,6 @@ class TestNumbers:
         draw(plots.class_gains(np.full((2, 3), np.nan), ("a", "b", "c"), made.targets.mean(axis=0), title="none"))
 
     def test_colours_of_methods(self) -> None:
-        assert plots.colour("l2d student") == plots.colour("l2d") == style.COLOURS["l2d"]
-        assert plots.colour("new method") in style.MORE_COLOURS
-        assert plots.colour("new method") == plots.colour("new student")
+        assert plots.color("l2d student") == plots.color("l2d") == style.COLOURS["l2d"]
+        assert plots.color("new method") in style.MORE_COLOURS
+        assert plots.color("new method") == plots.color("new student")

@@ -30,18 +30,18 @@ from tiny_notebooks import write  # noqa: E402
 
 from mlkd import report  # noqa: E402
 from mlkd.files import WriteError  # noqa: E402
-from mlkd.presets import Plan  # noqa: E402
 from mlkd.report.execute import Outcome  # noqa: E402
 from mlkd.report.html import as_columns, as_mathml, as_text  # noqa: E402
-from mlkd.report.screen import Screen, duration  # noqa: E402
-from mlkd.runs import all_runs  # noqa: E402
+from mlkd.report.screen import NotebookProgress, duration  # noqa: E402
+from mlkd.study.study import Study  # noqa: E402
+from mlkd.training.runs import iter_runs  # noqa: E402
 
 START = 'data = "scenes"\nseeds = [0]\nruns: str = "runs"\nplugin = ""'
 PRINT = """
 import os, sys
 print("GIVEN", data, seeds, runs)
 print("WHERE", os.getcwd(), sys.executable)
-print("FROM", os.environ.get("MLKD_FROM_RUNS"))
+print("FROM", os.environ.get("MLKD_NO_TRAIN"))
 assert os.environ["MLKD_PROGRESS_FILE"]
 """
 FIGURE = """
@@ -64,28 +64,28 @@ class Done(NamedTuple):
     said: str
 
 
-def call(root: Path, *, plan: Plan | None = None, from_runs: bool = False, **parameters: object) -> Done:
+def call(root: Path, *, study: Study | None = None, no_train: bool = False, **parameters: object) -> Done:
     """Runs the report `night` of `root`, in `root`."""
     out = io.StringIO()
     before = Path.cwd()
     os.chdir(root)
     try:
         with contextlib.redirect_stdout(out):
-            code = report.run("night", parameters, plan=plan, from_runs=from_runs)
+            code = report.run("night", parameters, study=study, no_train=no_train)
     finally:
         os.chdir(before)
     return Done(root, root / "reports" / "night", code, out.getvalue())
 
 
 @pytest.fixture(scope="module")
-def done(tmp_path_factory: pytest.TempPathFactory, toy_plan: Plan) -> Done:
+def done(tmp_path_factory: pytest.TempPathFactory, toy_plan: Study) -> Done:
     """A report of three notebooks, the second of which fails."""
     root = tmp_path_factory.mktemp("report")
     write(root / "notebooks", "00_start", START, PRINT)
     write(root / "notebooks", "01_fails", "seeds = [0]", "x = 1", "raise KeyError('no such class')", "x")
     write(root / "notebooks", "02_figure", "size = 1", FIGURE, markdown=MATH)
     (root / "notebooks" / "notes.ipynb").write_text("not one of the series")
-    return call(root, plan=toy_plan, data="voc", seeds=(1, 2), runs=Path("some/runs"), plugin="")
+    return call(root, study=toy_plan, data="voc", seeds=(1, 2), runs=Path("some/runs"), plugin="")
 
 
 def outputs(path: Path) -> str:
@@ -180,7 +180,7 @@ def test_last_figure_is_the_thumbnail(done: Done) -> None:
         assert image.getpixel((1, 1)) == (0, 0, 255)  # the second figure, which is blue
 
 
-def test_index_shows_the_data(done: Done, toy_plan: Plan) -> None:
+def test_index_shows_the_data(done: Done, toy_plan: Study) -> None:
     index = (done.folder / "index.html").read_text()
     assert "<h3>toy &lt;b&gt;</h3>" in index
     assert "toy:&lt;path&gt;" in index
@@ -196,12 +196,12 @@ def test_index_shows_the_data(done: Done, toy_plan: Plan) -> None:
     assert f'<tr><th scope="row">train</th>{cells}</tr>' in index
 
 
-def test_index_shows_the_runs_and_their_results(done: Done, toy_plan: Plan) -> None:
+def test_index_shows_the_runs_and_their_results(done: Done, toy_plan: Study) -> None:
     index = (done.folder / "index.html").read_text()
     assert index.count("<h3>vanilla student</h3>") == 1
     assert "vanilla, resnet8_cifar" in index
     assert "1 epoch</p>" in index
-    for seed, run in enumerate(sorted(all_runs(toy_plan.runs), key=lambda run: run.config["training"]["seed"])):
+    for seed, run in enumerate(sorted(iter_runs(toy_plan.runs), key=lambda run: run.config["training"]["seed"])):
         scores = "".join(f'<td class="number">{100 * run.mean_ap[split]:.1f}</td>' for split in ("val", "test"))
         assert f'<tr title="{run.path.name}"><td class="number">{seed}</td>{scores}' in index
     spread = re.search(r'<td class="number">(\d+\.\d ± \d+\.\d)</td>', index)
@@ -241,7 +241,7 @@ def test_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_from_runs_makes_all_anew_and_says_so(tmp_path: Path) -> None:
     write(tmp_path / "notebooks", "00_start", START, PRINT)
     assert call(tmp_path).code == 0
-    made = call(tmp_path, from_runs=True)
+    made = call(tmp_path, no_train=True)
     assert made.code == 0
     assert "done before" not in made.said
     assert "FROM 1" in outputs(made.folder / "00_start.ipynb")
@@ -249,11 +249,11 @@ def test_from_runs_makes_all_anew_and_says_so(tmp_path: Path) -> None:
     assert "00_start: done before" in call(tmp_path).said
 
 
-def test_damaged_runs_cost_the_table_only(tmp_path: Path, toy_plan: Plan) -> None:
+def test_damaged_runs_cost_the_table_only(tmp_path: Path, toy_plan: Study) -> None:
     write(tmp_path / "notebooks", "00_start", START)
     (tmp_path / "runs" / "broken").mkdir(parents=True)
     (tmp_path / "runs" / "broken" / "config.json").write_text("{")
-    made = call(tmp_path, plan=replace(toy_plan, runs=tmp_path / "runs"))
+    made = call(tmp_path, study=replace(toy_plan, runs=tmp_path / "runs"))
     assert made.code == 0
     assert "No results table: " in made.said
     assert "config.json: not valid JSON" in made.said
@@ -271,13 +271,13 @@ def test_damaged_runs_cost_the_table_only(tmp_path: Path, toy_plan: Plan) -> Non
     ],
 )
 def test_time_left(before: dict[str, float], took: dict[str, float], left: str) -> None:
-    screen = Screen("abc", before)
+    screen = NotebookProgress("abc", before)
     screen.took, screen.waiting = took, [name for name in "abc" if name not in took]
     assert screen.left("b", 1) == left
 
 
 def test_time_left_of_a_notebook_that_takes_longer_than_before() -> None:
-    assert Screen("ab", {"a": 5, "b": 7}).left("a", 100) == "about 7 s left"
+    assert NotebookProgress("ab", {"a": 5, "b": 7}).left("a", 100) == "about 7 s left"
 
 
 def test_unknown_parameter_names_the_nearest_before_anything_starts(tmp_path: Path) -> None:

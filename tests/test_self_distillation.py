@@ -12,7 +12,6 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from mlkd.config import Config
 from mlkd.data import MultiLabelData
 from mlkd.losses.classification import bce
 from mlkd.losses.ddgsd import mmd, mutual_kl
@@ -21,11 +20,12 @@ from mlkd.losses.mulsupcon import mulsupcon
 from mlkd.losses.ps_kd import ps_kd
 from mlkd.losses.tf_kd import tf_kd
 from mlkd.losses.uskd import non_target_loss, target_loss, weak_loss
-from mlkd.methods import Batch, create
+from mlkd.methods import Batch, create_method
 from mlkd.models import MultiLabelModel, Output, create_model
-from mlkd.progress import Progress
-from mlkd.runs import Run, all_runs
-from mlkd.train import fit
+from mlkd.training.config import Config
+from mlkd.training.loop import fit
+from mlkd.training.progress import Progress
+from mlkd.training.runs import Run, iter_runs
 
 CLASSES = ("a", "b", "c", "d")
 TERMS = {
@@ -56,10 +56,10 @@ def output(seed: int, b: int = 5) -> Output:
 def batch_of(rows: list[int], **changes) -> Batch:
     torch.manual_seed(1)
     targets = (torch.rand(len(rows), 4) < 0.5).float()
-    ignored = torch.zeros(len(rows), 4, dtype=torch.bool)
-    ignored[0, 1] = True
+    ignore_mask = torch.zeros(len(rows), 4, dtype=torch.bool)
+    ignore_mask[0, 1] = True
     pictures = torch.rand(len(rows), 3, 16, 16)
-    return Batch(pictures, targets, ignored, rows=torch.tensor(rows), **changes)
+    return Batch(pictures, targets, ignore_mask, sample_indices=torch.tensor(rows), **changes)
 
 
 def close(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
@@ -70,26 +70,30 @@ def close(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
 
 class TestSettings:
     def test_the_papers(self) -> None:
-        assert create("ps-kd").settings()["alpha_T"] == 0.8
-        assert {**create("dlb").settings(), "alpha": 1.0, "temperature": 3.0} == create("dlb").settings()
-        assert {**create("uskd").settings(), "alpha": 1.0, "beta": 0.1, "mu": 0.005} == create("uskd").settings()
-        assert {**create("tf-kd").settings(), "alpha": 0.1, "temperature": 20.0} == create("tf-kd").settings()
-        assert create("mulsupcon").settings()["temperature"] == 0.1
+        assert create_method("ps-kd").settings()["alpha_T"] == 0.8
+        assert {**create_method("dlb").settings(), "alpha": 1.0, "temperature": 3.0} == create_method("dlb").settings()
+        assert {**create_method("uskd").settings(), "alpha": 1.0, "beta": 0.1, "mu": 0.005} == create_method(
+            "uskd"
+        ).settings()
+        assert {**create_method("tf-kd").settings(), "alpha": 0.1, "temperature": 20.0} == create_method(
+            "tf-kd"
+        ).settings()
+        assert create_method("mulsupcon").settings()["temperature"] == 0.1
 
     @each_method
     def test_needs(self, name: str) -> None:
-        method = create(name)
-        assert method.needs == ()
-        assert method.needs_overlap == (name == "dlb")
-        assert method.needs_twins == (name in ("ddgsd", "mulsupcon"))
+        method = create_method(name)
+        assert method.required_teachers == ()
+        assert method.needs_overlapping_batches == (name == "dlb")
+        assert method.needs_two_views == (name in ("ddgsd", "mulsupcon"))
         method.check(small(head="gap"))
 
     @each_method
     def test_an_unknown_reduction(self, name: str) -> None:
-        student, method, batch = small(), create(name, bce_reduction="sun"), batch_of([0, 1, 2])
-        batch = batch._replace(model=student, parts=method.parts(student, 9), twins=batch.images)
+        student, method, batch = small(), create_method(name, reduction="sun"), batch_of([0, 1, 2])
+        batch = batch._replace(model=student, auxiliary=method.build_auxiliary(student, 9), second_view=batch.images)
         with pytest.raises(ValueError, match="`reduction` is 'sun'"):
-            method.terms(student(batch.images), batch)
+            method.loss_terms(student(batch.images), batch)
 
 
 class TestTerms:
@@ -97,28 +101,28 @@ class TestTerms:
     def test_tf_kd(self, reduction: str) -> None:
         student, batch = output(0), batch_of([0, 1, 2, 3, 4])
         settings = {"confidence": 0.9, "temperature": 2.0, "soften": "both"}
-        found = create("tf-kd", alpha=0.3, bce_reduction=reduction, **settings).terms(student, batch)
-        hard = bce(student.logits, batch.targets, reduction=reduction, ignored=batch.ignored)
+        found = create_method("tf-kd", alpha=0.3, reduction=reduction, **settings).loss_terms(student, batch)
+        hard = bce(student.logits, batch.targets, reduction=reduction, ignore_mask=batch.ignore_mask)
         soft = tf_kd(student.logits, batch.targets, reduction=reduction, **settings)
         close(found, {"bce": 0.7 * hard, "tf_kd": 0.3 * soft})
 
     @each_reduction
     def test_ps_kd(self, reduction: str) -> None:
         """Two epochs of pictures 0 to 4, of which the first sees all but 4; the third sees what the second said."""
-        method = create("ps-kd", alpha_T=0.6, bce_reduction=reduction)
-        parts = method.parts(small(), 7)
+        method = create_method("ps-kd", alpha_T=0.6, reduction=reduction)
+        parts = method.build_auxiliary(small(), 7)
         rows = [[0, 1, 2, 3], [3, 1, 4, 2], [1, 4]]
         past = {row: torch.full((4,), torch.nan) for row in range(7)}
         for epoch, seen in enumerate(rows):
-            student, batch = output(epoch, len(seen)), batch_of(seen, parts=parts, progress=epoch / 3)
-            found = method.terms(student, batch)
+            student, batch = output(epoch, len(seen)), batch_of(seen, auxiliary=parts, epoch_fraction=epoch / 3)
+            found = method.loss_terms(student, batch)
             wanted = ps_kd(
                 student.logits,
                 torch.stack([past[row] for row in seen]),
                 batch.targets,
                 alpha=0.6 * epoch / 3,
                 reduction=reduction,
-                ignored=batch.ignored,
+                ignore_mask=batch.ignore_mask,
             )
             close(found, {"ps_kd": wanted})
             past |= {row: student.logits[i].detach() for i, row in enumerate(seen)}
@@ -128,16 +132,16 @@ class TestTerms:
     @each_reduction
     def test_dlb(self, reduction: str) -> None:
         """Only what was in the batch just before counts, not what was in one before that."""
-        method = create("dlb", alpha=0.5, temperature=2.0, bce_reduction=reduction)
-        parts = method.parts(small(), 9)
+        method = create_method("dlb", alpha=0.5, temperature=2.0, reduction=reduction)
+        parts = method.build_auxiliary(small(), 9)
         last: dict[int, Tensor] = {}
         unknown = torch.full((4,), torch.nan)
         for step, rows in enumerate([[0, 1, 2, 3], [2, 3, 4, 6], [0, 1, 4, 6], [5, 7, 8, 2], [2]]):
-            student, batch = output(step, len(rows)), batch_of(rows, parts=parts)
-            found = method.terms(student, batch)
+            student, batch = output(step, len(rows)), batch_of(rows, auxiliary=parts)
+            found = method.loss_terms(student, batch)
             wanted = dlb(student.logits, torch.stack([last.get(row, unknown) for row in rows]), temperature=2.0)
             weight = 0.5 * len(rows) if reduction == "sum" else 0.5
-            hard = bce(student.logits, batch.targets, reduction=reduction, ignored=batch.ignored)
+            hard = bce(student.logits, batch.targets, reduction=reduction, ignore_mask=batch.ignore_mask)
             close(found, {"bce": hard, "dlb": weight * wanted})
             assert (found["dlb"] > 0) == (step in (1, 2, 4))
             last = {row: student.logits[i].detach() for i, row in enumerate(rows)}
@@ -145,9 +149,11 @@ class TestTerms:
     @each_reduction
     def test_ddgsd(self, reduction: str) -> None:
         student, twin = output(0), output(1)
-        batch = batch_of([0, 1, 2, 3, 4], model=lambda images: twin if images == "twins" else None, twins="twins")
-        found = create("ddgsd", lambda_kl=2.0, lambda_mmd=3.0, bce_reduction=reduction).terms(student, batch)
-        hard = [bce(o.logits, batch.targets, reduction=reduction, ignored=batch.ignored) for o in (student, twin)]
+        batch = batch_of([0, 1, 2, 3, 4], model=lambda images: twin if images == "twins" else None, second_view="twins")
+        found = create_method("ddgsd", lambda_kl=2.0, lambda_mmd=3.0, reduction=reduction).loss_terms(student, batch)
+        hard = [
+            bce(o.logits, batch.targets, reduction=reduction, ignore_mask=batch.ignore_mask) for o in (student, twin)
+        ]
         moved = mmd(student.features.mean((2, 3)), twin.features.mean((2, 3)))
         wanted = {
             "bce": (hard[0] + hard[1]) / 2,
@@ -162,18 +168,18 @@ class TestTerms:
     @each_reduction
     def test_uskd(self, reduction: str) -> None:
         model = small()
-        method = create("uskd", alpha=2.0, beta=3.0, mu=5.0, bce_reduction=reduction)
-        parts = method.parts(model, 9)
-        batch = batch_of([0, 1, 2, 3, 4], parts=parts)
+        method = create_method("uskd", alpha=2.0, beta=3.0, mu=5.0, reduction=reduction)
+        parts = method.build_auxiliary(model, 9)
+        batch = batch_of([0, 1, 2, 3, 4], auxiliary=parts)
         student = model(batch.images)
-        found = method.terms(student, batch)
+        found = method.loss_terms(student, batch)
         normalised = (batch.images - model.mean) / model.std
         with torch.no_grad():  # the net's three blocks are its three stages
             stage = model.backbone.net.blocks[:2](model.backbone.net.stem(normalised))
             weak = parts.classifier(stage.mean(dim=(2, 3)))
         times = 5 if reduction == "sum" else 1
         wanted = {
-            "bce": bce(student.logits, batch.targets, reduction=reduction, ignored=batch.ignored),
+            "bce": bce(student.logits, batch.targets, reduction=reduction, ignore_mask=batch.ignore_mask),
             "target": 2 * times * target_loss(student.logits, batch.targets),
             "non_target": 3 * times * non_target_loss(student.logits, weak, batch.targets),
             "weak": 5 * times * weak_loss(weak, batch.targets),
@@ -187,15 +193,15 @@ class TestTerms:
     @each_reduction
     def test_mulsupcon(self, reduction: str) -> None:
         student, twin, model = output(0), output(1), small()
-        method = create("mulsupcon", weight=2.0, temperature=0.5, projection=6, bce_reduction=reduction)
-        parts = method.parts(model, 9)
+        method = create_method("mulsupcon", weight=2.0, temperature=0.5, projection=6, reduction=reduction)
+        parts = method.build_auxiliary(model, 9)
         assert parts(torch.zeros(3, 8)).shape == (3, 6)
-        batch = batch_of([0, 1, 2, 3, 4], model=lambda images: twin, twins="twins", parts=parts)
-        found = method.terms(student, batch)
+        batch = batch_of([0, 1, 2, 3, 4], model=lambda images: twin, second_view="twins", auxiliary=parts)
+        found = method.loss_terms(student, batch)
         embeddings = parts(torch.cat([o.features.mean((2, 3)) for o in (student, twin)]))
         contrast = mulsupcon(embeddings, batch.targets.repeat(2, 1), temperature=0.5)
         wanted = {
-            "bce": bce(student.logits, batch.targets, reduction=reduction, ignored=batch.ignored),
+            "bce": bce(student.logits, batch.targets, reduction=reduction, ignore_mask=batch.ignore_mask),
             "mulsupcon": 2 * contrast * (5 if reduction == "sum" else 1),
         }
         close(found, wanted)
@@ -216,7 +222,7 @@ class TestWeakClassifier:
     def test_layouts(self, net: str) -> None:
         name, settings = NETS[net]
         model = create_model(name, CLASSES, "gap", image_size=64, **settings)
-        parts = create("uskd").parts(model, 9)
+        parts = create_method("uskd").parts(model, 9)
         model(torch.rand(2, 3, 64, 64))
         weak = parts()
         assert weak.shape == (2, 4)
@@ -224,13 +230,13 @@ class TestWeakClassifier:
         assert parts.classifier.weight.grad.abs().sum() > 0
 
     def test_only_the_classifier_is_trained_beside_the_student(self) -> None:
-        parts = create("uskd").parts(small(), 9)
+        parts = create_method("uskd").parts(small(), 9)
         assert set(parts.state_dict()) == {"classifier.weight", "classifier.bias"}
         assert not list(parts.buffers())
 
     def test_a_call_in_eval_mode_is_not_kept(self) -> None:
         model = small()
-        parts = create("uskd").parts(model, 9)
+        parts = create_method("uskd").parts(model, 9)
         images = torch.rand(3, 3, 16, 16)
         model(images)
         model.eval()(images[:1])
@@ -238,7 +244,7 @@ class TestWeakClassifier:
 
     def test_nothing_is_kept_once_classified(self) -> None:
         model = small()
-        parts = create("uskd").parts(model, 9)
+        parts = create_method("uskd").parts(model, 9)
         model(torch.rand(3, 3, 16, 16))
         parts()
         assert parts.kept is None
@@ -248,7 +254,7 @@ class TestWeakClassifier:
     def test_functional_call(self) -> None:
         """Other weights, the same modules: what they give is kept."""
         model = small()
-        parts = create("uskd").parts(model, 9)
+        parts = create_method("uskd").parts(model, 9)
         images = torch.rand(3, 3, 16, 16)
         model(images)
         own = parts()
@@ -260,7 +266,7 @@ class TestWeakClassifier:
 
     def test_a_copy_of_the_student_does_not_mix(self) -> None:
         model = small()
-        parts = create("uskd").parts(model, 9)
+        parts = create_method("uskd").parts(model, 9)
         twin = copy.deepcopy(model)
         images = torch.rand(3, 3, 16, 16)
         model(images)
@@ -271,11 +277,11 @@ class TestWeakClassifier:
         model = small()
         del model.backbone.net.feature_info
         with pytest.raises(ValueError, match="`backbone` is a CifarResNet, which does not list its stages"):
-            create("uskd").parts(model, 9)
+            create_method("uskd").parts(model, 9)
 
     def test_a_net_of_several_branches(self) -> None:
         model = create_model("hrnet_w18_small", CLASSES, "gap", image_size=32, pretrained=False)
-        create("uskd").parts(model, 9)
+        create_method("uskd").parts(model, 9)
         with pytest.raises(ValueError, match="last stage but one of the student's `backbone` gives 3 outputs"):
             model(torch.rand(2, 3, 32, 32))
 
@@ -297,7 +303,7 @@ def stopped(method, data: Data, config: Config, runs: Path, step: int) -> None:
         monkeypatch.setattr(Progress, "step", stopping)
         with pytest.raises(KeyboardInterrupt):
             fit(method, data, config, runs=runs)
-    (run,) = all_runs(runs)
+    (run,) = iter_runs(runs)
     assert not run.complete
     assert len(run.history) == 1
 
@@ -310,17 +316,17 @@ def losses(run: Run) -> np.ndarray:
 def test_it_trains_and_goes_on_as_if_it_had_not_stopped(
     name: str, toy_data: Data, toy_config: Config, tmp_path: Path
 ) -> None:
-    config = toy_config.but(epochs=2, batch_size=8, augment=("flip", "cutout"))
+    config = toy_config.replace(epochs=2, batch_size=8, augmentations=("flip", "cutout"))
     data = {split: pictures.subset(np.arange(32)) for split, pictures in toy_data.items()}
-    whole = fit(create(name), data, config, runs=tmp_path / "whole")
+    whole = fit(create_method(name), data, config, runs=tmp_path / "whole")
     history = whole.history
     assert list(history.columns)[2:-3] == TERMS[name]
     falls = history["bce"] if name == "dlb" else history[TERMS[name]].sum(axis=1)
     assert falls.iloc[-1] < falls.iloc[0]
 
     steps = 7 if name == "dlb" else 4  # an epoch's, of 32 pictures in batches of 8
-    stopped(create(name), data, config, tmp_path / "stopped", steps + 2)
-    run = fit(create(name), data, config, runs=tmp_path / "stopped")
+    stopped(create_method(name), data, config, tmp_path / "stopped", steps + 2)
+    run = fit(create_method(name), data, config, runs=tmp_path / "stopped")
     assert np.array_equal(losses(run), losses(whole))
     mine, its = (load_file(r.path / "model.safetensors") for r in (run, whole))
     assert mine.keys() == its.keys()  # the student's alone
@@ -330,5 +336,5 @@ def test_it_trains_and_goes_on_as_if_it_had_not_stopped(
 @pytest.mark.parametrize("name", ["ps-kd", "uskd", "mulsupcon"])
 def test_mixed_precision(name: str, toy_data: Data, toy_config: Config, tmp_path: Path) -> None:
     data = {split: pictures.subset(np.arange(32)) for split, pictures in toy_data.items()}
-    run = fit(create(name), data, toy_config.but(epochs=2, precision="bf16"), runs=tmp_path)
+    run = fit(create_method(name), data, toy_config.replace(epochs=2, precision="bf16"), runs=tmp_path)
     assert np.isfinite(run.history[TERMS[name]].to_numpy()).all()

@@ -126,8 +126,8 @@ def test_make_report_hands_on_its_variables() -> None:
 
 @make
 def test_make_report_hands_on_a_switch() -> None:
-    words = shlex.split(made("report", "FROM_RUNS=1", "DATA=coco:/x"))[2:]
-    assert sorted(words) == ["--data", "--from-runs", "coco:/x"]
+    words = shlex.split(made("report", "NO_TRAIN=1", "DATA=coco:/x"))[2:]
+    assert sorted(words) == ["--data", "--no-train", "coco:/x"]
     assert words[words.index("--data") + 1] == "coco:/x"
 
 

@@ -2,11 +2,11 @@
 
 from mlkd.analysis.context import (
     Masked,
-    companions,
     context_reliance,
     context_scores,
     masked_companion,
-    taken_over,
+    reliance_regression,
+    top_cooccurring_labels,
 )
 from mlkd.analysis.correlation import (
     CorrelationDifference,
@@ -16,20 +16,20 @@ from mlkd.analysis.correlation import (
     pair_contributions,
 )
 from mlkd.analysis.dependency import dependency_gaps, label_dependencies, pair_dependencies
-from mlkd.analysis.gain import Gain, Paired, class_gains, gain, paired, smallest_effect
-from mlkd.analysis.localization import box_scores, hit_rates, score_map
-from mlkd.analysis.recall import objects, positives, recall_curve, recall_table
-from mlkd.analysis.retrieval import nearest_pictures, representations, retrieval_scores, retrieval_table
+from mlkd.analysis.gain import Gain, Paired, class_gains, gain, minimum_detectable_effect, pair_by_seed
+from mlkd.analysis.localization import box_scores, localization_summary, score_map
+from mlkd.analysis.recall import label_table, object_table, recall_curve, recall_table
+from mlkd.analysis.retrieval import extract_features, nearest_neighbors, retrieval_scores, retrieval_table
 from mlkd.analysis.tables import (
-    class_ap,
     group_runs,
     partition_stability,
+    per_class_ap,
     protocol_table,
-    runs_like,
     runs_on,
+    runs_with_config,
     score_table,
-    scores_of,
     show_score,
+    summary_table,
 )
 
 __all__ = [
@@ -38,39 +38,39 @@ __all__ = [
     "Masked",
     "Paired",
     "box_scores",
-    "class_ap",
     "class_gains",
-    "companions",
     "context_reliance",
     "context_scores",
     "correlation",
     "correlation_difference",
     "dependency_gaps",
+    "extract_features",
     "gain",
     "group_runs",
-    "hit_rates",
     "label_dependencies",
+    "label_table",
+    "localization_summary",
     "masked_companion",
-    "nearest_pictures",
-    "objects",
+    "minimum_detectable_effect",
+    "nearest_neighbors",
+    "object_table",
     "order_by_parts",
+    "pair_by_seed",
     "pair_contributions",
     "pair_dependencies",
-    "paired",
     "partition_stability",
-    "positives",
+    "per_class_ap",
     "protocol_table",
     "recall_curve",
     "recall_table",
-    "representations",
+    "reliance_regression",
     "retrieval_scores",
     "retrieval_table",
-    "runs_like",
     "runs_on",
+    "runs_with_config",
     "score_map",
     "score_table",
-    "scores_of",
     "show_score",
-    "smallest_effect",
-    "taken_over",
+    "summary_table",
+    "top_cooccurring_labels",
 ]

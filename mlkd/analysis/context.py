@@ -12,13 +12,13 @@ from scipy.signal import correlate
 from scipy.stats import linregress, t
 
 from mlkd.analysis.intervals import mean_over_pictures
-from mlkd.analysis.localization import covered
+from mlkd.analysis.localization import box_mask
 from mlkd.data import MultiLabelData
-from mlkd.data.pixels import decoded
-from mlkd.graphs import Counts, conditional
-from mlkd.inference import answer
+from mlkd.data.image_cache import decoded_images
+from mlkd.graphs import Counts, conditional_probability
 from mlkd.models import MergedTeacher, MultiLabelModel
-from mlkd.runs import Run
+from mlkd.training.evaluate import answer
+from mlkd.training.runs import Run
 
 GREY = 127
 
@@ -42,7 +42,7 @@ def context_scores(
     return pd.DataFrame(rows, columns=["run", "split", "mean", "std", "n"])
 
 
-def companions(counts: Counts) -> list[tuple[int, int]]:
+def top_cooccurring_labels(counts: Counts) -> list[tuple[int, int]]:
     """Each label with its usual companion: the label that most of its pictures have too (the first of equal ones).
 
     Args:
@@ -51,7 +51,7 @@ def companions(counts: Counts) -> list[tuple[int, int]]:
     Returns:
         Pairs (label, companion) of class indices, the closest pair first; a label that always stands alone has none.
     """
-    together = conditional(*counts)
+    together = conditional_probability(*counts)
     best = together.argmax(axis=1) if len(together) else np.zeros(0, np.int64)
     strength = together[np.arange(len(best)), best]
     order = np.argsort(-strength, kind="stable")
@@ -74,16 +74,16 @@ def masked_companion(
     one of the places where it fits into the picture and touches no box of the two, drawn at random.
 
     Args:
-        boxes: (m, 5) as `MultiLabelData.relative_boxes` gives them.
+        boxes: (m, 5) as `MultiLabelData.normalized_boxes` gives them.
         label, companion: class indices.
         size: side of the picture in pixels.
-        rng: draws the place.
+        rng: bootstrap_weights the place.
 
     Returns:
         None where a picture cannot tell: one of the two has no box, the companion lies within the label's boxes, or
         there is no such place.
     """
-    own, other = (covered(boxes[boxes[:, 0] == kind, 1:], size, size) for kind in (label, companion))
+    own, other = (box_mask(boxes[boxes[:, 0] == kind, 1:], size, size) for kind in (label, companion))
     masked = other & ~own
     if not own.any() or not masked.any():
         return None
@@ -127,7 +127,7 @@ def context_reliance(
         ValueError: a model has other classes.
     """
     if len(data):
-        data.relative_boxes(0)  # without boxes the error comes before any work
+        data.normalized_boxes(0)  # without boxes the error comes before any work
     for title, model in models.items():
         if tuple(model.classes) != data.classes:
             raise ValueError(f"The model {title!r} has the classes {model.classes}, the data {data.classes}.")
@@ -154,14 +154,14 @@ def _shown(
 ) -> tuple[list[int], np.ndarray]:
     """The rows of pictures that can tell of the pair, and each whole, without companion and with the control masked:
     (3 * rows, 3, size, size) uint8."""
-    pixels = decoded(data, size)
+    pixels = decoded_images(data, size)
     rows: list[int] = []
     images: list[np.ndarray] = [np.zeros((0, size, size, 3), np.uint8)]
     for row in np.flatnonzero(data.targets[:, label] & data.targets[:, companion]).tolist():
         if len(rows) == most:
             break
         rng = np.random.default_rng([seed, label, companion, row])
-        masks = masked_companion(data.relative_boxes(row), label, companion, size, rng)
+        masks = masked_companion(data.normalized_boxes(row), label, companion, size, rng)
         if masks is not None:
             rows.append(row)
             greyed = [np.where(mask[..., None], np.uint8(GREY), pixels[row]) for mask in masks]
@@ -180,7 +180,7 @@ def _falls(model, images: np.ndarray, label: int) -> pd.DataFrame:
     return pd.DataFrame({"drop": whole - without, "control": whole - control, "reliance": control - without})
 
 
-def taken_over(table: pd.DataFrame, teacher: str = "teacher", level: float = 0.95) -> pd.DataFrame:
+def reliance_regression(table: pd.DataFrame, teacher: str = "teacher", level: float = 0.95) -> pd.DataFrame:
     """How much of the teacher's reliance on context each student has: a line through the pairs of labels (SciPy).
 
     A slope of 1 is the teacher's reliance, 0 none of it; the correlation says whether it is the same pairs.

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 from scipy.stats import false_discovery_control, t
 
-from mlkd.analysis.intervals import draws
+from mlkd.analysis.intervals import bootstrap_weights
 from mlkd.metrics import average_precision
-from mlkd.runs import Run
+from mlkd.training.runs import Run
 
 
 class Paired(NamedTuple):
@@ -26,14 +26,14 @@ class Paired(NamedTuple):
     """
 
     targets: np.ndarray
-    ignored: np.ndarray | None
+    ignore_mask: np.ndarray | None
     ours: np.ndarray
     theirs: np.ndarray
     classes: tuple[str, ...]
     seeds: tuple[int, ...]
 
 
-def paired(ours: Sequence[Run], theirs: Sequence[Run], split: str = "test") -> Paired:
+def pair_by_seed(ours: Sequence[Run], theirs: Sequence[Run], split: str = "test") -> Paired:
     """The predictions of two groups of runs, paired by seed; a seed that one group lacks is left out.
 
     Raises:
@@ -48,10 +48,10 @@ def paired(ours: Sequence[Run], theirs: Sequence[Run], split: str = "test") -> P
     found = [[runs[seed].predictions(split) for seed in seeds] for runs in by_seed]
     first = found[0][0]
     for other in [*found[0], *found[1]]:
-        if not other.same_truth(first):
+        if not other.same_samples(first):
             raise ValueError(f"The runs were scored on different pictures or labels of {split!r}; expected the same.")
     ours_logits, theirs_logits = (np.stack([one.logits for one in group]) for group in found)
-    return Paired(first.targets, first.ignored, ours_logits, theirs_logits, first.classes, seeds)
+    return Paired(first.targets, first.ignore_mask, ours_logits, theirs_logits, first.classes, seeds)
 
 
 def class_gains(pair: Paired, resamples: int = 2000, seed: int = 0, level: float = 0.05) -> pd.DataFrame:
@@ -109,7 +109,7 @@ class Gain(NamedTuple):
     seeds: int
 
     @property
-    def real(self) -> bool:
+    def is_significant(self) -> bool:
         """Whether the interval leaves 0 out and the difference is one that this many seeds can show."""
         return bool((self.low > 0 or self.high < 0) and abs(self.difference) >= self.smallest)
 
@@ -118,16 +118,16 @@ def gain(pair: Paired, resamples: int = 2000, seed: int = 0) -> Gain:
     """Is this gain real? The difference of mAP, its interval, and the smallest effect this many seeds could show.
 
     The interval is that of `class_gains`' bootstrap. With few seeds it is too narrow (s seeds drawn from s vary by
-    (s - 1) / s of what they should), so look at `smallest` too: see `smallest_effect`. With one seed nothing is known
+    (s - 1) / s of what they should), so look at `smallest` too: see `minimum_detectable_effect`. With one seed nothing is known
     of other seeds, and `smallest` is nan.
     """
     by_seed = _mean(_differences(pair, np.ones((1, len(pair.targets)), np.float32)))[:, 0]
     values = _mean(_resampled(pair, resamples, seed))
     low, high = np.percentile(values[~np.isnan(values)], [2.5, 97.5])
-    return Gain(float(by_seed.mean()), float(low), float(high), smallest_effect(by_seed), len(pair.seeds))
+    return Gain(float(by_seed.mean()), float(low), float(high), minimum_detectable_effect(by_seed), len(pair.seeds))
 
 
-def smallest_effect(differences: np.ndarray, power: float = 0.8, level: float = 0.05) -> float:
+def minimum_detectable_effect(differences: np.ndarray, power: float = 0.8, level: float = 0.05) -> float:
     r"""The smallest true difference that a paired t-test over this many seeds finds with probability `power`.
 
     $$ \delta = \big(t_{1 - \alpha/2,\, s - 1} + t_{\text{power},\, s - 1}\big) \frac{\sigma}{\sqrt s} $$
@@ -150,7 +150,7 @@ def _resampled(pair: Paired, resamples: int, seed: int, at_once: int = 200) -> n
     found, s = [], len(pair.seeds)
     for start in range(0, resamples, at_once):
         count = min(at_once, resamples - start)
-        pictures, seeds = draws(rng, len(pair.targets), count), draws(rng, s, count)
+        pictures, seeds = bootstrap_weights(rng, len(pair.targets), count), bootstrap_weights(rng, s, count)
         found.append(np.einsum("rs,srq->rq", seeds, _differences(pair, pictures)) / s)
     return np.concatenate(found)
 
@@ -159,15 +159,15 @@ def _differences(pair: Paired, drawn: np.ndarray) -> np.ndarray:
     """AP of ours less theirs, (s, resamples, q), when picture i counts `drawn[r, i]` times; nan without positives."""
     return np.stack(
         [
-            resampled_ap(pair.targets, ours, drawn, pair.ignored)
-            - resampled_ap(pair.targets, theirs, drawn, pair.ignored)
+            resampled_ap(pair.targets, ours, drawn, pair.ignore_mask)
+            - resampled_ap(pair.targets, theirs, drawn, pair.ignore_mask)
             for ours, theirs in zip(pair.ours, pair.theirs, strict=True)
         ]
     )
 
 
 def resampled_ap(
-    targets: np.ndarray, scores: np.ndarray, drawn: np.ndarray, ignored: np.ndarray | None = None
+    targets: np.ndarray, scores: np.ndarray, drawn: np.ndarray, ignore_mask: np.ndarray | None = None
 ) -> np.ndarray:
     """`mlkd.metrics.average_precision` of several resamples at once.
 
@@ -175,10 +175,10 @@ def resampled_ap(
     no positive.
     """
     if drawn.shape[0] == 1 and (drawn == 1).all():
-        return average_precision(targets, scores, ignored)[None]
+        return average_precision(targets, scores, ignore_mask)[None]
     result = np.full((len(drawn), targets.shape[1]), np.nan)
     for k in range(targets.shape[1]):
-        rows = np.arange(len(targets)) if ignored is None else np.flatnonzero(~ignored[:, k])
+        rows = np.arange(len(targets)) if ignore_mask is None else np.flatnonzero(~ignore_mask[:, k])
         rows = rows[np.argsort(-scores[rows, k], kind="stable")]
         positive = np.flatnonzero(targets[rows, k])
         # the last place with the same score: equal scores come in together

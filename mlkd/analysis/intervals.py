@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 
-def draws(rng: np.random.Generator, n: int, resamples: int) -> np.ndarray:
+def bootstrap_weights(rng: np.random.Generator, n: int, resamples: int) -> np.ndarray:
     """How often each of n things is drawn when n are drawn with replacement: (resamples, n) float32, rows sum to n."""
     drawn = rng.integers(n, size=(resamples, n)) + n * np.arange(resamples)[:, None]
     return np.bincount(drawn.ravel(), minlength=n * resamples).reshape(resamples, n).astype(np.float32)
@@ -32,7 +32,7 @@ def mean_over_pictures(
     groups = table.groupby(list(by), sort=True, observed=True, dropna=False) if by else [((), table)]
     for key, group in groups:
         codes, names = pd.factorize(group["picture"])
-        drawn = draws(np.random.default_rng(seed), len(names), resamples) if len(names) > 1 else None
+        drawn = bootstrap_weights(np.random.default_rng(seed), len(names), resamples) if len(names) > 1 else None
         row = dict(zip(by, key, strict=True)) | {"n": len(group), "pictures": len(names)}
         for value in values:
             found = group[value].to_numpy(np.float64)

@@ -8,17 +8,17 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from mlkd.analysis.cam import cam
 from mlkd.analysis.intervals import mean_over_pictures
 from mlkd.analysis.recall import SIDE
 from mlkd.data import MultiLabelData
-from mlkd.explain import cam
-from mlkd.inference import batches
+from mlkd.training.evaluate import batches
 
 SIZES = {"small": 32, "medium": 96, "large": np.inf}
 """Name of a size -> side of a box, in pixels at 224 x 224, that it stays below."""
 
 
-def covered(boxes: np.ndarray, height: int, width: int) -> np.ndarray:
+def box_mask(boxes: np.ndarray, height: int, width: int) -> np.ndarray:
     """The pixels (height, width) that boxes (m, 4), x1, y1, x2, y2 as shares of the sides, touch."""
     inside = np.zeros((height, width), bool)
     for x1, y1, x2, y2 in boxes * [width, height, width, height]:
@@ -53,7 +53,7 @@ def score_map(found: np.ndarray, boxes: np.ndarray) -> MapScore:
 
     Shape: found (H, W), boxes (m, 4) with m > 0.
     """
-    inside = covered(boxes, *found.shape)
+    inside = box_mask(boxes, *found.shape)
     area = float(inside.mean())
     if found.max() == found.min():
         return MapScore(area, area, area)
@@ -72,9 +72,9 @@ def box_scores(
     """The score of a map for each picture and each of its labels that has a box.
 
     Args:
-        model: any that `mlkd.explain.cam` takes.
+        model: any that `mlkd.analysis.cam.cam` takes.
         data: a split with boxes.
-        methods: names in `mlkd.explain.METHODS`.
+        methods: names in `mlkd.analysis.cam.METHODS`.
         rows: which pictures; all of them for None.
         layer: as in `cam`.
         batch: pictures at a time.
@@ -87,9 +87,9 @@ def box_scores(
         DataError: this data set has no boxes.
     """
     found = []
-    data.relative_boxes(0)  # without boxes the error comes before any work
+    data.normalized_boxes(0)  # without boxes the error comes before any work
     for part, images in batches(model, data, rows, batch):
-        boxes = [data.relative_boxes(int(row)) for row in part]
+        boxes = [data.normalized_boxes(int(row)) for row in part]
         asked = np.zeros((len(part), len(data.classes)), np.uint8)
         for place, of_picture in enumerate(boxes):
             asked[place, of_picture[:, 0].astype(np.int64)] = 1
@@ -106,7 +106,7 @@ def box_scores(
     return table
 
 
-def hit_rates(
+def localization_summary(
     scores: pd.DataFrame, by: Sequence[str] = ("method",), resamples: int = 1000, seed: int = 0
 ) -> pd.DataFrame:
     """Mean hit, energy and area per class, size, method, run or several of these, with 95 % intervals over pictures.

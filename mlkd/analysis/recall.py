@@ -14,7 +14,7 @@ SIDE = 224
 """Side of the square picture at which objects are measured, in pixels."""
 
 
-def objects(data: MultiLabelData) -> pd.DataFrame:
+def object_table(data: MultiLabelData) -> pd.DataFrame:
     """Every object of a split, with its size in the picture squeezed to 224 x 224 pixels.
 
     Returns:
@@ -26,14 +26,14 @@ def objects(data: MultiLabelData) -> pd.DataFrame:
     """
     found = [np.zeros((0, 3))]
     for row in range(len(data)):
-        boxes = data.relative_boxes(row)
+        boxes = data.normalized_boxes(row)
         side = SIDE * np.sqrt((boxes[:, 3] - boxes[:, 1]) * (boxes[:, 4] - boxes[:, 2]))
         found.append(np.column_stack([np.full(len(boxes), row), boxes[:, 0], side]))
     table = pd.DataFrame(np.concatenate(found), columns=["picture", "label", "side"])
     return table.astype({"picture": np.int64, "label": np.int64})
 
 
-def positives(data: MultiLabelData, train: MultiLabelData) -> pd.DataFrame:
+def label_table(data: MultiLabelData, train: MultiLabelData) -> pd.DataFrame:
     """Every label of every picture of a split; for data with or without boxes.
 
     Returns:
@@ -65,7 +65,7 @@ def recall_table(
     Args:
         targets: as `objects` or `positives` returns it.
         by: the column to group by: "side", "frequency", "labels" or "label".
-        predicted: title of a run -> (N, q) bool, as `mlkd.metrics.predict` returns it; (N, q) of the same split.
+        predicted: title of a run -> (N, q) bool, as `mlkd.metrics.binarize` returns it; (N, q) of the same split.
         step: the width of a group, which has its upper edge as its name; None for one group per value.
 
     Returns:

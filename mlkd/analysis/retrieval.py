@@ -9,13 +9,13 @@ import pandas as pd
 
 from mlkd.analysis.intervals import mean_over_pictures
 from mlkd.data import MultiLabelData
-from mlkd.inference import answer, batches
-from mlkd.spelling import check_one_of
+from mlkd.errors import check_choice
+from mlkd.training.evaluate import answer, batches
 
 KINDS = ("features", "embeddings")
 
 
-def representations(
+def extract_features(
     model, data: MultiLabelData, kind: str = "features", rows: Sequence[int] | None = None
 ) -> np.ndarray:
     """Each picture as one vector.
@@ -32,7 +32,7 @@ def representations(
     Raises:
         ValueError: an unknown kind; the model has no embeddings, or (a merged teacher) no common feature map.
     """
-    check_one_of("kind", kind, KINDS)
+    check_choice("kind", kind, KINDS)
     found = []
     for _, images in batches(model, data, rows):
         output = answer(model, images)
@@ -46,7 +46,7 @@ def representations(
     return np.concatenate(found)
 
 
-def nearest_pictures(vectors: np.ndarray, queries: Sequence[int] | None = None, k: int = 5) -> np.ndarray:
+def nearest_neighbors(vectors: np.ndarray, queries: Sequence[int] | None = None, k: int = 5) -> np.ndarray:
     """The k other pictures nearest to each query, by Euclidean distance, the nearest first (scikit-learn).
 
     Source: the retrieval of Yang et al., L2D, ICCV 2023, Sec. 4.3, and Xu et al., MSKD, AAAI 2025.
@@ -73,7 +73,7 @@ def nearest_pictures(vectors: np.ndarray, queries: Sequence[int] | None = None, 
     return found[~itself].reshape(len(rows), k)
 
 
-def retrieval_scores(targets: np.ndarray, nearest: np.ndarray, queries: Sequence[int] | None = None) -> pd.DataFrame:
+def retrieval_scores(targets: np.ndarray, neighbors: np.ndarray, queries: Sequence[int] | None = None) -> pd.DataFrame:
     r"""How many labels the pictures found share with the query.
 
     $$ P@k = \frac1k \sum_{r=1}^{k} [s_r > 0], \quad nDCG@k = \frac{DCG}{\text{the largest possible}}, \quad
@@ -86,7 +86,7 @@ def retrieval_scores(targets: np.ndarray, nearest: np.ndarray, queries: Sequence
 
     Args:
         targets: 0 or 1, of all pictures.
-        nearest: as `nearest_pictures` returns them.
+        neighbors: as `nearest_neighbors` returns them.
         queries: the rows they belong to; all of them for None.
 
     Shape: targets (N, q), nearest (queries, k).
@@ -97,14 +97,14 @@ def retrieval_scores(targets: np.ndarray, nearest: np.ndarray, queries: Sequence
     """
     rows = np.arange(len(targets)) if queries is None else np.asarray(queries, np.int64)
     y = targets.astype(np.float32)
-    k = nearest.shape[1]
+    k = neighbors.shape[1]
     discount = 1 / np.log2(np.arange(2, k + 2))
     precision, ndcg = np.full(len(rows), np.nan), np.full(len(rows), np.nan)
     for start in range(0, len(rows), 1024):
         part = slice(start, start + 1024)
         shared = y[rows[part]] @ y.T
         shared[np.arange(len(shared)), rows[part]] = 0  # a picture is not found by itself
-        gains = np.take_along_axis(shared, nearest[part], axis=1)
+        gains = np.take_along_axis(shared, neighbors[part], axis=1)
         ideal = -np.sort(np.partition(-shared, k - 1, axis=1)[:, :k], axis=1)
         labelled = y[rows[part]].any(axis=1)
         precision[part] = np.where(labelled, (gains > 0).mean(axis=1), np.nan)
@@ -126,6 +126,8 @@ def retrieval_table(
     Returns:
         One row per run: `run`, `n` queries, `pictures`, then `precision` and `ndcg` with `_low` and `_high`.
     """
-    tables = [retrieval_scores(targets, nearest_pictures(found, k=k)).assign(run=run) for run, found in vectors.items()]
+    tables = [
+        retrieval_scores(targets, nearest_neighbors(found, k=k)).assign(run=run) for run, found in vectors.items()
+    ]
     means = mean_over_pictures(pd.concat(tables), ("run",), ("precision", "ndcg"), resamples, seed)
     return means.set_index("run").loc[list(vectors)].reset_index()

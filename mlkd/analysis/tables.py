@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from mlkd.config import Config
 from mlkd.data import MultiLabelData
 from mlkd.graphs import GRAPHS, Counts, stability
 from mlkd.metrics import METRICS, PROTOCOLS, Scores, average_precision, evaluate
-from mlkd.runs import Predictions, Run, all_runs
+from mlkd.training.config import Config
+from mlkd.training.runs import Predictions, Run, iter_runs
 
 
 def group_runs(runs: Iterable[Run]) -> dict[str, list[Run]]:
@@ -40,19 +40,19 @@ def runs_on(root: str | Path, data: MultiLabelData, methods: Collection[str] = (
     """
     found = []
     same: dict[str, bool] = {}  # whether a run's description of its data means this data
-    for run in all_runs(root):
+    for run in iter_runs(root):
         config, role = run.config, run.config["training"]["role"]
         wanted = role == "teacher" or (role == "student" and (not methods or config["method"] in methods))
         if wanted and run.complete and data.split in run.mean_ap:
             described = json.dumps(config["data"], sort_keys=True)
             if described not in same:
-                same[described] = run.predictions(data.split).same_truth(data)
+                same[described] = run.predictions(data.split).same_samples(data)
             if same[described]:
                 found.append(run)
     return found
 
 
-def runs_like(runs: Iterable[Run], config: Config) -> list[Run]:
+def runs_with_config(runs: Iterable[Run], config: Config) -> list[Run]:
     """Those of the runs that were trained with this network and schedule, whatever their method and seed."""
     wanted = {**config.as_dict(), "seed": None}
     return [run for run in runs if {**run.config["training"], "seed": None} == wanted]
@@ -90,8 +90,8 @@ def _scores(found: Predictions, chosen_on: Predictions | None, protocol: str) ->
         found.logits,
         protocol,
         classes=found.classes,
-        ignored=found.ignored,
-        validation=chosen_on and (chosen_on.targets, chosen_on.logits, chosen_on.ignored),
+        ignore_mask=found.ignore_mask,
+        validation=chosen_on and (chosen_on.targets, chosen_on.logits, chosen_on.ignore_mask),
         bootstrap=0,
     )
 
@@ -113,7 +113,7 @@ def protocol_table(found: Predictions, chosen_on: Predictions | None = None) -> 
     return pd.DataFrame(rows, index=pd.Index(protocols, name="protocol"), columns=list(METRICS))
 
 
-def scores_of(groups: Mapping[str, Sequence[Run]], split: str = "test") -> pd.DataFrame:
+def summary_table(groups: Mapping[str, Sequence[Run]], split: str = "test") -> pd.DataFrame:
     """One line per group of runs, by title, ready to print: mean ± standard deviation over seeds, in %."""
     scores = score_table(groups, split, protocols=("threshold(0.5)",), metrics=("mAP", "CF1", "OF1"))
     rows = []
@@ -126,10 +126,10 @@ def scores_of(groups: Mapping[str, Sequence[Run]], split: str = "test") -> pd.Da
     return pd.DataFrame(rows)
 
 
-def class_ap(run: Run, split: str = "test") -> np.ndarray:
+def per_class_ap(run: Run, split: str = "test") -> np.ndarray:
     """A run's average precision for each class on a split, shape (q,), nan for a class without positives."""
     found = run.predictions(split)
-    return average_precision(found.targets, found.logits, found.ignored)
+    return average_precision(found.targets, found.logits, found.ignore_mask)
 
 
 def show_score(mean: float, std: float) -> str:

@@ -15,10 +15,10 @@ from mlkd.data.dataset import (
     ImageFiles,
     MultiLabelData,
     hold_out,
-    reader,
+    register_reader,
     standard_splits,
 )
-from mlkd.spelling import nearest
+from mlkd.errors import closest_match
 
 __all__ = [
     "DataError",
@@ -27,7 +27,7 @@ __all__ = [
     "coco",
     "hold_out",
     "load_data",
-    "reader",
+    "register_reader",
     "standard_splits",
     "voc",
 ]
@@ -60,7 +60,7 @@ def load_data(spec: str) -> dict[str, MultiLabelData]:
     if scheme not in READERS:
         known = ", ".join(sorted(READERS))
         raise ValueError(
-            f"`{spec}`: no reader `{scheme}`; known are {known}. Did you mean `{nearest(scheme, READERS)}`?"
+            f"`{spec}`: no reader `{scheme}`; known are {known}. Did you mean `{closest_match(scheme, READERS)}`?"
         )
     read = READERS[scheme]
     takes_root = "root" in inspect.signature(read).parameters
@@ -82,7 +82,7 @@ def _options(spec: str, scheme: str, query: str) -> dict[str, Any]:
     for part in filter(None, query.split("&")):
         name, equals, text = part.partition("=")
         if name not in kinds:
-            known = f"Did you mean `{nearest(name, kinds)}`?" if kinds else "It has none."
+            known = f"Did you mean `{closest_match(name, kinds)}`?" if kinds else "It has none."
             raise ValueError(f"`{spec}`: `{scheme}` has no option `{name}`. {known}")
         if not equals or name in options:
             raise ValueError(f"`{spec}`: `{part}` is not one `{name}=<value>`.")
@@ -108,15 +108,15 @@ def _convert(spec: str, name: str, text: str, kind: Any) -> Any:
             raise ValueError(f"`{spec}`: `{name}` is `{text}`; expected a whole number.") from None
     if isinstance(kind, tuple) and text not in kind:
         raise ValueError(
-            f"`{spec}`: `{name}` is `{text}`; expected one of {', '.join(kind)}. Did you mean `{nearest(text, kind)}`?"
+            f"`{spec}`: `{name}` is `{text}`; expected one of {', '.join(kind)}. Did you mean `{closest_match(text, kind)}`?"
         )
     return text
 
 
-@reader("scenes")
+@register_reader("scenes")
 def _scenes(*, size: int = 96, seed: int = 0) -> dict[str, MultiLabelData]:
-    """The embedded drawings: a VOC folder made on first use (see `mlkd.data.scenes`)."""
-    from mlkd.data import scenes  # the drawing code is loaded where it is used
+    """The embedded drawings: a VOC folder made on first use (see `mlkd.scenes`)."""
+    from mlkd import scenes  # the drawing code is loaded where it is used
 
     splits = voc.read(scenes.folder(seed=seed, size=size), classes=scenes.CLASSES)
     return {split: replace(data, name="scenes") for split, data in splits.items()}

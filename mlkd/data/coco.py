@@ -17,18 +17,18 @@ from mlkd.data.dataset import (
     MultiLabelData,
     clip_box,
     from_objects,
-    reader,
+    register_reader,
     show,
     standard_splits,
 )
-from mlkd.spelling import check_one_of
+from mlkd.errors import check_choice
 
 Unlabelled = Literal["drop", "keep"]
 
 LARGEST = 1_000_000  # pixels; no side of a picture is longer
 
 
-@reader("coco")
+@register_reader("coco")
 def read(root: str | Path, *, year: int | None = None, unlabelled: Unlabelled = "drop") -> dict[str, MultiLabelData]:
     """Read a COCO folder: every split that has an `annotations/instances_<split>.json`.
 
@@ -53,7 +53,7 @@ def read(root: str | Path, *, year: int | None = None, unlabelled: Unlabelled = 
         ValueError: `unlabelled` is none of the two.
         DataError: a file is missing or broken, or says something impossible.
     """
-    check_one_of("unlabelled", unlabelled, get_args(Unlabelled))
+    check_choice("unlabelled", unlabelled, get_args(Unlabelled))
     root = Path(root).resolve()
     splits = {
         split: _read_split(root, split, path, unlabelled) for split, path in _annotation_files(root, year).items()

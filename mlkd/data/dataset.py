@@ -19,7 +19,7 @@ class DataError(ValueError):
     """Something in a data set is wrong; the message names the file, the field and what was expected."""
 
 
-def inside(root: Path, path: str | Path) -> Path:
+def safe_join(root: Path, path: str | Path) -> Path:
     """`root / path`, which must not lead out of `root`; names in annotation files are not trusted."""
     full = root / path
     if ".." in full.parts or not full.is_relative_to(root):
@@ -48,9 +48,9 @@ class ImageFiles:
             (checked when that image is read).
     """
 
-    def __init__(self, root: str | Path, paths: Sequence[str | Path], part: Rows | None = None):
+    def __init__(self, root: str | Path, paths: Sequence[str | Path], part: ImageSubset | None = None):
         self.root = Path(root).resolve()
-        self.paths = [inside(self.root, path) for path in paths]
+        self.paths = [safe_join(self.root, path) for path in paths]
         self.part = part
 
     def __len__(self) -> int:
@@ -58,7 +58,7 @@ class ImageFiles:
 
     def take(self, rows: np.ndarray) -> ImageFiles:
         """The files at `rows`, in that order."""
-        return ImageFiles(self.root, [self.paths[row] for row in rows], Rows(self, rows))
+        return ImageFiles(self.root, [self.paths[row] for row in rows], ImageSubset(self, rows))
 
     def decode(self, index: int, size: int | None = None) -> Image.Image:
         """Image `index`, decoded, in RGB.
@@ -100,7 +100,7 @@ def missing(path: Path) -> str:
     return f"{path}: no such image file. Is the data set unpacked completely?"
 
 
-class Rows:
+class ImageSubset:
     """Some of the pictures of `images`, in the order of `rows`."""
 
     def __init__(self, images: Images, rows: np.ndarray):
@@ -117,7 +117,7 @@ class Rows:
 def whole(images: Images) -> tuple[Images, np.ndarray]:
     """The pictures of which these are some rows, and those rows; themselves and all rows where they are no subset."""
     part = images.part if isinstance(images, ImageFiles) else images
-    return (part.images, part.rows) if isinstance(part, Rows) else (images, np.arange(len(images)))
+    return (part.images, part.rows) if isinstance(part, ImageSubset) else (images, np.arange(len(images)))
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ class MultiLabelData:
     classes: tuple[str, ...]
     ids: tuple[str, ...]
     boxes: list[np.ndarray] | None = None
-    ignored: np.ndarray | None = None
+    ignore_mask: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         n, q = len(self.ids), len(self.classes)
@@ -157,9 +157,9 @@ class MultiLabelData:
         for field, length in lengths.items():
             if length != n:
                 raise DataError(f"{self.name} {self.split}: `{field}` has {length} entries for {n} ids.")
-        if self.ignored is not None and (self.ignored.shape != (n, q) or self.ignored.dtype != np.bool_):
+        if self.ignore_mask is not None and (self.ignore_mask.shape != (n, q) or self.ignore_mask.dtype != np.bool_):
             raise DataError(
-                f"{self.name} {self.split}: `ignored` is {self.ignored.dtype} {self.ignored.shape}, "
+                f"{self.name} {self.split}: `ignored` is {self.ignore_mask.dtype} {self.ignore_mask.shape}, "
                 f"expected bool ({n}, {q}) like `targets`."
             )
 
@@ -172,14 +172,14 @@ class MultiLabelData:
         images = self.images
         return replace(
             self,
-            images=images.take(rows) if isinstance(images, ImageFiles) else Rows(images, rows),
+            images=images.take(rows) if isinstance(images, ImageFiles) else ImageSubset(images, rows),
             targets=self.targets[rows],
             ids=tuple(self.ids[i] for i in rows),
             boxes=None if self.boxes is None else [self.boxes[i] for i in rows],
-            ignored=None if self.ignored is None else self.ignored[rows],
+            ignore_mask=None if self.ignore_mask is None else self.ignore_mask[rows],
         )
 
-    def of_classes(self, indices: Sequence[int] | np.ndarray) -> MultiLabelData:
+    def select_classes(self, indices: Sequence[int] | np.ndarray) -> MultiLabelData:
         """The same pictures with only the classes at `indices`, in that order: a sub-task of its own.
 
         Boxes of other classes are left out, those that stay carry their class's new index.
@@ -197,10 +197,10 @@ class MultiLabelData:
             targets=self.targets[:, columns],
             classes=tuple(self.classes[k] for k in columns),
             boxes=None if self.boxes is None else [kept(boxes) for boxes in self.boxes],
-            ignored=None if self.ignored is None else self.ignored[:, columns],
+            ignore_mask=None if self.ignore_mask is None else self.ignore_mask[:, columns],
         )
 
-    def relative_boxes(self, row: int) -> np.ndarray:
+    def normalized_boxes(self, row: int) -> np.ndarray:
         """The boxes of picture `row`, (m, 5) float64: class index, then x1, y1, x2, y2 as shares of its sides.
 
         Raises:
@@ -221,7 +221,7 @@ class MultiLabelData:
         """What is wrong with this split, one sentence each; nothing when it can be trained on.
 
         No picture is opened, so this is quick enough for the start of every run: labels and boxes are
-        compared with each other and every image file must exist. `mlkd.data.check` also decodes them.
+        compared with each other and every image file must exist. `mlkd.data.validate` also decodes them.
         """
         where = f"{self.name} {self.split}"
         if not len(self):
@@ -242,8 +242,8 @@ class MultiLabelData:
             )
         if not self.targets.any():
             yield f"{where}: no picture has any label in `targets`; expected at least one positive."
-        if self.ignored is not None:
-            for row, column in np.argwhere(self.ignored & (self.targets != 0)):
+        if self.ignore_mask is not None:
+            for row, column in np.argwhere(self.ignore_mask & (self.targets != 0)):
                 yield (
                     f"{where}: picture `{self.ids[row]}` has `{self.classes[column]}` both in `targets` "
                     f"and in `ignored`; expected one of them."
@@ -307,7 +307,7 @@ def from_objects(
     classes: Sequence[str],
     ids: Sequence[str],
     objects: Sequence[np.ndarray],
-    ignored: np.ndarray | None = None,
+    ignore_mask: np.ndarray | None = None,
 ) -> MultiLabelData:
     """A split whose labels follow from its objects: what detection data becomes.
 
@@ -325,7 +325,7 @@ def from_objects(
         classes=tuple(classes),
         ids=tuple(ids),
         boxes=[found[(found[:, 1] < found[:, 3]) & (found[:, 2] < found[:, 4])] for found in arrays],
-        ignored=ignored,
+        ignore_mask=ignore_mask,
     )
 
 
@@ -384,7 +384,7 @@ READERS: dict[str, Callable[..., dict[str, MultiLabelData]]] = {}
 """Readers by scheme; see `reader`."""
 
 
-def reader(scheme: str) -> Callable[[Any], Any]:
+def register_reader(scheme: str) -> Callable[[Any], Any]:
     """Register the function below as what `load_data("<scheme>:<root>?<option>=<value>")` calls.
 
     Its parameter `root`, if there is one, is the path; its keyword-only parameters annotated with int, str or

@@ -17,13 +17,13 @@ from mlkd.data.dataset import (
     MultiLabelData,
     clip_box,
     from_objects,
-    inside,
     present,
-    reader,
+    register_reader,
+    safe_join,
     show,
     standard_splits,
 )
-from mlkd.spelling import check_one_of, nearest
+from mlkd.errors import check_choice, closest_match
 
 Difficult = Literal["positive", "ignore", "negative"]
 
@@ -44,7 +44,7 @@ CLASSES = (
 )
 
 
-@reader("voc")
+@register_reader("voc")
 def read(
     root: str | Path,
     *,
@@ -75,7 +75,7 @@ def read(
         ValueError: `difficult` is none of the three.
         DataError: a file is missing or broken, or says something impossible.
     """
-    check_one_of("difficult", difficult, get_args(Difficult))
+    check_choice("difficult", difficult, get_args(Difficult))
     folder = _find_folder(Path(root).resolve(), year)
     lists, class_files = _split_lists(folder)
     names = tuple(classes) if classes is not None else _class_names(class_files, lists)
@@ -87,12 +87,12 @@ def read(
     for split, members in ids.items():
         objects = [pictures[i][1] for i in members]
         counted = objects if difficult == "positive" else [found[found[:, 5] == 0] for found in objects]
-        ignored = None
+        ignore_mask = None
         if difficult == "ignore":
-            ignored = (present(objects, len(names)) > present(counted, len(names))).astype(bool)
+            ignore_mask = (present(objects, len(names)) > present(counted, len(names))).astype(bool)
         images = ImageFiles(folder, [pictures[i][0] for i in members])
         boxes = [found[:, :5] for found in counted]
-        splits[split] = from_objects(folder.name, split, images, names, members, boxes, ignored)
+        splits[split] = from_objects(folder.name, split, images, names, members, boxes, ignore_mask)
     return standard_splits(splits)
 
 
@@ -149,7 +149,7 @@ def _read_list(path: Path) -> list[str]:
 
 def _read_xml(folder: Path, i: str, index: dict[str, int]) -> tuple[str, np.ndarray]:
     """The image's path, and its objects (m, 6): class index, x1, y1, x2, y2, difficult."""
-    path = inside(folder, f"Annotations/{i}.xml")
+    path = safe_join(folder, f"Annotations/{i}.xml")
     try:
         root = ElementTree.fromstring(path.read_bytes())
     except FileNotFoundError:
@@ -166,7 +166,7 @@ def _read_xml(folder: Path, i: str, index: dict[str, int]) -> tuple[str, np.ndar
     for found in root.iterfind("object"):
         name = _text(found, "name", path)
         if name not in index:
-            near = nearest(name, index)
+            near = closest_match(name, index)
             raise DataError(
                 f"{path}: unknown class `{name}` in `object/name`; the nearest known one is `{near}`. "
                 f"Classes other than VOC's come from `classes` or the lists `<class>_<split>.txt`."

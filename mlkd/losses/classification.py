@@ -8,11 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mlkd.losses.reduction import check_same_shape, in_float32, reduce
+from mlkd.losses.reduction import check_same_shape, force_float32, reduce
 
 
-@in_float32
-def bce(student_logits: Tensor, targets: Tensor, *, reduction: str = "sum", ignored: Tensor | None = None) -> Tensor:
+@force_float32
+def bce(
+    student_logits: Tensor, targets: Tensor, *, reduction: str = "sum", ignore_mask: Tensor | None = None
+) -> Tensor:
     r"""Binary cross entropy, one term per image and label.
 
     $$ L_{BCE} = - \sum_{i=1}^{b} \sum_{k=1}^{q} y_{ik} \log \hat y_{ik} + (1 - y_{ik}) \log(1 - \hat y_{ik}) $$
@@ -39,15 +41,15 @@ def bce(student_logits: Tensor, targets: Tensor, *, reduction: str = "sum", igno
         tensor(1.3863)
     """
     check_same_shape(student_logits=student_logits, targets=targets)
-    if ignored is not None:
-        check_same_shape(student_logits=student_logits, ignored=ignored)
+    if ignore_mask is not None:
+        check_same_shape(student_logits=student_logits, ignore_mask=ignore_mask)
     terms = F.binary_cross_entropy_with_logits(student_logits, targets.to(student_logits), reduction="none")  # Eq. (1)
-    if ignored is not None:
-        terms = terms.masked_fill(ignored, 0.0)
+    if ignore_mask is not None:
+        terms = terms.masked_fill(ignore_mask, 0.0)
     return reduce(terms, reduction)
 
 
-@in_float32
+@force_float32
 def asl(
     student_logits: Tensor,
     targets: Tensor,
@@ -57,7 +59,7 @@ def asl(
     clip: float = 0.05,
     detach_focus: bool = True,
     reduction: str = "sum",
-    ignored: Tensor | None = None,
+    ignore_mask: Tensor | None = None,
 ) -> Tensor:
     r"""Asymmetric loss: a cross entropy in which labels that are easily told absent count little, or not at all.
 
@@ -93,8 +95,8 @@ def asl(
         tensor(0.7365)
     """
     check_same_shape(student_logits=student_logits, targets=targets)
-    if ignored is not None:
-        check_same_shape(student_logits=student_logits, ignored=ignored)
+    if ignore_mask is not None:
+        check_same_shape(student_logits=student_logits, ignore_mask=ignore_mask)
     for name, value in {"gamma_neg": gamma_neg, "gamma_pos": gamma_pos}.items():
         if not 0 <= value < math.inf:
             raise ValueError(f"`{name}` is {value}, expected an exponent of 0 or more.")
@@ -109,6 +111,6 @@ def asl(
     shift = torch.tensor(clip, dtype=wrong.dtype, device=wrong.device).log()
     absent = torch.logaddexp(F.logsigmoid(-student_logits), shift).clamp(max=0)  # log(1 - max(p - clip, 0))
     terms = -focus * torch.where(present, F.logsigmoid(student_logits), absent)  # Eq. (4) of CPSD
-    if ignored is not None:
-        terms = terms.masked_fill(ignored, 0.0)
+    if ignore_mask is not None:
+        terms = terms.masked_fill(ignore_mask, 0.0)
     return reduce(terms, reduction)

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from mlkd.losses.reduction import check_same_shape, in_float32, reduce
+from mlkd.losses.reduction import check_same_shape, force_float32, reduce
 
 
-@in_float32
+@force_float32
 def mse(student_logits: Tensor, teacher_logits: Tensor, *, reduction: str = "batchmean") -> Tensor:
     r"""Squared Euclidean distance between the logits of student and teacher, image by image.
 
@@ -43,7 +43,7 @@ def mse(student_logits: Tensor, teacher_logits: Tensor, *, reduction: str = "bat
     return reduce((student_logits - teacher_logits.detach()).square(), reduction)
 
 
-@in_float32
+@force_float32
 def merged_distillation(
     student_logits: Tensor, co_logits: Tensor, dis_logits: Tensor, alpha: float = 0.5, *, reduction: str = "sum"
 ) -> Tensor:

@@ -8,10 +8,10 @@ from __future__ import annotations
 from torch import Tensor
 
 from mlkd.losses.l2d import mld
-from mlkd.losses.reduction import check_same_shape, in_float32
+from mlkd.losses.reduction import check_same_shape, force_float32
 
 
-@in_float32
+@force_float32
 def mutual_kl(student_logits: Tensor, twin_logits: Tensor, *, reduction: str = "sum") -> Tensor:
     r"""Each distortion of a picture teaches the other: one Bernoulli divergence each way.
 
@@ -43,7 +43,7 @@ def mutual_kl(student_logits: Tensor, twin_logits: Tensor, *, reduction: str = "
     return there + mld(twin_logits, student_logits, reduction=reduction)
 
 
-@in_float32
+@force_float32
 def mmd(student_features: Tensor, twin_features: Tensor) -> Tensor:
     r"""Maximum mean discrepancy with a linear kernel: how far apart the mean features of two distortions lie.
 

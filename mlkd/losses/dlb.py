@@ -8,10 +8,10 @@ import math
 from torch import Tensor
 
 from mlkd.losses.l2d import mld
-from mlkd.losses.reduction import check_same_shape, in_float32
+from mlkd.losses.reduction import check_same_shape, force_float32
 
 
-@in_float32
+@force_float32
 def dlb(student_logits: Tensor, last_logits: Tensor, *, temperature: float = 3.0) -> Tensor:
     r"""Consistency with the last mini-batch: a softened Bernoulli divergence for the pictures that were in it too.
 

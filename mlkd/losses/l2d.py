@@ -12,13 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mlkd.losses.reduction import check_same_shape, in_float32, reduce
-from mlkd.spelling import check_one_of
-
-DISTANCES = ("mean", "raw")
+from mlkd.losses.reduction import check_same_shape, force_float32, reduce
 
 
-@in_float32
+@force_float32
 def mld(student_logits: Tensor, teacher_logits: Tensor, *, reduction: str = "batchmean") -> Tensor:
     r"""Multi-label logits distillation: one Bernoulli KL divergence per image and label.
 
@@ -53,8 +50,8 @@ def mld(student_logits: Tensor, teacher_logits: Tensor, *, reduction: str = "bat
     return reduce(terms, reduction)
 
 
-@in_float32
-def cd(student_embeddings: Tensor, teacher_embeddings: Tensor, targets: Tensor, *, distance: str = "mean") -> Tensor:
+@force_float32
+def cd(student_embeddings: Tensor, teacher_embeddings: Tensor, targets: Tensor, *, normalize: bool = True) -> Tensor:
     r"""Class-aware label-wise embedding distillation: how one class's embeddings lie across images.
 
     $$ L_{CD} = \sum_{k=1}^{q} \sum_{i,j \in [b]} \ell\big(\phi(e^T_{ik}, e^T_{jk}), \phi(e^S_{ik}, e^S_{jk})\big) $$
@@ -66,26 +63,26 @@ def cd(student_embeddings: Tensor, teacher_embeddings: Tensor, targets: Tensor, 
     Differs from the print by default: the released code, to which the paper's weight 100 belongs, divides each
     class's distances by the mean of the positive ones (the student's mean carries gradient) and the class's sum
     by the number of its positives. So a class with exactly two positives in the batch says nothing: both its
-    distances are 1. `distance="raw"` is the print.
+    distances are 1. `normalize=False` is the print.
 
     Args:
         student_embeddings: any finite real. Gradients flow here only; a distance of 0 has gradient 0.
         teacher_embeddings: any finite real; detached inside. Its width may differ from the student's.
         targets: 0 or 1. Positives are read here, never from zeros in the embeddings.
-        distance: "mean" (as released) or "raw" (as printed).
+        normalize: True (as in the official code) or False (as in the paper).
 
     Shape: embeddings (b, q, d), targets (b, q); output (). Range: >= 0; 0, with a graph, where no class has
     two positives.
 
     Raises:
-        ValueError: the shapes do not fit, or `distance` is unknown.
+        ValueError: the shapes do not fit.
     """
     pairs = _Positives.of(student_embeddings, teacher_embeddings, targets)
-    return pairs.structure(pairs.label, targets.shape[1], distance)  # Eq. (5): one group per class
+    return pairs.structure(pairs.label, targets.shape[1], normalize)  # Eq. (5): one group per class
 
 
-@in_float32
-def id_(student_embeddings: Tensor, teacher_embeddings: Tensor, targets: Tensor, *, distance: str = "mean") -> Tensor:
+@force_float32
+def id_(student_embeddings: Tensor, teacher_embeddings: Tensor, targets: Tensor, *, normalize: bool = True) -> Tensor:
     r"""Instance-aware label-wise embedding distillation: how one image's embeddings lie across its labels.
 
     $$ L_{ID} = \sum_{i=1}^{b} \sum_{k,l \in [q]} \ell\big(\phi(e^T_{ik}, e^T_{il}), \phi(e^S_{ik}, e^S_{il})\big) $$
@@ -99,10 +96,10 @@ def id_(student_embeddings: Tensor, teacher_embeddings: Tensor, targets: Tensor,
     Args, Shape, Range and Raises: as `cd`.
     """
     pairs = _Positives.of(student_embeddings, teacher_embeddings, targets)
-    return pairs.structure(pairs.image, len(targets), distance)  # Eq. (8): one group per image
+    return pairs.structure(pairs.image, len(targets), normalize)  # Eq. (8): one group per image
 
 
-@in_float32
+@force_float32
 def led(
     student_embeddings: Tensor,
     teacher_embeddings: Tensor,
@@ -110,17 +107,17 @@ def led(
     *,
     lambda_cd: float = 100.0,
     lambda_id: float = 1000.0,
-    distance: str = "mean",
+    normalize: bool = True,
 ) -> Tensor:
     r"""Label-wise embedding distillation, $\lambda_{CD} L_{CD} + \lambda_{ID} L_{ID}$.
 
     Source: Yang et al., Multi-Label Knowledge Distillation, ICCV 2023, Eq. (9) and Sec. 4, arXiv:2308.06453.
-    Arguments and shapes as `cd`; the weights are the paper's and belong to `distance="mean"` and a BCE summed
+    Arguments and shapes as `cd`; the weights are the paper's and belong to `normalize=True` and a BCE summed
     over the batch.
     """
     pairs = _Positives.of(student_embeddings, teacher_embeddings, targets)
-    class_aware = pairs.structure(pairs.label, targets.shape[1], distance)
-    instance_aware = pairs.structure(pairs.image, len(targets), distance)
+    class_aware = pairs.structure(pairs.label, targets.shape[1], normalize)
+    instance_aware = pairs.structure(pairs.image, len(targets), normalize)
     return lambda_cd * class_aware + lambda_id * instance_aware  # Eq. (9)
 
 
@@ -149,13 +146,12 @@ class _Positives(NamedTuple):
         student, teacher = (x.flatten(0, 1).index_select(0, row) for x in (student, teacher.detach()))
         return cls(student, teacher, image, label)
 
-    def structure(self, group: Tensor, groups: int, distance: str) -> Tensor:
+    def structure(self, group: Tensor, groups: int, normalize: bool) -> Tensor:
         """Huber loss between the pairwise distances of student and teacher within each group of rows.
 
         `group` (p,) is the number of each row's group. Groups are filled up to the size of the largest, so the work
         and memory go with the positives, not with all images and labels.
         """
-        check_one_of("distance", distance, DISTANCES)
         count = group.bincount(minlength=groups)
         most = max(int(count.max()), 1) if groups else 1
         order = group.argsort(stable=True)
@@ -167,12 +163,12 @@ class _Positives(NamedTuple):
         def distances(rows: Tensor) -> Tensor:
             filled = rows.new_zeros(groups * most, rows.shape[1]).index_copy(0, place, rows.index_select(0, order))
             found = _Distances.apply(filled.view(groups, most, -1)).masked_fill(~pairs, 0.0)
-            return _over_mean(found) if distance == "mean" else found
+            return _over_mean(found) if normalize else found
 
         teacher, student = distances(self.teacher), distances(self.student)
         huber = F.huber_loss(student, teacher.to(student), reduction="none", delta=1.0)  # Eq. (6)
         per_group = huber.sum(dim=(1, 2))
-        if distance == "mean":
+        if normalize:
             per_group = per_group / count.clamp(min=1)
         return per_group.sum()
 

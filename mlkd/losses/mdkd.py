@@ -28,10 +28,10 @@ from operator import index
 import torch
 from torch import Tensor
 
-from mlkd.losses.reduction import check_same_shape, in_float32
+from mlkd.losses.reduction import check_same_shape, force_float32
 
 
-@in_float32
+@force_float32
 def batch_dependency(student_logits: Tensor, teacher_logits: Tensor, order: int | Sequence[int]) -> Tensor:
     r"""Batch-level label-pair dependency distillation, of one order or of several at once.
 
@@ -73,7 +73,7 @@ def batch_dependency(student_logits: Tensor, teacher_logits: Tensor, order: int 
     return _over_sequences(g.square().sum(), g.sum().square(), h, q, order)
 
 
-@in_float32
+@force_float32
 def instance_dependency(student_logits: Tensor, teacher_logits: Tensor, order: int | Sequence[int]) -> Tensor:
     r"""Instance-level label-pair dependency distillation, of one order or of several at once.
 
@@ -103,7 +103,7 @@ def instance_dependency(student_logits: Tensor, teacher_logits: Tensor, order: i
     return _over_sequences(g.square().sum() / images, total / images, h / images, q, order)
 
 
-@in_float32
+@force_float32
 def dependencies(probs: Tensor, order: int, sequence: Sequence[int]) -> Tensor:
     r"""The dependency along one sequence of labels, for each image: low where the labels go together.
 

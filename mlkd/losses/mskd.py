@@ -14,11 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mlkd.losses.l2d import _over_mean
-from mlkd.losses.reduction import check_same_shape, in_float32, reduce
+from mlkd.losses.reduction import check_same_shape, force_float32, reduce
 
 
-@in_float32
-def reformulated_softmax(logits: Tensor, targets: Tensor, *, literal: bool = False) -> Tensor:
+@force_float32
+def reformulated_softmax(logits: Tensor, targets: Tensor, *, as_in_paper: bool = False) -> Tensor:
     r"""Reformulated softmax: each positive against all negatives, without the other positives.
 
     $$ \tilde q_{ij} = \frac{1}{|M_i|} \sum_{t \in M_i}
@@ -34,10 +34,10 @@ def reformulated_softmax(logits: Tensor, targets: Tensor, *, literal: bool = Fal
     Args:
         logits: any finite real, already divided by the temperature.
         targets: 0 or 1.
-        literal: True for the print.
+        as_in_paper: True for the print.
 
     Shape: both (b, q); output (b, q). Range: [0, 1], and the mean of the positives' and the sum of the negatives'
-    probabilities of an image are 1 together; all 0 in an image without positives. `literal` grows without bound as a
+    probabilities of an image are 1 together; all 0 in an image without positives. `as_in_paper` grows without bound as a
     positive rises above another one and all negatives; it is held at e^20.
 
     Raises:
@@ -48,10 +48,10 @@ def reformulated_softmax(logits: Tensor, targets: Tensor, *, literal: bool = Fal
         tensor([[0.5000, 0.2500, 0.2083, 0.4167]])
     """
     check_same_shape(logits=logits, targets=targets)
-    return _log_reformulated_softmax(logits, targets > 0, literal).exp()
+    return _log_reformulated_softmax(logits, targets > 0, as_in_paper).exp()
 
 
-@in_float32
+@force_float32
 def mbd(
     student_logits: Tensor,
     teacher_logits: Tensor,
@@ -61,7 +61,7 @@ def mbd(
     omega: float = 0.5,
     gamma_pos: float = 0.25,
     gamma_neg: float = 1.0,
-    literal: bool = False,
+    as_in_paper: bool = False,
     reduction: str = "sum",
 ) -> Tensor:
     r"""Multi-label balanced distillation: a KL divergence weighted label by label.
@@ -83,7 +83,7 @@ def mbd(
         temperature: above 0.
         omega: the teacher's share in the weights, against the labels'.
         gamma_pos, gamma_neg: exponents of the weights, 0 or more; 0 makes the weight 1.
-        literal: as in `reformulated_softmax`.
+        as_in_paper: as in `reformulated_softmax`.
         reduction: "sum" (as printed: labels and images), "batchmean" (sum over labels, mean over images) or "none".
 
     Shape: all (b, q); output () or, for "none", (b, q). Range: any sign, since labels weigh differently. Equal logits
@@ -104,8 +104,8 @@ def mbd(
         if not gamma >= 0:
             raise ValueError(f"`{name}` is {gamma}, expected a number, 0 or more.")
     positive = targets > 0
-    log_p = _log_reformulated_softmax(teacher_logits.detach() / temperature, positive, literal)
-    log_q = _log_reformulated_softmax(student_logits / temperature, positive, literal)
+    log_p = _log_reformulated_softmax(teacher_logits.detach() / temperature, positive, as_in_paper)
+    log_q = _log_reformulated_softmax(student_logits / temperature, positive, as_in_paper)
     p, q = log_p.exp(), log_q.detach().exp()
     weight = torch.where(
         positive, ((1 - omega) + omega * p - q).abs() ** gamma_pos, (omega * p - q).abs() ** gamma_neg
@@ -114,8 +114,8 @@ def mbd(
     return reduce(divergence * temperature**2, reduction)  # Eq. (16)
 
 
-@in_float32
-def locality(roi_logits: Tensor, crop_logits: Tensor) -> Tensor:
+@force_float32
+def l_sd(roi_logits: Tensor, crop_logits: Tensor) -> Tensor:
     r"""L-SD: patches cut from the feature map lie to each other as patches cut from the picture do.
 
     $$ L_{L-SD} = \frac{1}{b} \sum_{i=1}^{b} \ell\big(\mathrm{sim}_p(r_i), \mathrm{sim}_p(o_i)\big)
@@ -149,7 +149,7 @@ def locality(roi_logits: Tensor, crop_logits: Tensor) -> Tensor:
     return between_patches + between_images  # Eq. (4)
 
 
-@in_float32
+@force_float32
 def pseudo_labels(crop_logits: Tensor, logits: Tensor, targets: Tensor) -> Tensor:
     r"""The labels a patch speaks for: 1 where it says far more than the whole image, -1 where far less.
 
@@ -181,7 +181,7 @@ def pseudo_labels(crop_logits: Tensor, logits: Tensor, targets: Tensor) -> Tenso
     return labels.view(crop_logits.shape)
 
 
-@in_float32
+@force_float32
 def graph_propagation(crop_logits: Tensor, labels: Tensor, steps: int = 2) -> Tensor:
     r"""Pseudo labels passed on between the patches of an image, the further apart in logits the more.
 
@@ -220,8 +220,8 @@ def graph_propagation(crop_logits: Tensor, labels: Tensor, steps: int = 2) -> Te
     return labels
 
 
-@in_float32
-def reconstruction(logits: Tensor, crop_logits: Tensor, targets: Tensor, *, steps: int = 2, **options: Any) -> Tensor:
+@force_float32
+def r_sd(logits: Tensor, crop_logits: Tensor, targets: Tensor, *, steps: int = 2, **options: Any) -> Tensor:
     r"""R-SD: the logits of the patches, put together again, teach the whole image.
 
     $$ L_{R-SD}^{(i)} = L_{MBD}\Big(\sum_{s=1}^{S} \mathrm{softmax}(\bar e_i)^s \odot o_i^s, \; q_i\Big) $$
@@ -249,7 +249,7 @@ def reconstruction(logits: Tensor, crop_logits: Tensor, targets: Tensor, *, step
     return mbd(logits, reconstructed, targets, **options)  # Eq. (8)
 
 
-def step(logits: Tensor, previous_logits: Tensor, targets: Tensor, **options: Any) -> Tensor:
+def s_sd(logits: Tensor, previous_logits: Tensor, targets: Tensor, **options: Any) -> Tensor:
     r"""S-SD: the logits do not run away from those of the weights before the last update.
 
     $$ L_{S-SD}^{(i)} = L_{MBD}\big(q_i^t, q_i^{t-1}\big) $$
@@ -271,7 +271,7 @@ def step(logits: Tensor, previous_logits: Tensor, targets: Tensor, **options: An
     return mbd(logits, previous_logits, targets, **options)  # Eq. (9)
 
 
-def _log_reformulated_softmax(logits: Tensor, positive: Tensor, literal: bool) -> Tensor:
+def _log_reformulated_softmax(logits: Tensor, positive: Tensor, as_in_paper: bool) -> Tensor:
     """The logarithm of Eq. (13); where there is no positive, a number so low that its exponential is 0."""
     nothing = torch.finfo(logits.dtype).min / 2  # stands for log 0, and has gradients
     largest = logits.detach().masked_fill(positive & ~positive.all(dim=1, keepdim=True), nothing)
@@ -281,7 +281,7 @@ def _log_reformulated_softmax(logits: Tensor, positive: Tensor, literal: bool) -
     count = positive.sum(dim=1, keepdim=True).clamp(min=1).to(logits)
     over_groups = (-log_group).masked_fill(~positive, nothing).logsumexp(dim=1, keepdim=True) - count.log()
     log_probs = logits + over_groups  # Eq. (13)
-    if literal:
+    if as_in_paper:
         return log_probs.clamp(max=20.0)  # so that what overflows stays finite
     return torch.where(positive, logits - log_group, log_probs)
 

@@ -7,10 +7,10 @@ import math
 import torch
 from torch import Tensor
 
-from mlkd.losses.reduction import in_float32
+from mlkd.losses.reduction import force_float32
 
 
-@in_float32
+@force_float32
 def mulsupcon(embeddings: Tensor, targets: Tensor, *, temperature: float = 0.1) -> Tensor:
     r"""Supervised contrast in which each label of an anchor draws its own set of positives.
 

@@ -6,13 +6,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mlkd.losses.reduction import in_float32
+from mlkd.losses.reduction import force_float32
 from mlkd.losses.rkd import check_features, directions
 
 SMALLEST = 1e-7
 
 
-@in_float32
+@force_float32
 def pkt(student_features: Tensor, teacher_features: Tensor) -> Tensor:
     r"""Probabilistic knowledge transfer: which pictures of the batch lie near each picture, as a distribution.
 

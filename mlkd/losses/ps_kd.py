@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from mlkd.losses.classification import bce
-from mlkd.losses.reduction import check_same_shape, in_float32
+from mlkd.losses.reduction import check_same_shape, force_float32
 
 
-@in_float32
+@force_float32
 def ps_kd(
     student_logits: Tensor,
     past_logits: Tensor,
@@ -18,7 +18,7 @@ def ps_kd(
     *,
     alpha: float,
     reduction: str = "sum",
-    ignored: Tensor | None = None,
+    ignore_mask: Tensor | None = None,
 ) -> Tensor:
     r"""Binary cross entropy against targets mixed with what the student itself said an epoch before.
 
@@ -54,4 +54,4 @@ def ps_kd(
         raise ValueError(f"`alpha` is {alpha}, expected a share between 0 and 1.")
     hard, past = targets.to(student_logits), past_logits.detach().to(student_logits)
     soft = torch.where(past.isnan(), hard, (1 - alpha) * hard + alpha * torch.sigmoid(past))
-    return bce(student_logits, soft, reduction=reduction, ignored=ignored)
+    return bce(student_logits, soft, reduction=reduction, ignore_mask=ignore_mask)

@@ -9,7 +9,7 @@ from typing import Any, ParamSpec
 import torch
 from torch import Tensor
 
-from mlkd.spelling import check_one_of
+from mlkd.errors import check_choice
 
 P = ParamSpec("P")
 
@@ -18,7 +18,7 @@ REDUCTIONS = ("sum", "batchmean", "none")
 
 def reduce(terms: Tensor, reduction: str) -> Tensor:
     """Terms (b, ...) to their "sum", their sum divided by b ("batchmean"), or themselves ("none")."""
-    check_one_of("reduction", reduction, REDUCTIONS)
+    check_choice("reduction", reduction, REDUCTIONS)
     if reduction == "none":
         return terms
     return terms.sum() if reduction == "sum" else terms.sum() / len(terms)
@@ -35,7 +35,7 @@ def check_same_shape(**tensors: Tensor) -> None:
             )
 
 
-def in_float32(loss: Callable[P, Tensor]) -> Callable[P, Tensor]:
+def force_float32(loss: Callable[P, Tensor]) -> Callable[P, Tensor]:
     """Decorator: the loss is computed in float32 on half-precision tensors and under autocast; float64 stays."""
 
     @functools.wraps(loss)

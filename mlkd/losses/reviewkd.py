@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from mlkd.losses.reduction import check_same_shape, in_float32
+from mlkd.losses.reduction import check_same_shape, force_float32
 
 LEVELS = (4, 2, 1)
 
 
-@in_float32
+@force_float32
 def hcl(student_features: Tensor, teacher_features: Tensor) -> Tensor:
     r"""Hierarchical context loss: the squared difference of two feature maps, at full size and pooled.
 

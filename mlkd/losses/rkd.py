@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mlkd.losses.reduction import in_float32
+from mlkd.losses.reduction import force_float32
 
 
-@in_float32
+@force_float32
 def distance(student_features: Tensor, teacher_features: Tensor) -> Tensor:
     r"""Distance-wise relations: each pair's distance, over the mean distance of the batch.
 
@@ -41,7 +41,7 @@ def distance(student_features: Tensor, teacher_features: Tensor) -> Tensor:
     return F.huber_loss(student, teacher.to(student), delta=1.0)  # Eq. (7)
 
 
-@in_float32
+@force_float32
 def angle(student_features: Tensor, teacher_features: Tensor) -> Tensor:
     r"""Angle-wise relations: the cosine of the angle at each picture between two others.
 
@@ -63,7 +63,7 @@ def angle(student_features: Tensor, teacher_features: Tensor) -> Tensor:
     return F.huber_loss(student, teacher.to(student), delta=1.0)  # Eq. (10)
 
 
-@in_float32
+@force_float32
 def rkd(
     student_features: Tensor, teacher_features: Tensor, *, lambda_distance: float = 25.0, lambda_angle: float = 50.0
 ) -> Tensor:

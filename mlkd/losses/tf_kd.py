@@ -8,14 +8,14 @@ import math
 import torch
 from torch import Tensor
 
+from mlkd.errors import check_choice
 from mlkd.losses.l2d import mld
-from mlkd.losses.reduction import check_same_shape, in_float32
-from mlkd.spelling import check_one_of
+from mlkd.losses.reduction import check_same_shape, force_float32
 
 SOFTEN = ("teacher", "both")
 
 
-@in_float32
+@force_float32
 def tf_kd(
     student_logits: Tensor,
     targets: Tensor,
@@ -59,7 +59,7 @@ def tf_kd(
         tensor(1.2743)
     """
     check_same_shape(student_logits=student_logits, targets=targets)
-    check_one_of("soften", soften, SOFTEN)
+    check_choice("soften", soften, SOFTEN)
     if not 0.5 < confidence < 1:
         raise ValueError(f"`confidence` is {confidence}, expected a probability above 0.5 and below 1.")
     if not 0 < temperature < math.inf:

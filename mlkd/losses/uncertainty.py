@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mlkd.losses.l2d import mld
-from mlkd.losses.reduction import check_same_shape, in_float32, reduce
+from mlkd.losses.reduction import check_same_shape, force_float32, reduce
 
 
-@in_float32
+@force_float32
 def ps(student_logits: Tensor, teacher_logits: Tensor, targets: Tensor, *, reduction: str = "batchmean") -> Tensor:
     r"""Partial softmax distillation: one KL divergence per positive label, over itself and all negative labels.
 
@@ -61,7 +61,7 @@ def ps(student_logits: Tensor, teacher_logits: Tensor, targets: Tensor, *, reduc
     return reduce(terms.masked_fill(~positive, 0.0), reduction)
 
 
-@in_float32
+@force_float32
 def pick_all_labels(calibration_logits: Tensor, targets: Tensor, *, reduction: str = "sum") -> Tensor:
     r"""The pick-all-labels normalised loss: cross entropy of each positive label against the negatives, averaged.
 
@@ -91,7 +91,7 @@ def pick_all_labels(calibration_logits: Tensor, targets: Tensor, *, reduction: s
     return reduce(terms.masked_fill(~positive, 0.0), reduction)
 
 
-@in_float32
+@force_float32
 def distribution(
     student_logits: Tensor,
     teacher_logits: Tensor,
@@ -137,7 +137,7 @@ def distribution(
     return reduce(temperature**2 / 2 * (softmax + bernoulli / 2), reduction)
 
 
-@in_float32
+@force_float32
 def disagreement(logits: Tensor, calibration_logits: Tensor) -> Tensor:
     r"""How uncertain a network is: how far its two branches are apart, summed over the images.
 
@@ -155,7 +155,7 @@ def disagreement(logits: Tensor, calibration_logits: Tensor) -> Tensor:
     return _softmax_divergence(logits, calibration_logits).sum()
 
 
-@in_float32
+@force_float32
 def uncertainty_map(features: Tensor, gradient: Tensor) -> Tensor:
     r"""Where in the picture the uncertainty comes from: the feature map, weighted by what moves the disagreement.
 
@@ -180,7 +180,7 @@ def uncertainty_map(features: Tensor, gradient: Tensor) -> Tensor:
     return (weights * features).sum(dim=1)
 
 
-@in_float32
+@force_float32
 def attention(student_map: Tensor, teacher_map: Tensor) -> Tensor:
     r"""Uncertainty attention distillation: the mean squared difference of two uncertainty maps.
 

@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mlkd.losses.classification import bce
-from mlkd.losses.reduction import check_same_shape, in_float32
+from mlkd.losses.reduction import check_same_shape, force_float32
 
 
-@in_float32
+@force_float32
 def target_loss(student_logits: Tensor, targets: Tensor) -> Tensor:
     r"""A cross entropy for the labels that are there, with more weight where the student is surer than usual.
 
@@ -50,7 +50,7 @@ def target_loss(student_logits: Tensor, targets: Tensor) -> Tensor:
     return -(soft * F.logsigmoid(student_logits)).masked_fill(absent, 0.0).sum() / len(student_logits)
 
 
-@in_float32
+@force_float32
 def non_target_loss(student_logits: Tensor, weak_logits: Tensor, targets: Tensor) -> Tensor:
     r"""A cross entropy among the labels that are not there, against Zipf's law over their rank.
 
@@ -93,7 +93,7 @@ def non_target_loss(student_logits: Tensor, weak_logits: Tensor, targets: Tensor
     return -(zipf * others.log_softmax(dim=1).masked_fill(present, 0.0)).sum() / len(student_logits)
 
 
-@in_float32
+@force_float32
 def weak_loss(weak_logits: Tensor, targets: Tensor, *, smoothing: float = 0.1) -> Tensor:
     r"""Binary cross entropy of the weak classifier against smoothed labels.
 

@@ -1,11 +1,11 @@
-"""Ways to train a student, by name: `create("l2d", teacher=model)`."""
+"""Ways to train a student, by name: `create_method("l2d", teacher=model)`."""
 
 from mlkd.methods.cpsd import CGPD, CPSD, DGPD, SD, RandomPSD
 from mlkd.methods.ddgsd import DDGSD
 from mlkd.methods.dlb import DLB
 from mlkd.methods.l2d import L2D
 from mlkd.methods.mdkd import MDKD
-from mlkd.methods.method import METHODS, Batch, Method, create, register
+from mlkd.methods.method import METHODS, Batch, Method, create_method, register_method
 from mlkd.methods.mld import MLD
 from mlkd.methods.mse import MSE
 from mlkd.methods.mskd import MSKD
@@ -46,6 +46,6 @@ __all__ = [
     "ReviewKD",
     "TfKD",
     "Vanilla",
-    "create",
-    "register",
+    "create_method",
+    "register_method",
 ]

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mlkd.losses.classification import asl
 from mlkd.losses.cpsd import merged_distillation, mse
-from mlkd.methods.method import Batch, Method, register
+from mlkd.methods.method import Batch, Method, register_method
 from mlkd.models import MergedTeacher, Output
 
 
@@ -25,9 +25,9 @@ class SelfDistillation(Method):
     reduction: str = "sum"
     lambda_kd: float = 1.0
 
-    def terms(self, student: Output, batch: Batch) -> dict[str, Tensor]:
+    def loss_terms(self, student: Output, batch: Batch) -> dict[str, Tensor]:
         return {
-            "asl": asl(student.logits, batch.targets, reduction=self.reduction, ignored=batch.ignored),
+            "asl": asl(student.logits, batch.targets, reduction=self.reduction, ignore_mask=batch.ignore_mask),
             "kd": self.lambda_kd * self.distillation(student.logits, batch),
         }  # Eq. (7), term by term
 
@@ -37,7 +37,7 @@ class SelfDistillation(Method):
         return mse(logits, teacher.logits, reduction=self.reduction)
 
 
-@register("sd")
+@register_method("sd")
 @dataclass
 class SD(SelfDistillation):
     r"""$L_{ASL} + L_{kd}$, the teacher being the student's own network trained before on all labels.
@@ -45,7 +45,7 @@ class SD(SelfDistillation):
     Source: Xu et al., CPSD, IJCAI 2022, Table 3 and Fig. 3 (k = 1), arXiv:2205.10986.
     """
 
-    needs = ("whole",)
+    required_teachers = ("whole",)
 
     whole: MergedTeacher | None = None
 
@@ -60,7 +60,7 @@ class PartDistillation(SelfDistillation):
     tau: float = 3.0
 
 
-@register("cgpd")
+@register_method("cgpd")
 @dataclass
 class CGPD(PartDistillation):
     r"""$L_{ASL} + L_{kd}$, the teacher merged from parts of labels that stand together.
@@ -68,12 +68,12 @@ class CGPD(PartDistillation):
     Source: Xu et al., CPSD, IJCAI 2022, Table 3 and Fig. 3, arXiv:2205.10986.
     """
 
-    needs = ("cgp",)
+    required_teachers = ("cgp",)
 
     cgp: MergedTeacher | None = None
 
 
-@register("dgpd")
+@register_method("dgpd")
 @dataclass
 class DGPD(PartDistillation):
     r"""$L_{ASL} + L_{kd}$, the teacher merged from parts of labels that do not stand together.
@@ -81,12 +81,12 @@ class DGPD(PartDistillation):
     Source: Xu et al., CPSD, IJCAI 2022, Table 3 and Fig. 3, arXiv:2205.10986.
     """
 
-    needs = ("dgp",)
+    required_teachers = ("dgp",)
 
     dgp: MergedTeacher | None = None
 
 
-@register("random-psd")
+@register_method("random-psd")
 @dataclass
 class RandomPSD(PartDistillation):
     r"""$L_{ASL} + L_{kd}$, the teacher merged from parts of labels drawn at random.
@@ -94,12 +94,12 @@ class RandomPSD(PartDistillation):
     Source: Xu et al., CPSD, IJCAI 2022, Fig. 3, arXiv:2205.10986.
     """
 
-    needs = ("random",)
+    required_teachers = ("random",)
 
     random: MergedTeacher | None = None
 
 
-@register("cpsd")
+@register_method("cpsd")
 @dataclass
 class CPSD(PartDistillation):
     r"""$L_{ASL} + L_{kd}$ with two merged teachers: parts of labels that stand together, and of labels that do not.
@@ -109,7 +109,7 @@ class CPSD(PartDistillation):
     Source: Xu et al., CPSD, IJCAI 2022, Eqs. (1)-(7), arXiv:2205.10986.
     """
 
-    needs = ("cgp", "dgp")
+    required_teachers = ("cgp", "dgp")
 
     alpha: float = 0.5
     cgp: MergedTeacher | None = None

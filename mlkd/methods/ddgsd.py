@@ -8,11 +8,11 @@ from torch import Tensor
 
 from mlkd.losses.classification import bce
 from mlkd.losses.ddgsd import mmd, mutual_kl
-from mlkd.methods.method import Batch, Method, register
+from mlkd.methods.method import Batch, Method, register_method
 from mlkd.models import Output
 
 
-@register("ddgsd")
+@register_method("ddgsd")
 @dataclass
 class DDGSD(Method):
     r"""$(L_{BCE} + L'_{BCE}) / 2 + \lambda_{KL} L_{KL} + \lambda_{MMD} L_{MMD}$.
@@ -26,20 +26,20 @@ class DDGSD(Method):
     """
 
     paper = "Xu and Liu, AAAI 2019"
-    needs_twins = True
+    needs_two_views = True
 
     lambda_kl: float = 1.0
     lambda_mmd: float = 5e-4
-    bce_reduction: str = "sum"
+    reduction: str = "sum"
 
-    def terms(self, student: Output, batch: Batch) -> dict[str, Tensor]:
-        twin: Output = batch.model(batch.twins)
-        logits = [student.logits, batch.joined(twin.logits)]
-        hard = [bce(x, batch.targets, reduction=self.bce_reduction, ignored=batch.ignored) for x in logits]
-        pictures = len(student.logits) if self.bce_reduction == "sum" else 1
-        pooled = [batch.joined(output.features.mean(dim=(-2, -1))) for output in (student, twin)]
+    def loss_terms(self, student: Output, batch: Batch) -> dict[str, Tensor]:
+        twin: Output = batch.model(batch.second_view)
+        logits = [student.logits, batch.all_gather(twin.logits)]
+        hard = [bce(x, batch.targets, reduction=self.reduction, ignore_mask=batch.ignore_mask) for x in logits]
+        pictures = len(student.logits) if self.reduction == "sum" else 1
+        pooled = [batch.all_gather(output.features.mean(dim=(-2, -1))) for output in (student, twin)]
         return {
             "bce": (hard[0] + hard[1]) / 2,
-            "kl": self.lambda_kl * mutual_kl(*logits, reduction=self.bce_reduction),
+            "kl": self.lambda_kl * mutual_kl(*logits, reduction=self.reduction),
             "mmd": self.lambda_mmd * pictures * mmd(*pooled),
         }

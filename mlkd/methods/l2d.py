@@ -9,11 +9,11 @@ from torch import Tensor
 
 from mlkd.losses.classification import bce
 from mlkd.losses.l2d import cd, id_, mld
-from mlkd.methods.method import Batch, Method, register
+from mlkd.methods.method import Batch, Method, register_method
 from mlkd.models import MultiLabelModel, Output
 
 
-@register("l2d")
+@register_method("l2d")
 @dataclass
 class L2D(Method):
     r"""$L_{BCE} + \lambda_{MLD} L_{MLD} + \lambda_{CD} L_{CD} + \lambda_{ID} L_{ID}$.
@@ -26,25 +26,25 @@ class L2D(Method):
 
     paper = "Yang et al., ICCV 2023"
     equations = "(1)-(9)"
-    needs = ("teacher",)
+    required_teachers = ("teacher",)
     needs_embeddings = True
 
     teacher: MultiLabelModel | None = None
     lambda_mld: float = 10.0
     lambda_cd: float = 100.0
     lambda_id: float = 1000.0
-    distance: str = "mean"
-    bce_reduction: str = "sum"
+    normalize: bool = True
+    reduction: str = "sum"
 
-    def terms(self, student: Output, batch: Batch) -> dict[str, Tensor]:
+    def loss_terms(self, student: Output, batch: Batch) -> dict[str, Tensor]:
         teacher, targets = batch.teacher, batch.targets
-        terms = {"bce": bce(student.logits, targets, reduction=self.bce_reduction, ignored=batch.ignored)}
+        terms = {"bce": bce(student.logits, targets, reduction=self.reduction, ignore_mask=batch.ignore_mask)}
         if self.lambda_mld:
             terms["mld"] = self.lambda_mld * mld(student.logits, teacher.logits)
         if self.lambda_cd or self.lambda_id:
             mine, its = cast(Tensor, student.embeddings), cast(Tensor, teacher.embeddings)  # as `needs_embeddings`
             if self.lambda_cd:
-                terms["cd"] = self.lambda_cd * cd(mine, its, targets, distance=self.distance)
+                terms["cd"] = self.lambda_cd * cd(mine, its, targets, normalize=self.normalize)
             if self.lambda_id:
-                terms["id"] = self.lambda_id * id_(mine, its, targets, distance=self.distance)
+                terms["id"] = self.lambda_id * id_(mine, its, targets, normalize=self.normalize)
         return terms  # Eq. (9), term by term

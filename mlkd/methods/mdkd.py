@@ -9,11 +9,11 @@ from torch import Tensor
 from mlkd.losses.classification import bce
 from mlkd.losses.l2d import mld
 from mlkd.losses.mdkd import batch_dependency, instance_dependency
-from mlkd.methods.method import Batch, Method, register
+from mlkd.methods.method import Batch, Method, register_method
 from mlkd.models import MultiLabelModel, Output
 
 
-@register("mdkd")
+@register_method("mdkd")
 @dataclass
 class MDKD(Method):
     r"""$L_{BCE} + \lambda_{MLD} L_{MLD} + \sum_{n=2}^{4} (\lambda_{BD} L_{BD_n} + \lambda_{ID} L_{ID_n})$.
@@ -28,18 +28,18 @@ class MDKD(Method):
 
     paper = "Wang et al., ACM MM 2024"
     equations = "(1)-(15)"
-    needs = ("teacher",)
+    required_teachers = ("teacher",)
 
     teacher: MultiLabelModel | None = None
     max_order: int = 4
     lambda_mld: float = 10.0
     lambda_bd: float = 1.0
     lambda_id: float = 1.0
-    bce_reduction: str = "sum"
+    reduction: str = "sum"
 
-    def terms(self, student: Output, batch: Batch) -> dict[str, Tensor]:
+    def loss_terms(self, student: Output, batch: Batch) -> dict[str, Tensor]:
         mine, its = student.logits, batch.teacher.logits
-        terms = {"bce": bce(mine, batch.targets, reduction=self.bce_reduction, ignored=batch.ignored)}
+        terms = {"bce": bce(mine, batch.targets, reduction=self.reduction, ignore_mask=batch.ignore_mask)}
         if self.lambda_mld:
             terms["mld"] = self.lambda_mld * mld(mine, its)
         orders = range(2, self.max_order + 1)

@@ -8,11 +8,11 @@ from torch import Tensor
 
 from mlkd.losses.classification import bce
 from mlkd.losses.l2d import mld
-from mlkd.methods.method import Batch, Method, register
+from mlkd.methods.method import Batch, Method, register_method
 from mlkd.models import MultiLabelModel, Output
 
 
-@register("mld")
+@register_method("mld")
 @dataclass
 class MLD(Method):
     r"""$L_{BCE} + \lambda_{MLD} L_{MLD}$.
@@ -24,14 +24,14 @@ class MLD(Method):
 
     paper = "Yang et al., ICCV 2023"
     equations = "(3)"
-    needs = ("teacher",)
+    required_teachers = ("teacher",)
 
     teacher: MultiLabelModel | None = None
     lambda_mld: float = 10.0
-    bce_reduction: str = "sum"
+    reduction: str = "sum"
 
-    def terms(self, student: Output, batch: Batch) -> dict[str, Tensor]:
+    def loss_terms(self, student: Output, batch: Batch) -> dict[str, Tensor]:
         return {
-            "bce": bce(student.logits, batch.targets, reduction=self.bce_reduction, ignored=batch.ignored),
+            "bce": bce(student.logits, batch.targets, reduction=self.reduction, ignore_mask=batch.ignore_mask),
             "mld": self.lambda_mld * mld(student.logits, batch.teacher.logits),
         }

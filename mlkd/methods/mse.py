@@ -8,11 +8,11 @@ from torch import Tensor
 
 from mlkd.losses.classification import bce
 from mlkd.losses.cpsd import mse
-from mlkd.methods.method import Batch, Method, register
+from mlkd.methods.method import Batch, Method, register_method
 from mlkd.models import MultiLabelModel, Output
 
 
-@register("mse")
+@register_method("mse")
 @dataclass
 class MSE(Method):
     r"""$L_{BCE} + \lambda_{MSE} L_{MSE}$.
@@ -26,14 +26,14 @@ class MSE(Method):
 
     paper = "Xu et al., IJCAI 2022"
     equations = "(6)"
-    needs = ("teacher",)
+    required_teachers = ("teacher",)
 
     teacher: MultiLabelModel | None = None
     lambda_mse: float = 1.0
-    bce_reduction: str = "sum"
+    reduction: str = "sum"
 
-    def terms(self, student: Output, batch: Batch) -> dict[str, Tensor]:
+    def loss_terms(self, student: Output, batch: Batch) -> dict[str, Tensor]:
         return {
-            "bce": bce(student.logits, batch.targets, reduction=self.bce_reduction, ignored=batch.ignored),
+            "bce": bce(student.logits, batch.targets, reduction=self.reduction, ignore_mask=batch.ignore_mask),
             "mse": self.lambda_mse * mse(student.logits, batch.teacher.logits),
         }

@@ -11,26 +11,26 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torchvision.ops import roi_align
 
+from mlkd.errors import check_choice
 from mlkd.losses.classification import bce
-from mlkd.losses.mskd import locality, reconstruction, step
-from mlkd.methods.method import Batch, Method, register
+from mlkd.losses.mskd import l_sd, r_sd, s_sd
+from mlkd.methods.method import Batch, Method, register_method
 from mlkd.models import MultiLabelModel, Output
-from mlkd.spelling import check_one_of
 
-CROPS = ("random", "corners")
+CROP_MODES = ("random", "corners")
 
 
-@register("mskd")
+@register_method("mskd")
 @dataclass
 class MSKD(Method):
     r"""$L_{BCE} + \iota L_{L-SD} + \sum_i (\kappa L_{R-SD}^{(i)} + \lambda L_{S-SD}^{(i)})$, without a teacher.
 
-    Each step runs the student again on `patches` crops of each picture, without a graph, since they only teach; and
+    Each step runs the student again on `num_crops` crops of each picture, without a graph, since they only teach; and
     on the whole pictures with the weights of the step before. Both use the statistics of their own batch and leave
     the student's running statistics alone, as these belong to whole pictures. Crops have no more detail than the
     batch's pictures. A crop's part of the feature map is brought to the size of the map and goes through the head.
 
-    `bce_reduction="batchmean"` divides all of Eq. (17) by the batch size, so that the weights keep their meaning.
+    `reduction="batchmean"` divides all of Eq. (17) by the batch size, so that the weights keep their meaning.
 
     Source: Wang et al., Multi-Label Self Knowledge Distillation, AAAI 2025, Eqs. (1)-(17). Random crops have 0.2 to
     0.3 of the area and sides of 2:5 to 5:3, as released; "corners" are the four quarters.
@@ -39,53 +39,55 @@ class MSKD(Method):
     paper = "Wang et al., AAAI 2025"
     equations = "(1)-(17)"
 
-    iota: float = 1.5
-    kappa: float = 2.0
-    lambda_: float = 2.0
-    patches: int = 4
-    crops: str = "random"
+    lambda_lsd: float = 1.5
+    lambda_rsd: float = 2.0
+    lambda_ssd: float = 2.0
+    num_crops: int = 4
+    crop_mode: str = "random"
     propagation_steps: int = 2
     temperature: float = 4.0
     omega: float = 0.5
     gamma_pos: float = 0.25
     gamma_neg: float = 1.0
-    literal: bool = False
-    bce_reduction: str = "sum"
+    as_in_paper: bool = False
+    reduction: str = "sum"
 
     def check(self, student: MultiLabelModel) -> None:
         super().check(student)
-        check_one_of("crops", self.crops, CROPS)
-        if self.patches < 1 or (self.crops == "corners" and self.patches != 4):
-            expected = "4 with crops='corners'" if self.crops == "corners" else "a whole number of at least 1"
-            raise ValueError(f"`patches` is {self.patches!r}, expected {expected}.")
+        check_choice("crop_mode", self.crop_mode, CROP_MODES)
+        if self.num_crops < 1 or (self.crop_mode == "corners" and self.num_crops != 4):
+            expected = "4 with crop_mode='corners'" if self.crop_mode == "corners" else "a whole number of at least 1"
+            raise ValueError(f"`num_crops` is {self.num_crops!r}, expected {expected}.")
 
-    def parts(self, student: MultiLabelModel, pictures: int) -> nn.Module | None:
-        return PreviousWeights(student) if self.lambda_ else None
+    def build_auxiliary(self, student: MultiLabelModel, num_samples: int) -> nn.Module | None:
+        return PreviousWeights(student) if self.lambda_ssd else None
 
-    def terms(self, student: Output, batch: Batch) -> dict[str, Tensor]:
+    def loss_terms(self, student: Output, batch: Batch) -> dict[str, Tensor]:
         logits, targets = student.logits, batch.targets
         model = batch.model
-        options = {name: getattr(self, name) for name in ("temperature", "omega", "gamma_pos", "gamma_neg", "literal")}
-        options["reduction"] = self.bce_reduction
-        terms = {"bce": bce(logits, targets, reduction=self.bce_reduction, ignored=batch.ignored)}
-        if self.iota or self.kappa:
+        options = {
+            name: getattr(self, name) for name in ("temperature", "omega", "gamma_pos", "gamma_neg", "as_in_paper")
+        }
+        options["reduction"] = self.reduction
+        terms = {"bce": bce(logits, targets, reduction=self.reduction, ignore_mask=batch.ignore_mask)}
+        if self.lambda_lsd or self.lambda_rsd:
             boxes = self.boxes(len(batch.images)).to(logits.device)
-            if self.iota:  # before the crops, as some versions' autocast then keeps weights cast without a graph
-                roi_logits = self._of_patches(batch, model.head(cut(student.features, boxes))[0])  # Eq. (2)
+            if self.lambda_lsd:  # before the crops, as some versions' autocast then keeps weights cast without a graph
+                roi_logits = self._of_patches(batch, model.head(roi_crop(student.features, boxes))[0])  # Eq. (2)
             images = batch.images.float() / 255 if batch.images.dtype == torch.uint8 else batch.images
             own_statistics = {name: buffer.clone() for name, buffer in model.named_buffers()}
-            crop_logits = self._of_patches(batch, _logits(model, own_statistics, cut(images, boxes)))
-            if self.iota:
-                share = len(logits) if self.bce_reduction == "batchmean" else 1
-                terms["lsd"] = self.iota / share * locality(roi_logits, crop_logits)
-            if self.kappa:
-                distilled = reconstruction(logits, crop_logits, targets, steps=self.propagation_steps, **options)
-                terms["rsd"] = self.kappa * distilled
-        if self.lambda_:
-            previous: PreviousWeights = batch.parts
+            crop_logits = self._of_patches(batch, _logits(model, own_statistics, roi_crop(images, boxes)))
+            if self.lambda_lsd:
+                share = len(logits) if self.reduction == "batchmean" else 1
+                terms["lsd"] = self.lambda_lsd / share * l_sd(roi_logits, crop_logits)
+            if self.lambda_rsd:
+                distilled = r_sd(logits, crop_logits, targets, steps=self.propagation_steps, **options)
+                terms["rsd"] = self.lambda_rsd * distilled
+        if self.lambda_ssd:
+            previous: PreviousWeights = batch.auxiliary
             if previous.known:
-                before = batch.joined(_logits(model, previous.weights(), batch.images))
-                terms["ssd"] = self.lambda_ * step(logits, before, targets, **options)
+                before = batch.all_gather(_logits(model, previous.weights(), batch.images))
+                terms["ssd"] = self.lambda_ssd * s_sd(logits, before, targets, **options)
             else:
                 terms["ssd"] = 0.0 * logits.sum()
             previous.keep(model)
@@ -93,14 +95,14 @@ class MSKD(Method):
 
     def _of_patches(self, batch: Batch, logits: Tensor) -> Tensor:
         """Logits (b * patches, q), picture by picture, as (b, patches, q)."""
-        return batch.joined(logits.view(-1, self.patches, logits.shape[1]))
+        return batch.all_gather(logits.view(-1, self.num_crops, logits.shape[1]))
 
     def boxes(self, b: int) -> Tensor:
         """Where the crops of b pictures lie: (b, patches, 4), x1 y1 x2 y2 as shares of the picture's sides."""
-        if self.crops == "corners":
+        if self.crop_mode == "corners":
             corners = torch.tensor([[0, 0], [1, 0], [0, 1], [1, 1]]) / 2
             return torch.cat([corners, corners + 0.5], dim=1).expand(b, -1, -1)
-        random = torch.rand(4, b, self.patches)
+        random = torch.rand(4, b, self.num_crops)
         area = 0.2 + 0.1 * random[0]
         low, high = math.log(2 / 5), math.log(5 / 3)
         ratio = torch.exp(low + (high - low) * random[1])
@@ -133,7 +135,7 @@ class PreviousWeights(nn.Module):
             value.copy_(state[name])
 
 
-def cut(maps: Tensor, boxes: Tensor) -> Tensor:
+def roi_crop(maps: Tensor, boxes: Tensor) -> Tensor:
     """Each box (b, S, 4) of the maps (b, D, H, W), brought to the maps' size: (b * S, D, H, W), image by image."""
     height, width = maps.shape[-2:]
     scaled = boxes.to(maps) * maps.new_tensor([width, height, width, height])

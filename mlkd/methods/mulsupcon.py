@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from mlkd.losses.classification import bce
 from mlkd.losses.mulsupcon import mulsupcon
-from mlkd.methods.method import Batch, Method, register
+from mlkd.methods.method import Batch, Method, register_method
 from mlkd.models import MultiLabelModel, Output
 
 
-@register("mulsupcon")
+@register_method("mulsupcon")
 @dataclass
 class MulSupCon(Method):
     r"""$L_{BCE} + \lambda L_{MulSupCon}$.
@@ -30,26 +30,26 @@ class MulSupCon(Method):
     """
 
     paper = "Zhang and Wu, AAAI 2024"
-    needs_twins = True
+    needs_two_views = True
 
     weight: float = 1.0
     temperature: float = 0.1
     projection: int = 256
-    bce_reduction: str = "sum"
+    reduction: str = "sum"
 
-    def parts(self, student: MultiLabelModel, pictures: int) -> nn.Module:
+    def build_auxiliary(self, student: MultiLabelModel, num_samples: int) -> nn.Module:
         width = student.backbone.width
         return nn.Sequential(
             nn.Linear(width, width), nn.BatchNorm1d(width), nn.ReLU(), nn.Linear(width, self.projection)
         )
 
-    def terms(self, student: Output, batch: Batch) -> dict[str, Tensor]:
-        twin: Output = batch.model(batch.twins)
+    def loss_terms(self, student: Output, batch: Batch) -> dict[str, Tensor]:
+        twin: Output = batch.model(batch.second_view)
         features = torch.cat([student.features, twin.features]).mean(dim=(-2, -1))
-        projected = torch.cat([batch.joined(rows) for rows in batch.parts(features).chunk(2)])
+        projected = torch.cat([batch.all_gather(rows) for rows in batch.auxiliary(features).chunk(2)])
         contrast = mulsupcon(projected, torch.cat([batch.targets, batch.targets]), temperature=self.temperature)
-        pictures = len(student.logits) if self.bce_reduction == "sum" else 1
+        pictures = len(student.logits) if self.reduction == "sum" else 1
         return {
-            "bce": bce(student.logits, batch.targets, reduction=self.bce_reduction, ignored=batch.ignored),
+            "bce": bce(student.logits, batch.targets, reduction=self.reduction, ignore_mask=batch.ignore_mask),
             "mulsupcon": self.weight * pictures * contrast,
         }

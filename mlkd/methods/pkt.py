@@ -8,11 +8,11 @@ from torch import Tensor
 
 from mlkd.losses.classification import bce
 from mlkd.losses.pkt import pkt
-from mlkd.methods.method import Batch, Method, register
+from mlkd.methods.method import Batch, Method, register_method
 from mlkd.models import MultiLabelModel, Output
 
 
-@register("pkt")
+@register_method("pkt")
 @dataclass
 class PKT(Method):
     r"""$L_{BCE} + \lambda_{PKT} L_{PKT}$.
@@ -27,16 +27,16 @@ class PKT(Method):
 
     paper = "Passalis and Tefas, ECCV 2018"
     equations = "cosine kernel"
-    needs = ("teacher",)
+    required_teachers = ("teacher",)
     needs_features = True
 
     teacher: MultiLabelModel | None = None
     lambda_pkt: float = 30_000.0
-    bce_reduction: str = "sum"
+    reduction: str = "sum"
 
-    def terms(self, student: Output, batch: Batch) -> dict[str, Tensor]:
-        mine, its = (batch.joined(said.features.mean(dim=(2, 3))) for said in (student, batch.teacher))
+    def loss_terms(self, student: Output, batch: Batch) -> dict[str, Tensor]:
+        mine, its = (batch.all_gather(said.features.mean(dim=(2, 3))) for said in (student, batch.teacher))
         return {
-            "bce": bce(student.logits, batch.targets, reduction=self.bce_reduction, ignored=batch.ignored),
+            "bce": bce(student.logits, batch.targets, reduction=self.reduction, ignore_mask=batch.ignore_mask),
             "pkt": self.lambda_pkt * pkt(mine, its),
         }

@@ -8,11 +8,11 @@ from torch import Tensor
 
 from mlkd.losses.classification import bce
 from mlkd.losses.uncertainty import ps
-from mlkd.methods.method import Batch, Method, register
+from mlkd.methods.method import Batch, Method, register_method
 from mlkd.models import MultiLabelModel, Output
 
 
-@register("ps")
+@register_method("ps")
 @dataclass
 class PS(Method):
     r"""$L_{BCE} + \lambda_{PS} L_{PS}$.
@@ -25,14 +25,14 @@ class PS(Method):
 
     paper = "Song et al., ACM MM 2021"
     equations = "partial softmax"
-    needs = ("teacher",)
+    required_teachers = ("teacher",)
 
     teacher: MultiLabelModel | None = None
     lambda_ps: float = 1.0
-    bce_reduction: str = "sum"
+    reduction: str = "sum"
 
-    def terms(self, student: Output, batch: Batch) -> dict[str, Tensor]:
+    def loss_terms(self, student: Output, batch: Batch) -> dict[str, Tensor]:
         return {
-            "bce": bce(student.logits, batch.targets, reduction=self.bce_reduction, ignored=batch.ignored),
+            "bce": bce(student.logits, batch.targets, reduction=self.reduction, ignore_mask=batch.ignore_mask),
             "ps": self.lambda_ps * ps(student.logits, batch.teacher.logits, batch.targets),
         }

@@ -8,18 +8,18 @@ import torch
 from torch import Tensor, nn
 
 from mlkd.losses.ps_kd import ps_kd
-from mlkd.methods.method import Batch, Method, register
+from mlkd.methods.method import Batch, Method, register_method
 from mlkd.models import MultiLabelModel, Output
 
 
-class PastLogits(nn.Module):
+class LogitsBank(nn.Module):
     """What the student said of each training picture; NaN for a picture of which nothing is remembered."""
 
     logits: Tensor
 
-    def __init__(self, pictures: int, labels: int):
+    def __init__(self, num_samples: int, labels: int):
         super().__init__()
-        self.register_buffer("logits", torch.full((pictures, labels), torch.nan))
+        self.register_buffer("logits", torch.full((num_samples, labels), torch.nan))
 
     def recall(self, rows: Tensor) -> Tensor:
         return self.logits[rows]
@@ -31,7 +31,7 @@ class PastLogits(nn.Module):
         self.logits.fill_(torch.nan)
 
 
-@register("ps-kd")
+@register_method("ps-kd")
 @dataclass
 class PSKD(Method):
     r"""$H((1 - \alpha_t) y + \alpha_t \hat y^{t-1}, \hat y^t)$, $\alpha_t = \alpha_T t / T$.
@@ -47,19 +47,19 @@ class PSKD(Method):
     paper = "Kim et al., ICCV 2021"
 
     alpha_T: float = 0.8
-    bce_reduction: str = "sum"
+    reduction: str = "sum"
 
-    def parts(self, student: MultiLabelModel, pictures: int) -> PastLogits:
-        return PastLogits(pictures, len(student.classes))
+    def build_auxiliary(self, student: MultiLabelModel, num_samples: int) -> LogitsBank:
+        return LogitsBank(num_samples, len(student.classes))
 
-    def terms(self, student: Output, batch: Batch) -> dict[str, Tensor]:
+    def loss_terms(self, student: Output, batch: Batch) -> dict[str, Tensor]:
         loss = ps_kd(
             student.logits,
-            batch.parts.recall(batch.rows),
+            batch.auxiliary.recall(batch.sample_indices),
             batch.targets,
-            alpha=self.alpha_T * batch.progress,
-            reduction=self.bce_reduction,
-            ignored=batch.ignored,
+            alpha=self.alpha_T * batch.epoch_fraction,
+            reduction=self.reduction,
+            ignore_mask=batch.ignore_mask,
         )
-        batch.parts.remember(batch.rows, student.logits)
+        batch.auxiliary.remember(batch.sample_indices, student.logits)
         return {"ps_kd": loss}

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from mlkd.losses.classification import bce
 from mlkd.losses.reviewkd import hcl
-from mlkd.methods.method import Batch, Method, register
+from mlkd.methods.method import Batch, Method, register_method
 from mlkd.models import MultiLabelModel, Output
 
 
-@register("reviewkd")
+@register_method("reviewkd")
 @dataclass
 class ReviewKD(Method):
     r"""$L_{BCE} + \lambda_{HCL} L_{HCL}$.
@@ -29,15 +29,15 @@ class ReviewKD(Method):
 
     paper = "Chen et al., CVPR 2021"
     equations = "one level, HCL"
-    needs = ("teacher",)
+    required_teachers = ("teacher",)
     needs_features = True
 
     teacher: MultiLabelModel | None = None
     lambda_hcl: float = 1.0
     width: int = 256
-    bce_reduction: str = "sum"
+    reduction: str = "sum"
 
-    def parts(self, student: MultiLabelModel, pictures: int) -> nn.Module:
+    def build_auxiliary(self, student: MultiLabelModel, num_samples: int) -> nn.Module:
         assert self.teacher is not None  # because of `check`
         translation = nn.Sequential(
             nn.Conv2d(student.backbone.width, self.width, 1, bias=False),
@@ -50,11 +50,11 @@ class ReviewKD(Method):
                 nn.init.kaiming_uniform_(layer.weight, a=1)
         return translation
 
-    def terms(self, student: Output, batch: Batch) -> dict[str, Tensor]:
+    def loss_terms(self, student: Output, batch: Batch) -> dict[str, Tensor]:
         its = batch.teacher.features
         height, width = its.shape[2:]
-        mine = batch.parts(F.adaptive_avg_pool2d(student.features, (height, width)))
+        mine = batch.auxiliary(F.adaptive_avg_pool2d(student.features, (height, width)))
         return {
-            "bce": bce(student.logits, batch.targets, reduction=self.bce_reduction, ignored=batch.ignored),
-            "hcl": self.lambda_hcl * hcl(batch.joined(mine), batch.joined(its)),
+            "bce": bce(student.logits, batch.targets, reduction=self.reduction, ignore_mask=batch.ignore_mask),
+            "hcl": self.lambda_hcl * hcl(batch.all_gather(mine), batch.all_gather(its)),
         }

@@ -8,11 +8,11 @@ from torch import Tensor
 
 from mlkd.losses.classification import bce
 from mlkd.losses.rkd import angle, distance
-from mlkd.methods.method import Batch, Method, register
+from mlkd.methods.method import Batch, Method, register_method
 from mlkd.models import MultiLabelModel, Output
 
 
-@register("rkd")
+@register_method("rkd")
 @dataclass
 class RKD(Method):
     r"""$L_{BCE} + \lambda_D L_{RKD-D} + \lambda_A L_{RKD-A}$.
@@ -25,18 +25,18 @@ class RKD(Method):
 
     paper = "Park et al., CVPR 2019"
     equations = "(5)-(11)"
-    needs = ("teacher",)
+    required_teachers = ("teacher",)
     needs_features = True
 
     teacher: MultiLabelModel | None = None
     lambda_distance: float = 25.0
     lambda_angle: float = 50.0
-    bce_reduction: str = "sum"
+    reduction: str = "sum"
 
-    def terms(self, student: Output, batch: Batch) -> dict[str, Tensor]:
-        mine, its = (batch.joined(said.features.mean(dim=(2, 3))) for said in (student, batch.teacher))
+    def loss_terms(self, student: Output, batch: Batch) -> dict[str, Tensor]:
+        mine, its = (batch.all_gather(said.features.mean(dim=(2, 3))) for said in (student, batch.teacher))
         return {
-            "bce": bce(student.logits, batch.targets, reduction=self.bce_reduction, ignored=batch.ignored),
+            "bce": bce(student.logits, batch.targets, reduction=self.reduction, ignore_mask=batch.ignore_mask),
             "distance": self.lambda_distance * distance(mine, its),
             "angle": self.lambda_angle * angle(mine, its),
         }

@@ -8,11 +8,11 @@ from torch import Tensor
 
 from mlkd.losses.classification import bce
 from mlkd.losses.tf_kd import tf_kd
-from mlkd.methods.method import Batch, Method, register
+from mlkd.methods.method import Batch, Method, register_method
 from mlkd.models import Output
 
 
-@register("tf-kd")
+@register_method("tf-kd")
 @dataclass
 class TfKD(Method):
     r"""$(1 - \alpha) L_{BCE} + \alpha L_{reg}$.
@@ -32,16 +32,16 @@ class TfKD(Method):
     confidence: float = 0.99
     temperature: float = 20.0
     soften: str = "teacher"
-    bce_reduction: str = "sum"
+    reduction: str = "sum"
 
-    def terms(self, student: Output, batch: Batch) -> dict[str, Tensor]:
-        hard = bce(student.logits, batch.targets, reduction=self.bce_reduction, ignored=batch.ignored)
+    def loss_terms(self, student: Output, batch: Batch) -> dict[str, Tensor]:
+        hard = bce(student.logits, batch.targets, reduction=self.reduction, ignore_mask=batch.ignore_mask)
         soft = tf_kd(
             student.logits,
             batch.targets,
             confidence=self.confidence,
             temperature=self.temperature,
             soften=self.soften,
-            reduction=self.bce_reduction,
+            reduction=self.reduction,
         )
         return {"bce": (1 - self.alpha) * hard, "tf_kd": self.alpha * soft}  # Eq. (9), term by term

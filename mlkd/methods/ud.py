@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mlkd.losses.classification import bce
 from mlkd.losses.uncertainty import attention, disagreement, distribution, pick_all_labels, uncertainty_map
-from mlkd.methods.method import Batch, Method, register
+from mlkd.methods.method import Batch, Method, register_method
 from mlkd.models import MultiLabelModel, Output
 
 
@@ -28,7 +28,7 @@ class Calibration(nn.Module):
         return self.layers(features.amax(dim=(2, 3)))
 
 
-@register("ud")
+@register_method("ud")
 @dataclass
 class UD(Method):
     r"""$L_{BCE} + L_{PAL-N} + \lambda_{dist} L_{dist} + \lambda_{att} L_{att}$.
@@ -47,34 +47,34 @@ class UD(Method):
 
     paper = "Song et al., ACM MM 2021"
     equations = "uncertainty distillation"
-    needs = ("teacher",)
+    required_teachers = ("teacher",)
     needs_features = True
 
     teacher: MultiLabelModel | None = None
     lambda_distribution: float = 1.0
     lambda_attention: float = 0.1
     temperature: float = 3.0
-    bce_reduction: str = "sum"
+    reduction: str = "sum"
 
-    def parts(self, student: MultiLabelModel, pictures: int) -> nn.Module:
+    def build_auxiliary(self, student: MultiLabelModel, num_samples: int) -> nn.Module:
         assert self.teacher is not None  # because of `check`
         models = {"student": student, "teacher": self.teacher}
         return nn.ModuleDict(
             {role: Calibration(model.backbone.width, len(model.classes)) for role, model in models.items()}
         )
 
-    def terms(self, student: Output, batch: Batch) -> dict[str, Tensor]:
+    def loss_terms(self, student: Output, batch: Batch) -> dict[str, Tensor]:
         assert self.teacher is not None  # because of `check`
-        mine, its = batch.parts["student"], batch.parts["teacher"]
+        mine, its = batch.auxiliary["student"], batch.auxiliary["teacher"]
         features = batch.teacher.features.detach()
-        branches = batch.joined(mine(student.features)), batch.joined(its(features))
+        branches = batch.all_gather(mine(student.features)), batch.all_gather(its(features))
         followed = distribution(student.logits, batch.teacher.logits, *branches, temperature=self.temperature)
         maps = _uncertainty(student.features, batch.model.head, mine), _uncertainty(features, self.teacher.head, its)
         return {
-            "bce": bce(student.logits, batch.targets, reduction=self.bce_reduction, ignored=batch.ignored),
+            "bce": bce(student.logits, batch.targets, reduction=self.reduction, ignore_mask=batch.ignore_mask),
             "calibration": pick_all_labels(branches[1], batch.targets),
             "distribution": self.lambda_distribution * followed,
-            "attention": self.lambda_attention * attention(*(batch.joined(found) for found in maps)),
+            "attention": self.lambda_attention * attention(*(batch.all_gather(found) for found in maps)),
         }
 
 

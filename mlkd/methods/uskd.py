@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from mlkd.losses.classification import bce
 from mlkd.losses.uskd import non_target_loss, target_loss, weak_loss
-from mlkd.methods.method import Batch, Method, register
+from mlkd.methods.method import Batch, Method, register_method
 from mlkd.models import MultiLabelModel, Output
 
 
@@ -21,7 +21,7 @@ class WeakClassifier(nn.Module):
 
     def __init__(self, student: MultiLabelModel):
         super().__init__()
-        stage, channels = student.backbone.stage_before_last()
+        stage, channels = student.backbone.penultimate_stage()
         self.classifier = nn.Linear(channels, len(student.classes))
         self.pooled = student.backbone.pooled  # a method, so the student is no submodule
         self.kept: Tensor | None = None
@@ -43,7 +43,7 @@ class WeakClassifier(nn.Module):
         return self.classifier(self.pooled(output))
 
 
-@register("uskd")
+@register_method("uskd")
 @dataclass
 class USKD(Method):
     r"""$L_{BCE} + \alpha L_{target} + \beta L_{non} + \mu L_{weak}$.
@@ -61,16 +61,16 @@ class USKD(Method):
     alpha: float = 1.0
     beta: float = 0.1
     mu: float = 0.005
-    bce_reduction: str = "sum"
+    reduction: str = "sum"
 
-    def parts(self, student: MultiLabelModel, pictures: int) -> WeakClassifier:
+    def build_auxiliary(self, student: MultiLabelModel, num_samples: int) -> WeakClassifier:
         return WeakClassifier(student)
 
-    def terms(self, student: Output, batch: Batch) -> dict[str, Tensor]:
-        targets, weak = batch.targets, batch.joined(batch.parts())
-        pictures = len(student.logits) if self.bce_reduction == "sum" else 1
+    def loss_terms(self, student: Output, batch: Batch) -> dict[str, Tensor]:
+        targets, weak = batch.targets, batch.all_gather(batch.auxiliary())
+        pictures = len(student.logits) if self.reduction == "sum" else 1
         return {
-            "bce": bce(student.logits, targets, reduction=self.bce_reduction, ignored=batch.ignored),
+            "bce": bce(student.logits, targets, reduction=self.reduction, ignore_mask=batch.ignore_mask),
             "target": self.alpha * pictures * target_loss(student.logits, targets),
             "non_target": self.beta * pictures * non_target_loss(student.logits, weak, targets),
             "weak": self.mu * pictures * weak_loss(weak, targets),

@@ -16,8 +16,8 @@ from safetensors.torch import load_file
 from timm.data import resolve_model_data_config
 from torch import Tensor, nn
 
+from mlkd.errors import first_few
 from mlkd.models import cifar_resnet  # noqa: F401  (registers the small nets with timm)
-from mlkd.spelling import first_few
 
 
 class WeightsError(ValueError):
@@ -83,9 +83,9 @@ class Backbone(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalised pictures (b, 3, H, W) to features (b, D, H', W')."""
-        return self.as_map(self.net.forward_features(images))
+        return self.to_feature_map(self.net.forward_features(images))
 
-    def as_map(self, stage: Tensor) -> Tensor:
+    def to_feature_map(self, stage: Tensor) -> Tensor:
         """The output of the net's last layer, or of a layer before it, in the net's own layout, to (b, D, H', W')."""
         if stage.ndim == 3 and self.layout == "tokens":
             return stage[:, self.prefix :].transpose(1, 2).unflatten(2, self.grid)
@@ -93,7 +93,7 @@ class Backbone(nn.Module):
             return stage.permute(0, 3, 1, 2)
         return stage
 
-    def stage_before_last(self) -> tuple[nn.Module, int]:
+    def penultimate_stage(self) -> tuple[nn.Module, int]:
         """The module that ends the last stage but one, and the number of channels it gives.
 
         Raises:

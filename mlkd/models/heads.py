@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from timm.layers import build_sincos2d_pos_embed
 from torch import Tensor, nn
 
-from mlkd.models.words import class_vectors
-from mlkd.spelling import check_one_of, nearest
+from mlkd.errors import check_choice, closest_match
+from mlkd.models.word_vectors import class_vectors
 
 
 class Head(nn.Module):
@@ -29,7 +29,7 @@ class Head(nn.Module):
 
     has_embeddings: ClassVar[bool] = True
 
-    def rebuilt_by(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+    def saved_settings(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """The settings that a model file keeps for this head, as plain values; `settings` are those that made it."""
         return dict(settings)
 
@@ -141,7 +141,7 @@ class TransformerHead(Head):
         self.encoder = _encoder(d, layers, heads, dropout, activation="gelu", norm_first=True)
         self.weight, self.bias = _outputs(len(classes), d)
 
-    def rebuilt_by(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+    def saved_settings(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """With the vectors' width for their file: the vectors are among the weights."""
         width = {"word_vectors": self.word_vectors.shape[1]} if settings.get("word_vectors") is not None else {}
         return {**settings, **width}
@@ -224,13 +224,13 @@ def create_head(
     Raises:
         ValueError: an unknown head or setting (the nearest is named), or a setting's value that does not fit.
     """
-    check_one_of("head", name, HEADS)
+    check_choice("head", name, HEADS)
     kind = HEADS[name]
     known = [setting for setting in inspect.signature(kind).parameters if setting not in ("features", "classes")]
     for setting in settings:
         if setting == "embed_dim" or setting not in known:
             others = [other for other in known if other != "embed_dim"]
-            hint = f"Did you mean {nearest(setting, others)!r}?" if others else "It has none."
+            hint = f"Did you mean {closest_match(setting, others)!r}?" if others else "It has none."
             width = " The embeddings' width is `embed_dim`, beside `head_settings`." if kind.has_embeddings else ""
             raise ValueError(f"The head {name!r} has no setting {setting!r}. {hint}{width}")
     return kind(features, classes, **({"embed_dim": embed_dim} if kind.has_embeddings else {}), **settings)

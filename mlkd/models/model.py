@@ -13,10 +13,10 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from mlkd.files import written_whole
+from mlkd.errors import check_choice
+from mlkd.files import atomic_write
 from mlkd.models.backbone import Backbone, WeightsError, read_weights
 from mlkd.models.heads import HEADS, Head, create_head
-from mlkd.spelling import check_one_of
 
 
 class Output(NamedTuple):
@@ -99,7 +99,7 @@ def create_model(
         >>> model(torch.zeros(4, 3, 32, 32)).logits.shape
         torch.Size([4, 2])
     """
-    check_one_of("head", head, HEADS)
+    check_choice("head", head, HEADS)
     trunk = Backbone(backbone, pretrained, image_size, **backbone_settings)
     top = create_head(head, trunk.width, classes, embed_dim, head_settings or {})
     settings = {
@@ -107,7 +107,7 @@ def create_model(
         "head": head,
         "image_size": image_size,
         "embed_dim": embed_dim,
-        **({"head_settings": top.rebuilt_by(head_settings)} if head_settings else {}),
+        **({"head_settings": top.saved_settings(head_settings)} if head_settings else {}),
         **backbone_settings,
     }
     return MultiLabelModel(trunk, top, classes, settings)
@@ -121,7 +121,7 @@ def save_model(model: MultiLabelModel, path: str | Path, **notes: str) -> None:
     """
     metadata = {"settings": json.dumps(model.settings), "classes": json.dumps(model.classes), **notes}
     tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    with written_whole(path) as unfinished:
+    with atomic_write(path) as unfinished:
         unfinished.write_bytes(save(tensors, metadata))
 
 
@@ -154,7 +154,7 @@ def load_model(path: str | Path) -> MultiLabelModel:
 def fingerprint(model: nn.Module) -> str:
     """A hash over class names and weights: two models with the same one give the same outputs.
 
-    What stands in for a model (`KeptTeacher`) carries that model's as an attribute.
+    What stands in for a model (`CachedTeacher`) carries that model's as an attribute.
     """
     if kept := getattr(model, "fingerprint", None):
         return kept

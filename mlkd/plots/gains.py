@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from mlkd.plots.style import GAIN, LOSS, axes_of, colours, dot, legend_above, literal, other_looks
+from mlkd.plots.style import GAIN, LOSS, colors, dot, escape_math, legend_above, other_looks, subplots
 
 
 def label_gains(table: pd.DataFrame, *, title: str) -> Figure:
@@ -20,7 +20,7 @@ def label_gains(table: pd.DataFrame, *, title: str) -> Figure:
         title: what is compared.
     """
     known = table[table["difference"].notna()]
-    fig, axes = axes_of(1, 1, width=6.8, height=1.6 + (0.21 if len(known) < 40 else 0.14) * len(known))
+    fig, axes = subplots(1, 1, width=6.8, height=1.6 + (0.21 if len(known) < 40 else 0.14) * len(known))
     ax = axes.flat[0]
     for place, row in enumerate(known.itertuples()):
         shade = "#8c8c8c" if not row.significant else GAIN if row.difference > 0 else LOSS
@@ -32,7 +32,7 @@ def label_gains(table: pd.DataFrame, *, title: str) -> Figure:
             markerfacecolor=shade if row.significant else "white",
         )
     ax.axvline(0, color="black", lw=0.8)
-    names = [f"{literal(row.label)} ({row.positives})" for row in known.itertuples()]
+    names = [f"{escape_math(row.label)} ({row.positives})" for row in known.itertuples()]
     ax.set_yticks(range(len(known)), names, fontsize=8 if len(known) < 40 else 6)
     ax.set(
         ylim=(max(len(known), 1) - 0.5, -0.5), xlabel="difference of AP (points), 95 % interval; filled: significant"
@@ -48,16 +48,16 @@ def gains(found: Mapping[str, Any]) -> Figure:
     Args:
         found: title of a comparison -> `mlkd.analysis.Gain`.
     """
-    fig, axes = axes_of(1, 1, width=7.2, height=1.3 + 0.42 * len(found))
-    ax, shades = axes.flat[0], colours(found)
+    fig, axes = subplots(1, 1, width=7.2, height=1.3 + 0.42 * len(found))
+    ax, shades = axes.flat[0], colors(found)
     reach = max([1.0, *(100 * abs(value) for one in found.values() for value in (one.low, one.high))]) * 1.25
     for place, (title, one) in enumerate(found.items()):
         blind = min(100 * one.smallest, 10 * reach) if np.isfinite(one.smallest) else 10 * reach
         ax.barh(place, 2 * blind, left=-blind, height=0.7, color="#e8e8e8", zorder=0)
         values = (100 * value for value in (one.difference, one.low, one.high))
-        dot(ax, place, values, color=shades[title], markerfacecolor=shades[title] if one.real else "white")
+        dot(ax, place, values, color=shades[title], markerfacecolor=shades[title] if one.is_significant else "white")
     ax.axvline(0, color="black", lw=0.8)
-    ax.set_yticks(range(len(found)), [f"{literal(title)} (n = {one.seeds})" for title, one in found.items()])
+    ax.set_yticks(range(len(found)), [f"{escape_math(title)} (n = {one.seeds})" for title, one in found.items()])
     ax.set(xlim=(-reach, reach), ylim=(max(len(found), 1) - 0.5, -0.5))
     ax.set_xlabel("difference of mAP (points), 95 % interval; grey: too small for this many seeds; filled: real")
     ax.xaxis.label.set_fontsize(9)
@@ -72,7 +72,7 @@ def protocol_spread(table: pd.DataFrame, *, title: str) -> Figure:
         title: whose predictions.
     """
     metrics = list(table.columns)
-    fig, axes = axes_of(1, 1, width=7.5, height=1.8 + 0.36 * len(metrics))
+    fig, axes = subplots(1, 1, width=7.5, height=1.8 + 0.36 * len(metrics))
     ax = axes.flat[0]
     looks = other_looks(table.index)
     for place, metric in enumerate(metrics):

@@ -6,19 +6,19 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from mlkd.plots.style import axes_of, legend_above, literal, numbers, other_looks
+from mlkd.plots.style import annotate_cells, escape_math, legend_above, other_looks, subplots
 
 
 def gradient_terms(table: pd.DataFrame) -> Figure:
     """Over the training: each loss term's share of the gradient norm, and its cosine to the first term's gradient.
 
     Args:
-        table: `Run.gradients`, or rows of `mlkd.microscope.gradients` with a column `step`.
+        table: `Run.gradients`, or rows of `mlkd.training.gradients.gradients` with a column `step`.
     """
     table = table[table["class"] == ""]
     looks = other_looks(dict.fromkeys(table["term"]))
     base = next(iter(looks), "")
-    fig, axes = axes_of(1, 2, width=8.5, height=3.3)
+    fig, axes = subplots(1, 2, width=8.5, height=3.3)
     for ax, column in zip(axes.flat, ("share", "cosine"), strict=True):
         for term, look in looks.items():
             own = table[table["term"] == term]
@@ -38,12 +38,12 @@ def gradient_classes(table: pd.DataFrame) -> Figure:
     """For each class, the means over the training: the terms' shares, and their cosines to the first term's gradient.
 
     Args:
-        table: `Run.gradients`, or rows of `mlkd.microscope.gradients` per class; its order is the figure's.
+        table: `Run.gradients`, or rows of `mlkd.training.gradients.gradients` per class; its order is the figure's.
     """
     table = table[table["class"] != ""]
     terms, classes = list(dict.fromkeys(table["term"])), list(dict.fromkeys(table["class"]))
     means = table.groupby(["class", "term"])[["share", "cosine"]].mean()
-    fig, axes = axes_of(
+    fig, axes = subplots(
         1,
         2,
         width=3.4 + 1.1 * len(terms),
@@ -63,7 +63,9 @@ def gradient_classes(table: pd.DataFrame) -> Figure:
         if not values.size:
             continue
         picture = ax.imshow(values, cmap=shades, vmin=limits[0], vmax=limits[1], aspect="auto")
-        numbers(picture, values, form)
-        ax.set_xticks(range(len(shown)), [literal(name) for name in shown])
-        ax.set_yticks(range(len(classes)), [literal(name) for name in classes], fontsize=8 if len(classes) < 40 else 6)
+        annotate_cells(picture, values, form)
+        ax.set_xticks(range(len(shown)), [escape_math(name) for name in shown])
+        ax.set_yticks(
+            range(len(classes)), [escape_math(name) for name in classes], fontsize=8 if len(classes) < 40 else 6
+        )
     return fig

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 
-from mlkd.plots.pictures import bars
-from mlkd.plots.style import axes_of, colours, dots, legend_above, literal, wrapped
+from mlkd.plots.pictures import draw_prediction_bars
+from mlkd.plots.style import colors, dots, escape_math, legend_above, subplots, wrap_names
 
 TARGET = "#d62728"
 """The red of the label whose map is shown."""
@@ -43,21 +43,21 @@ def cam_grid(
         opacity: of the maps, in [0, 1].
     """
     columns = 1 + len(maps)
-    fig, axes = axes_of(len(images), columns, width=1.75 * columns + 0.9, height=2.05 * len(images) + 0.5)
+    fig, axes = subplots(len(images), columns, width=1.75 * columns + 0.9, height=2.05 * len(images) + 0.5)
     shade = None
     for row, (line, image) in enumerate(zip(axes, images, strict=True)):
         for ax in line:
             draw_picture(ax, image, None if boxes is None else boxes[row])
         _below(line[0], labels[row], 3, color=TARGET, fontweight="bold", fontsize=8)
         if others is not None and len(others[row]):
-            _below(line[0], wrapped(others[row], 26), 14, fontsize=7)
+            _below(line[0], wrap_names(others[row], 26), 14, fontsize=7)
         for ax, (title, found) in zip(line[1:], maps.items(), strict=True):
             if not np.isnan(found[row]).any():
                 shade = draw_map(ax, image, found[row], opacity)
             if probabilities is not None:
                 _below(ax, f"{100 * probabilities[title][row]:.0f} %", 3, fontsize=8)
     for ax, title in zip(axes[0], ["picture", *maps], strict=True):
-        ax.set_title(literal(title), fontsize=9)
+        ax.set_title(escape_math(title), fontsize=9)
     if shade is not None:
         fig.colorbar(shade, ax=axes, label="share of the map's largest value", shrink=0.6)
     return fig
@@ -101,16 +101,16 @@ def cam_picture(
         opacity: of the map, in [0, 1].
         top: labels with a bar at most: the picture's own and the one shown come first, then the likeliest others.
     """
-    fig, axes = axes_of(1, 3, width=9, height=2.9, width_ratios=(1, 1.2, 1))
+    fig, axes = subplots(1, 3, width=9, height=2.9, width_ratios=(1, 1.2, 1))
     for ax in axes.flat[:2]:
         draw_picture(ax, image, boxes)
     shade = draw_map(axes.flat[1], image, found, opacity)
     axes.flat[0].set_title("picture", fontsize=9)
-    axes.flat[1].set_title(literal(classes[label]), fontsize=9, color=TARGET, fontweight="bold")
+    axes.flat[1].set_title(escape_math(classes[label]), fontsize=9, color=TARGET, fontweight="bold")
     fig.colorbar(shade, ax=axes.flat[1], label="share of the map's\nlargest value", shrink=0.8)
     first = np.lexsort((-probabilities, -(truth.astype(bool) | (np.arange(len(truth)) == label)).astype(int)))[:top]
     likely = first[np.argsort(-probabilities[first])][::-1]
-    bars(axes.flat[2], probabilities, truth, classes, likely)
+    draw_prediction_bars(axes.flat[2], probabilities, truth, classes, likely)
     for text, k in zip(axes.flat[2].get_yticklabels(), likely, strict=True):
         if k == label:
             text.set(color=TARGET, fontweight="bold")
@@ -120,20 +120,20 @@ def cam_picture(
 def _below(ax: Axes, text: str, points: float, **settings) -> None:
     """Text in the middle below a picture, that many points away from it."""
     away: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points", "ha": "center", "va": "top"}
-    ax.annotate(literal(text), (0.5, 0), xytext=(0, -points), **away, **settings)
+    ax.annotate(escape_math(text), (0.5, 0), xytext=(0, -points), **away, **settings)
 
 
-def map_hits(table: pd.DataFrame, by: str, title_of: str) -> Figure:
+def localization_plot(table: pd.DataFrame, by: str, title_of: str) -> Figure:
     """How well maps hit the boxes: the pointing game beside the energy inside, with a black line for chance.
 
     Args:
-        table: as `mlkd.analysis.hit_rates` returns it for the columns `by` and `title_of`.
+        table: as `mlkd.analysis.localization_summary` returns it for the columns `by` and `title_of`.
         by: what makes a line, such as "size" or "label".
         title_of: what makes a colour, such as "run" or "method".
     """
-    rows, shades = list(dict.fromkeys(table[by])), colours(dict.fromkeys(table[title_of]))
+    rows, shades = list(dict.fromkeys(table[by])), colors(dict.fromkeys(table[title_of]))
     height = 1.3 + len(rows) * max(0.3, 0.12 * len(shades))
-    fig, axes = axes_of(1, 2, width=8.5, height=height, sharey=True)
+    fig, axes = subplots(1, 2, width=8.5, height=height, sharey=True)
     for ax, value, name in zip(axes.flat, ("hit", "energy"), ("pointing game: hits", "energy inside"), strict=True):
         dots(ax, table, value, rows, by, shades, title_of)
         chance = table.groupby(by, observed=True)["area"].mean()
@@ -141,6 +141,6 @@ def map_hits(table: pd.DataFrame, by: str, title_of: str) -> Figure:
             ax.plot([100 * chance[row]] * 2, [place - 0.4, place + 0.4], color="black", lw=1.5, zorder=0)
         ax.set(xlim=(-3, 103), xlabel=f"{name} (%, higher is better)")
     counts = table.groupby(by, observed=True)["n"].max()
-    axes.flat[0].set_yticks(range(len(rows)), [f"{literal(str(row))} (n = {counts[row]})" for row in rows])
+    axes.flat[0].set_yticks(range(len(rows)), [f"{escape_math(str(row))} (n = {counts[row]})" for row in rows])
     legend_above(fig, shades, marks=["chance"])
     return fig

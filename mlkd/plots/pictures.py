@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from mlkd.data import MultiLabelData
-from mlkd.plots.style import axes_of, literal, numbers, wrapped
+from mlkd.plots.style import annotate_cells, escape_math, subplots, wrap_names
 
 
-def picture_grid(
+def image_grid(
     data: MultiLabelData, rows: Sequence[int], *, columns: int = 8, boxes: bool = False, names: bool = True
 ) -> Figure:
     """Pictures with their labels below and, if wanted, the boxes they come from.
@@ -26,7 +26,7 @@ def picture_grid(
         names: write the labels below each picture.
     """
     lines = -(-len(rows) // columns)
-    fig, axes = axes_of(lines, columns, width=1.45 * columns, height=(1.75 if names else 1.5) * lines)
+    fig, axes = subplots(lines, columns, width=1.45 * columns, height=(1.75 if names else 1.5) * lines)
     for ax in axes.flat:
         ax.set_axis_off()
     for ax, row in zip(axes.flat, rows, strict=False):
@@ -40,7 +40,7 @@ def picture_grid(
                 ax.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, color="#d55e00", lw=1))
         if names:
             labels = [data.classes[k] for k in np.flatnonzero(data.targets[row])]
-            ax.set_title(literal(wrapped(labels)), fontsize=7, y=-0.03, pad=0, va="top")
+            ax.set_title(escape_math(wrap_names(labels)), fontsize=7, y=-0.03, pad=0, va="top")
     return fig
 
 
@@ -48,27 +48,27 @@ def prediction(
     image: np.ndarray, probabilities: np.ndarray, truth: np.ndarray, classes: Sequence[str], top: int = 10
 ) -> Figure:
     """A picture beside the labels a model finds likeliest; the true ones are marked."""
-    fig, axes = axes_of(1, 2, width=7.5, height=3.2, width_ratios=(1, 1.3))
+    fig, axes = subplots(1, 2, width=7.5, height=3.2, width_ratios=(1, 1.3))
     axes.flat[0].imshow(image, interpolation="none")
     axes.flat[0].set_axis_off()
-    bars(axes.flat[1], probabilities, truth, classes, np.argsort(-probabilities)[:top][::-1])
+    draw_prediction_bars(axes.flat[1], probabilities, truth, classes, np.argsort(-probabilities)[:top][::-1])
     axes.flat[1].set_title("The likeliest labels; blue with ✓: truly there", fontsize=10)
     return fig
 
 
-def bars(
+def draw_prediction_bars(
     ax: Axes, probabilities: np.ndarray, truth: np.ndarray, classes: Sequence[str], labels: Sequence[int] | np.ndarray
 ) -> None:
     """A bar for the probability of each of `labels`, the first at the bottom; the true ones are marked."""
     ax.barh(
         range(len(labels)), 100 * probabilities[labels], color=["#0072b2" if truth[k] else "#bbbbbb" for k in labels]
     )
-    ax.set_yticks(range(len(labels)), [literal(classes[k]) + (" ✓" if truth[k] else "") for k in labels])
+    ax.set_yticks(range(len(labels)), [escape_math(classes[k]) + (" ✓" if truth[k] else "") for k in labels])
     ax.axvline(50, color="black", lw=0.8, ls=":")
     ax.set(xlim=(0, 100), xlabel="probability (%)")
 
 
-def pushes(
+def logit_gradients(
     steps: Mapping[str, np.ndarray],
     classes: Sequence[str],
     truth: np.ndarray,
@@ -87,7 +87,7 @@ def pushes(
         most: labels shown.
     """
     order = np.lexsort((-teacher, -truth.astype(int)))[:most]
-    fig, axes = axes_of(2, 1, width=7.5, height=2 + 0.3 * len(steps), height_ratios=(2, len(steps)), sharex=True)
+    fig, axes = subplots(2, 1, width=7.5, height=2 + 0.3 * len(steps), height_ratios=(2, len(steps)), sharex=True)
     tables = (
         ({"teacher": teacher, "student": student}, "Greys", (0, 1), "probability"),
         (steps, "PuOr", (-1, 1), "push, down to up"),
@@ -100,7 +100,7 @@ def pushes(
         fig.colorbar(picture, ax=ax, label=label)
     axes.flat[0].set_title("Left of the line: labels that are there")
     axes.flat[1].set_title("Where each loss pushes the student")
-    axes.flat[1].set_xticks(range(len(order)), [literal(classes[k]) for k in order], rotation=90, fontsize=8)
+    axes.flat[1].set_xticks(range(len(order)), [escape_math(classes[k]) for k in order], rotation=90, fontsize=8)
     return fig
 
 
@@ -122,7 +122,7 @@ def crops(
         top: labels named below each crop.
     """
     height, width = image.shape[:2]
-    fig, axes = axes_of(1, 1 + len(boxes), width=1.9 * (1 + len(boxes)), height=2.9)
+    fig, axes = subplots(1, 1 + len(boxes), width=1.9 * (1 + len(boxes)), height=2.9)
     for ax in axes.flat:
         ax.set_axis_off()
         ax.set_anchor("N")
@@ -137,7 +137,7 @@ def crops(
         ax.set_box_aspect(height / width)
         ax.set_title(f"crop {number}", fontsize=9, color=shade)
         likely = np.argsort(-row)[:top]
-        said = [f"{literal(classes[k])}{' ✓' if truth[k] else ''} {100 * row[k]:.0f} %" for k in likely]
+        said = [f"{escape_math(classes[k])}{' ✓' if truth[k] else ''} {100 * row[k]:.0f} %" for k in likely]
         ax.text(0, -0.04, "\n".join(said), transform=ax.transAxes, va="top", fontsize=7)
     return fig
 
@@ -154,7 +154,7 @@ def crop_labels(stages: Mapping[str, np.ndarray], truth: np.ndarray, classes: Se
     """
     first = np.abs(next(iter(stages.values()))).sum(axis=0)
     order = np.lexsort((-first, -truth.astype(int)))[:most]
-    fig, axes = axes_of(len(stages), 1, width=7.5, height=1.1 + 1.15 * len(stages), sharex=True)
+    fig, axes = subplots(len(stages), 1, width=7.5, height=1.1 + 1.15 * len(stages), sharex=True)
     for ax, (name, values) in zip(axes.flat, stages.items(), strict=True):
         shown = values[:, order]
         if shown.min() < 0:
@@ -163,11 +163,11 @@ def crop_labels(stages: Mapping[str, np.ndarray], truth: np.ndarray, classes: Se
         else:
             said = "share of 1"
             picture = ax.imshow(shown, cmap="Greys", vmin=0, vmax=1, aspect="auto")
-            numbers(picture, shown, size=6)
+            annotate_cells(picture, shown, size=6)
         ax.axvline(truth[order].sum() - 0.5, color="black", lw=1)
         ax.set_yticks(range(len(shown)), [f"crop {number + 1}" for number in range(len(shown))], fontsize=8)
         ax.set_title(name, fontsize=9)
         fig.colorbar(picture, ax=ax, label=said)
     fig.suptitle("Left of the line: labels that are there", fontsize=10)
-    axes.flat[-1].set_xticks(range(len(order)), [literal(classes[k]) for k in order], rotation=90, fontsize=8)
+    axes.flat[-1].set_xticks(range(len(order)), [escape_math(classes[k]) for k in order], rotation=90, fontsize=8)
     return fig

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, ScalarFormatter
 
-from mlkd.plots.style import axes_of, colours, legend_above
+from mlkd.plots.style import colors, legend_above, subplots
 
 FEW = 10
 """Of fewer objects no share is drawn."""
@@ -26,8 +26,8 @@ def area_recall(table: pd.DataFrame, curves: Mapping[str, tuple[np.ndarray, np.n
         table: as `mlkd.analysis.recall_table` returns it for "side" with a step.
         curves: title of a run -> sides in pixels and the fitted recall there, as `mlkd.analysis.recall_curve` gives it.
     """
-    shades = colours(dict.fromkeys(table["run"]))
-    fig, axes = axes_of(1, 2, width=10, height=3.9)
+    shades = colors(dict.fromkeys(table["run"]))
+    fig, axes = subplots(1, 2, width=10, height=3.9)
     counts, shares = axes.flat
     total = table.groupby("side")["targets"].first()
     step = np.diff(total.index).min() if len(total) > 1 else 10
@@ -65,8 +65,8 @@ def recall_by(table: pd.DataFrame, by: str, *, xlabel: str, logarithmic: bool = 
         xlabel: what it is, with its unit.
         logarithmic: whether its axis is.
     """
-    shades = colours(dict.fromkeys(table["run"]))
-    fig, axes = axes_of(1, 1, width=7.5, height=3.6)
+    shades = colors(dict.fromkeys(table["run"]))
+    fig, axes = subplots(1, 1, width=7.5, height=3.6)
     ax = axes.flat[0]
     values = np.sort(table[by].unique())
     step = np.diff(values).min() if len(values) > 1 else 1.0

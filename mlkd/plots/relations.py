@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 
-from mlkd.plots.style import axes_of, colours, legend_above, literal, numbers
+from mlkd.plots.style import annotate_cells, colors, escape_math, legend_above, subplots
 
 
 def correlation_differences(
@@ -34,15 +34,15 @@ def correlation_differences(
     side = min(2.4 + 0.05 * q, 6)
     columns = min(len(differences), 3 if q > 40 else 4)
     lines = -(-len(differences) // columns)
-    fig, axes = axes_of(lines, columns, width=side * columns + 1.8, height=(side + 0.5) * lines + 0.9)
+    fig, axes = subplots(lines, columns, width=side * columns + 1.8, height=(side + 0.5) * lines + 0.9)
     values = [matrix[~np.isnan(matrix)] for matrix, _ in differences.values()]
     high = max([0.01, *(found.max() for found in values if len(found))])
     for ax in axes.flat[len(differences) :]:
         ax.remove()
-    names, size = [literal(classes[k]) for k in order], 6 if q <= 40 else 4
+    names, size = [escape_math(classes[k]) for k in order], 6 if q <= 40 else 4
     for number, (ax, (title, (matrix, mean))) in enumerate(zip(axes.flat, differences.items(), strict=False)):
         picture = _matrix(ax, matrix, order, high)
-        ax.set_title(f"{literal(title)}\nmean {mean:.3f}", fontsize=9)
+        ax.set_title(f"{escape_math(title)}\nmean {mean:.3f}", fontsize=9)
         below = number + columns >= len(differences)
         ax.set_xticks(range(q) if below else [], names if below else [], rotation=90, fontsize=size)
         ax.set_yticks(range(q) if number % columns == 0 else [], names if number % columns == 0 else [], fontsize=size)
@@ -81,11 +81,11 @@ def pair_pictures(
         contributions: (b,), what each picture adds to the difference, as `mlkd.analysis.pair_contributions` gives it.
     """
     q, columns = len(classes), 1 + 2 * len(maps)
-    fig, axes = axes_of(1, 2, width=9.5, height=4.6, width_ratios=(4, columns))
+    fig, axes = subplots(1, 2, width=9.5, height=4.6, width_ratios=(4, columns))
     ax, beside = axes.flat
     known = matrix[~np.isnan(matrix)]
     shade = _matrix(ax, matrix, order, max([0.01, *known.tolist()]))
-    names, size = [literal(classes[k]) for k in order], 7 if q <= 40 else 3.5
+    names, size = [escape_math(classes[k]) for k in order], 7 if q <= 40 else 3.5
     ax.set_xticks(range(q), names, rotation=90, fontsize=size)
     ax.set_yticks(range(q), names, fontsize=size)
     places = np.argsort(order)[list(pair)]
@@ -93,7 +93,7 @@ def pair_pictures(
         ax.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, color="#0072b2", lw=2))
     ax.set_title("Difference of the correlations", fontsize=9)
     fig.colorbar(shade, ax=ax, label="lower is better", shrink=0.7)
-    heads = ["picture"] + [f"{literal(title)}:\n{literal(classes[k])}" for k in pair for title in maps]
+    heads = ["picture"] + [f"{escape_math(title)}:\n{escape_math(classes[k])}" for k in pair for title in maps]
     for column, head in enumerate(heads):
         beside.text(column + 0.5, -0.06, head, ha="center", va="bottom", fontsize=8)
     for row, (image, added) in enumerate(zip(images, contributions, strict=True)):
@@ -124,15 +124,15 @@ def label_pairs(matrices: Mapping[str, np.ndarray], labels: Sequence[str]) -> Fi
     side = 1.2 + 0.42 * len(labels)
     columns = min(len(matrices), 4)
     lines = -(-len(matrices) // columns)
-    fig, axes = axes_of(lines, columns, width=side * columns + 1.6, height=(side + 0.2) * lines + 0.8, sharey=True)
+    fig, axes = subplots(lines, columns, width=side * columns + 1.6, height=(side + 0.2) * lines + 0.8, sharey=True)
     for ax in axes.flat[len(matrices) :]:
         ax.remove()
     for ax, (title, matrix) in zip(axes.flat, matrices.items(), strict=False):
         picture = ax.imshow(matrix, cmap="viridis_r", vmin=0, vmax=1)
-        numbers(picture, np.where(np.eye(len(matrix)), np.nan, matrix))
-        ax.set_xticks(range(len(labels)), [literal(name) for name in labels], rotation=90, fontsize=8)
-        ax.set_yticks(range(len(labels)), [literal(name) for name in labels], fontsize=8)
-        ax.set_title(literal(title), fontsize=9)
+        annotate_cells(picture, np.where(np.eye(len(matrix)), np.nan, matrix))
+        ax.set_xticks(range(len(labels)), [escape_math(name) for name in labels], rotation=90, fontsize=8)
+        ax.set_yticks(range(len(labels)), [escape_math(name) for name in labels], fontsize=8)
+        ax.set_title(escape_math(title), fontsize=9)
     fig.colorbar(picture, ax=fig.axes, label="dependency\n(low: go together)", shrink=0.8)
     return fig
 
@@ -143,8 +143,8 @@ def dependency_gaps(table: pd.DataFrame) -> Figure:
     Args:
         table: as `mlkd.analysis.dependency_gaps` returns it.
     """
-    shades, orders = colours(dict.fromkeys(table["run"])), sorted(set(table["order"]))
-    fig, axes = axes_of(1, 2, width=8, height=3.2 + 0.1 * len(shades), sharey=True)
+    shades, orders = colors(dict.fromkeys(table["run"])), sorted(set(table["order"]))
+    fig, axes = subplots(1, 2, width=8, height=3.2 + 0.1 * len(shades), sharey=True)
     panels = {"instance": "of each picture (instance level)", "batch": "of the means over pictures (batch level)"}
     for ax, (column, name) in zip(axes.flat, panels.items(), strict=True):
         for number, (title, shade) in enumerate(shades.items()):

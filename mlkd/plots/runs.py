@@ -9,8 +9,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from mlkd.data import MultiLabelData
-from mlkd.plots.style import GAIN, LOSS, OTHER_COLOURS, axes_of, colour, colours, legend_above, literal
-from mlkd.progress import TIMING
+from mlkd.plots.style import GAIN, LOSS, OTHER_COLOURS, color, colors, escape_math, legend_above, subplots
+from mlkd.training.progress import TIMING
 
 
 def training_curves(histories: Mapping[str, Sequence[pd.DataFrame]]) -> Figure:
@@ -21,10 +21,10 @@ def training_curves(histories: Mapping[str, Sequence[pd.DataFrame]]) -> Figure:
     """
     known = (*TIMING, "val_mAP")
     terms = list(dict.fromkeys(name for group in histories.values() for h in group for name in h if name not in known))
-    panels, shades = ["val_mAP", *terms], colours(histories)
+    panels, shades = ["val_mAP", *terms], colors(histories)
     columns = min(len(panels), 3)
     lines = -(-len(panels) // columns)
-    fig, axes = axes_of(lines, columns, width=3.1 * columns, height=2.5 * lines)
+    fig, axes = subplots(lines, columns, width=3.1 * columns, height=2.5 * lines)
     for ax in axes.flat[len(panels) :]:
         ax.remove()
     for ax, panel in zip(axes.flat, panels, strict=False):
@@ -46,8 +46,8 @@ def training_curves(histories: Mapping[str, Sequence[pd.DataFrame]]) -> Figure:
 
 def scores_by_seed(scores: Mapping[str, Sequence[float]], *, metric: str = "mAP", split: str = "test") -> Figure:
     """One dot per seed, a bar for the mean; the axis does not start at 0, and says so."""
-    titles, shades = list(scores), colours(scores)
-    fig, axes = axes_of(1, 1, width=6.2, height=1.2 + 0.42 * len(titles))
+    titles, shades = list(scores), colors(scores)
+    fig, axes = subplots(1, 1, width=6.2, height=1.2 + 0.42 * len(titles))
     ax = axes.flat[0]
     for position, title in enumerate(titles):
         values = 100 * np.asarray(scores[title])
@@ -70,10 +70,10 @@ def protocol_scores(table: pd.DataFrame, metrics: Sequence[str] = ("CF1", "CF1_m
     Args:
         table: as `mlkd.analysis.score_table` returns it.
     """
-    protocols, shades = list(dict.fromkeys(table["protocol"])), colours(dict.fromkeys(table["run"]))
+    protocols, shades = list(dict.fromkeys(table["protocol"])), colors(dict.fromkeys(table["run"]))
     step = min(0.14, 0.75 / len(shades))
     high = max(0.6, 0.11 * len(shades))
-    fig, axes = axes_of(1, len(metrics), width=3.2 * len(metrics) + 1, height=1 + high * len(protocols), sharey=True)
+    fig, axes = subplots(1, len(metrics), width=3.2 * len(metrics) + 1, height=1 + high * len(protocols), sharey=True)
     for ax, metric in zip(axes.flat, metrics, strict=True):
         for shift, (title, shade) in enumerate(shades.items()):
             rows = table[(table["run"] == title) & (table["metric"] == metric)].set_index("protocol").loc[protocols]
@@ -93,11 +93,11 @@ def class_scores(ap: Mapping[str, float], train: MultiLabelData) -> Figure:
     share = dict(zip(train.classes, train.targets.mean(axis=0), strict=True))
     names = sorted(ap, key=lambda name: -share[name])
     small = len(names) >= 40
-    fig, axes = axes_of(1, 1, width=7, height=1.4 + (0.14 if small else 0.21) * len(names))
+    fig, axes = subplots(1, 1, width=7, height=1.4 + (0.14 if small else 0.21) * len(names))
     ax, places = axes.flat[0], range(len(names))
-    ax.plot([100 * share[name] for name in names], places, "|", ms=6 if small else 9, mew=1.5, color=colour("chance"))
+    ax.plot([100 * share[name] for name in names], places, "|", ms=6 if small else 9, mew=1.5, color=color("chance"))
     ax.plot([100 * ap[name] for name in names], places, "o", ms=4 if small else 6, color=OTHER_COLOURS[0])
-    ax.set_yticks(places, [literal(name) for name in names], fontsize=6 if small else 8)
+    ax.set_yticks(places, [escape_math(name) for name in names], fontsize=6 if small else 8)
     ax.set(xlim=(0, 102), ylim=(len(names) - 0.5, -0.5), xlabel="AP on test (%, higher is better)")
     ax.set(ylabel="label, the most frequent on top")
     ax.grid(alpha=0.3)
@@ -114,14 +114,14 @@ def class_gains(gains: np.ndarray, classes: Sequence[str], frequencies: np.ndarr
     """
     order = np.argsort(-frequencies, kind="stable")
     mean = 100 * gains[:, order].mean(axis=0)
-    fig, axes = axes_of(1, 1, width=max(6.5, 0.17 * len(order) + 2), height=3.4)
+    fig, axes = subplots(1, 1, width=max(6.5, 0.17 * len(order) + 2), height=3.4)
     ax = axes.flat[0]
     ax.bar(range(len(order)), mean, color=np.where(mean >= 0, GAIN, LOSS), alpha=0.75)
     for row in gains:
         ax.plot(100 * row[order], ".", color="black", ms=3)
     ax.axhline(0, color="black", lw=0.8)
     ax.set_xticks(
-        range(len(order)), [literal(classes[k]) for k in order], rotation=90, fontsize=8 if len(order) < 40 else 6
+        range(len(order)), [escape_math(classes[k]) for k in order], rotation=90, fontsize=8 if len(order) < 40 else 6
     )
     ax.set(ylabel="difference of AP (points)", title=title)
     ax.grid(axis="y", alpha=0.3)

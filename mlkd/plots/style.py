@@ -36,15 +36,15 @@ GAIN, LOSS = OTHER_COLOURS[0], OTHER_COLOURS[2]
 OTHER_MARKERS = "oDs^vPX*"
 
 
-def colour(title: str) -> str:
+def color(title: str) -> str:
     """The colour of a method, or of a group of runs such as "l2d student"."""
     name = title.split()[0]
     return COLOURS.get(name) or MORE_COLOURS[sum(map(ord, name)) % len(MORE_COLOURS)]
 
 
-def colours(titles: Iterable[str]) -> dict[str, str]:
+def colors(titles: Iterable[str]) -> dict[str, str]:
     """A colour for each title of one figure: its own, or the next free one where an earlier title has it."""
-    own = {title: colour(title) for title in titles}
+    own = {title: color(title) for title in titles}
     spare = [shade for shade in SPARE_COLOURS if shade not in own.values()]
     found: dict[str, str] = {}
     for title, shade in own.items():
@@ -93,8 +93,8 @@ def dots(
             if row in own.index:
                 at = height + step * (number - (len(shades) - 1) / 2)
                 found = [scale * own.loc[row, f"{value}{end}"] for end in ("", "_low", "_high")]
-                dot(ax, at, found, color=shade, label=literal(title) if height == 0 else None)
-    ax.set_yticks(range(len(rows)), [literal(str(row)) for row in rows], fontsize=8 if len(rows) < 40 else 6)
+                dot(ax, at, found, color=shade, label=escape_math(title) if height == 0 else None)
+    ax.set_yticks(range(len(rows)), [escape_math(str(row)) for row in rows], fontsize=8 if len(rows) < 40 else 6)
     ax.set_ylim(max(len(rows), 1) - 0.5, -0.5)
     ax.grid(axis="x", alpha=0.3)
 
@@ -106,12 +106,12 @@ def legend_above(
     handles = []
     for title, shade in shades.items():
         look = {"color": shade, "marker": "o"} if isinstance(shade, str) else shade
-        handles.append(Line2D([], [], ls="", label=literal(title), **look))
+        handles.append(Line2D([], [], ls="", label=escape_math(title), **look))
     handles += [Line2D([], [], marker="|", ms=11, mew=1.5, ls="", color="black", label=mark) for mark in marks]
     fig.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), columns) or 1, frameon=False)
 
 
-def numbers(picture: AxesImage, values: np.ndarray, form: str = "{:.2f}", size: float = 7) -> None:
+def annotate_cells(picture: AxesImage, values: np.ndarray, form: str = "{:.2f}", size: float = 7) -> None:
     """The values (rows, columns) of a drawn matrix in its cells, black or white; nothing where one is nan."""
     for (row, column), value in np.ndenumerate(values):
         if not np.isnan(value):
@@ -121,7 +121,7 @@ def numbers(picture: AxesImage, values: np.ndarray, form: str = "{:.2f}", size: 
             picture.axes.text(column, row, text, ha="center", va="center", fontsize=size, color=shade)
 
 
-def axes_of(rows: int, columns: int, *, width: float, height: float, **settings) -> tuple[Figure, np.ndarray]:
+def subplots(rows: int, columns: int, *, width: float, height: float, **settings) -> tuple[Figure, np.ndarray]:
     """A figure that a notebook shows once, when a cell returns it, with its axes as an array (rows, columns)."""
     ratios = settings.pop("width_ratios", None)
     fig, axes = plt.subplots(
@@ -143,7 +143,7 @@ def _plain(ax: Axes) -> None:
     ax.spines[["top", "right"]].set_visible(False)
 
 
-def wrapped(labels: Sequence[str], width: int = 20) -> str:
+def wrap_names(labels: Sequence[str], width: int = 20) -> str:
     """Label names in lines of about `width` characters."""
     lines = [""]
     for label in labels:
@@ -156,6 +156,6 @@ def wrapped(labels: Sequence[str], width: int = 20) -> str:
     return "\n".join(lines) if labels else "(none)"
 
 
-def literal(text: str) -> str:
+def escape_math(text: str) -> str:
     """Text that matplotlib draws as it is, dollar signs too, instead of reading a formula between them."""
     return text.replace("$", r"\$")

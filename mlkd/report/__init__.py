@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mlkd.presets import Plan
+    from mlkd.study.study import Study
 
 __all__ = ["run"]
 
@@ -19,8 +19,8 @@ def run(
     notebooks: str | Path | None = None,
     reports: str | Path = "reports",
     timeout_s: int = 3600,
-    plan: Plan | None = None,
-    from_runs: bool = False,
+    study: Study | None = None,
+    no_train: bool = False,
 ) -> int:
     """Executes the numbered notebooks and writes `<reports>/<name>/index.html`, to be opened from disk.
 
@@ -41,7 +41,7 @@ def run(
             epochs.
         plan: what the notebooks study. The index shows its data, its finished runs and the table of their scores,
             which the terminal prints too.
-        from_runs: execute all notebooks anew and train nothing: one that misses a run fails and names it.
+        no_train: execute all notebooks anew and train nothing: one that misses a run fails and names it.
 
     Returns:
         The exit code: 0, 1 when a notebook failed, 130 when the user stopped it.
@@ -55,4 +55,4 @@ def run(
     except ModuleNotFoundError as error:
         raise ImportError(f"A report needs the package {error.name!r}: pip install 'mlkd[notebooks]'.") from error
     folder = None if notebooks is None else Path(notebooks)
-    return run_series(name, parameters, folder, Path(reports), timeout_s, plan, from_runs)
+    return run_series(name, parameters, folder, Path(reports), timeout_s, study, no_train)

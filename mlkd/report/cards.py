@@ -6,20 +6,20 @@ from collections.abc import Sequence
 from typing import Any
 
 from mlkd.analysis import group_runs
-from mlkd.presets import Plan
 from mlkd.report.screen import duration
-from mlkd.runs import Run
+from mlkd.study.study import Study
+from mlkd.training.runs import Run
 
 CLASSES = 100  # named at most
 
 
-def data_card(plan: Plan) -> dict[str, Any]:
+def data_card(study: Study) -> dict[str, Any]:
     """The data set: its name, its classes, most frequent first, and what each split has."""
-    train = plan.data["train"]
+    train = study.splits["train"]
     often = train.targets.sum(axis=0).argsort(kind="stable")[::-1]
     return {
         "name": train.name,
-        "spec": plan.spec,
+        "spec": study.data,
         "count": len(train.classes),
         "classes": [train.classes[label] for label in often[:CLASSES].tolist()],
         "splits": [
@@ -29,7 +29,7 @@ def data_card(plan: Plan) -> dict[str, Any]:
                 "labels": f"{split.targets.sum() / max(len(split), 1):.2f}",
                 "boxes": "none" if split.boxes is None else f"{sum(map(len, split.boxes)):,}",
             }
-            for name, split in plan.data.items()
+            for name, split in study.splits.items()
         ],
     }
 

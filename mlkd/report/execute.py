@@ -17,9 +17,9 @@ from nbclient.exceptions import CellTimeoutError
 from papermill.exceptions import PapermillExecutionError
 from traitlets.config import Config
 
-from mlkd.progress import PROGRESS_FILE
-from mlkd.report.screen import Screen, duration
-from mlkd.runs import FROM_RUNS
+from mlkd.report.screen import NotebookProgress, duration
+from mlkd.training.progress import PROGRESS_FILE
+from mlkd.training.runs import NO_TRAIN
 
 KERNEL_ENVIRONMENT = {
     "JUPYTER_PREFER_ENV_PATH": "1",  # "python3" is this interpreter, not one the user installed elsewhere
@@ -45,17 +45,17 @@ def execute(
     *,
     cells: int,
     timeout_s: int,
-    screen: Screen,
-    from_runs: bool = False,
+    screen: NotebookProgress,
+    no_train: bool = False,
 ) -> Outcome:
     """Executes the notebook `source` in this process's folder; `target` is written when it has ended, well or not.
 
-    Its process is killed when the time is over, whatever it does. With `from_runs` it reads finished runs only.
+    Its process is killed when the time is over, whatever it does. With `no_train` it reads finished runs only.
     """
     unfinished = target.parent / ".unfinished.ipynb"
     started, number, error = time.monotonic(), 0, ""
 
-    with tempfile.TemporaryDirectory() as folder, _quiet(status_file := Path(folder) / "status", from_runs):
+    with tempfile.TemporaryDirectory() as folder, _quiet(status_file := Path(folder) / "status", no_train):
         with screen.watch(target.stem, cells, status_file) as bar:
 
             def cell_starts(cell: Any, cell_index: int) -> None:
@@ -96,9 +96,9 @@ def execute(
 
 
 @contextmanager
-def _quiet(status_file: Path, from_runs: bool) -> Iterator[None]:
+def _quiet(status_file: Path, no_train: bool) -> Iterator[None]:
     """The environment a notebook's process inherits; papermill says nothing of its own."""
-    changed = {**KERNEL_ENVIRONMENT, PROGRESS_FILE: str(status_file), **({FROM_RUNS: "1"} if from_runs else {})}
+    changed = {**KERNEL_ENVIRONMENT, PROGRESS_FILE: str(status_file), **({NO_TRAIN: "1"} if no_train else {})}
     before = {name: os.environ.get(name) for name in changed}
     logger = logging.getLogger("papermill")
     level = logger.level

@@ -25,10 +25,10 @@ from nbconvert.filters.markdown_mistune import (
 )
 from PIL import Image
 
-from mlkd.files import written_whole
+from mlkd.files import atomic_write
 from mlkd.report.notebook import Notebook
 from mlkd.report.screen import duration
-from mlkd.runs import environment
+from mlkd.training.runs import environment
 
 THUMBNAIL = (640, 480)  # pixels, at most
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -80,7 +80,7 @@ class Report:
         }
         metadata = {"name": as_text(notebook.title), "path": str(notebook.path.parent)}
         html, _ = self.exporter.from_notebook_node(executed, {"metadata": metadata, "mlkd": page})
-        with written_whole(self.folder / f"{notebook.stem}.html") as unfinished:
+        with atomic_write(self.folder / f"{notebook.stem}.html") as unfinished:
             unfinished.write_text(self._linked(html), encoding="utf-8")
         self.thumbnails[notebook.stem] = _thumbnail(outputs)
 
@@ -110,7 +110,7 @@ class Report:
                 "status": record.get(notebook.stem, {}).get("status", "waiting"),
                 "took": duration(record.get(notebook.stem, {}).get("seconds", 0)),
                 "error": record.get(notebook.stem, {}).get("error", ""),
-                "from_runs": record.get(notebook.stem, {}).get("from_runs", False),
+                "no_train": record.get(notebook.stem, {}).get("no_train", False),
             }
             for notebook in self.series
         ]
@@ -131,7 +131,7 @@ class Report:
             rows=[] if table is None else table.to_numpy().tolist(),
         )
         path = self.folder / "index.html"
-        with written_whole(path) as unfinished:
+        with atomic_write(path) as unfinished:
             unfinished.write_text(text, encoding="utf-8")
         return path
 

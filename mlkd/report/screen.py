@@ -14,7 +14,7 @@ from types import TracebackType
 from tqdm import tqdm
 
 
-class Screen:
+class NotebookProgress:
     """The progress of a series of notebooks, as a context manager.
 
     Args:
@@ -35,7 +35,7 @@ class Screen:
             bar_format="{desc} |{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]",
         )
 
-    def __enter__(self) -> Screen:
+    def __enter__(self) -> NotebookProgress:
         return self
 
     def __exit__(

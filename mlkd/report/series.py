@@ -6,21 +6,21 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from mlkd import __version__
-from mlkd.analysis import group_runs, runs_on, scores_of
-from mlkd.files import told, written_whole
-from mlkd.presets import Plan
+from mlkd.analysis import group_runs, runs_on, summary_table
+from mlkd.errors import closest_match
+from mlkd.files import atomic_write, told
 from mlkd.report import html
 from mlkd.report.cards import data_card, run_cards
 from mlkd.report.execute import execute
 from mlkd.report.notebook import Notebook, read_series
-from mlkd.report.screen import Screen, duration
-from mlkd.spelling import nearest
+from mlkd.report.screen import NotebookProgress, duration
+from mlkd.study.study import Study
 
 
 def run_series(
@@ -29,8 +29,8 @@ def run_series(
     notebooks: Path | None,
     reports: Path,
     timeout_s: int,
-    plan: Plan | None,
-    from_runs: bool,
+    study: Study | None,
+    no_train: bool,
 ) -> int:
     """As `mlkd.report.run` describes."""
     if Path(name).name != name or name == "..":
@@ -40,7 +40,7 @@ def run_series(
     _check_known(given, series)
     folder = reports / name
     with _alone(folder):
-        return _run(name, folder, given, series, timeout_s, plan, from_runs)
+        return _run(name, folder, given, series, timeout_s, study, no_train)
 
 
 @contextmanager
@@ -69,26 +69,26 @@ def _run(
     given: dict[str, Any],
     series: list[Notebook],
     timeout_s: int,
-    plan: Plan | None,
-    from_runs: bool,
+    study: Study | None,
+    no_train: bool,
 ) -> int:
     record = _read_record(folder)
     report = html.Report(name, folder, given, series)
-    data = None if plan is None else data_card(plan)
+    data = None if study is None else data_card(study)
 
     running = ""
-    before = {stem: entry["seconds"] for stem, entry in record.items() if entry.get("from_runs", False) == from_runs}
+    before = {stem: entry["seconds"] for stem, entry in record.items() if entry.get("no_train", False) == no_train}
     try:
-        with Screen([notebook.stem for notebook in series], before) as screen:
+        with NotebookProgress([notebook.stem for notebook in series], before) as screen:
             for notebook in series:
                 running = notebook.stem
                 maker: dict[str, Any] = {
                     "sha256": notebook.sha256,
                     "parameters": {key: given[key] for key in notebook.parameters if key in given},
-                    "mlkd": __version__,
+                    "mlkd": version("mlkd"),
                 }
                 copy = folder / notebook.path.name
-                if _is_done(record.get(running), maker) and copy.is_file() and not from_runs:
+                if _is_done(record.get(running), maker) and copy.is_file() and not no_train:
                     screen.skip(running, f"{running}: done before, in {duration(record[running]['seconds'])}")
                 else:
                     record.pop(running, None)
@@ -99,13 +99,13 @@ def _run(
                         cells=notebook.cells + bool(maker["parameters"]),  # papermill adds one
                         timeout_s=timeout_s,
                         screen=screen,
-                        from_runs=from_runs,
+                        no_train=no_train,
                     )
                     record[running] = maker | {
                         "status": "failed" if outcome.error else "done",
                         "seconds": round(outcome.seconds, 1),
                         "error": outcome.error,
-                        "from_runs": from_runs,
+                        "no_train": no_train,
                     }
                     _write_record(folder, record, series)
                     took = duration(outcome.seconds)
@@ -117,15 +117,15 @@ def _run(
                 report.write_page(notebook, record[running])
                 report.write_index(record, data)
     except KeyboardInterrupt:
-        on = "begins anew" if from_runs else "continues there"
+        on = "begins anew" if no_train else "continues there"
         print(f"\nStopped in {running}; the same command {on}.", flush=True)
         return 130
 
     cards, results, told = [], None, ""
-    if plan is not None:
+    if study is not None:
         try:
-            runs = runs_on(plan.runs, plan.data["test"])
-            cards, results = run_cards(runs), scores_of(group_runs(runs))
+            runs = runs_on(study.runs, study.splits["test"])
+            cards, results = run_cards(runs), summary_table(group_runs(runs))
             told = html.as_columns(results).to_string(index=False)
         except ValueError as error:  # a run folder that is damaged
             told = f"No results table: {error}"
@@ -135,7 +135,7 @@ def _run(
     failed = [notebook.stem for notebook in series if record[notebook.stem]["status"] == "failed"]
     if failed:
         print(f"\n{len(failed)} of {len(series)} notebooks failed: {', '.join(failed)}.")
-        print(f"The same command{', without --from-runs,' * from_runs} runs these again.")
+        print(f"The same command{', without --no-train,' * no_train} runs these again.")
     print(f"\n{index}", flush=True)
     return 1 if failed else 0
 
@@ -144,7 +144,7 @@ def _check_known(given: Mapping[str, Any], series: Iterable[Notebook]) -> None:
     known = sorted({name for notebook in series for name in notebook.parameters})
     for name in given:
         if name not in known:
-            hint = f" Did you mean {nearest(name, known)!r}?" if known else ""
+            hint = f" Did you mean {closest_match(name, known)!r}?" if known else ""
             raise ValueError(f"No notebook has a parameter {name!r}.{hint}")
 
 
@@ -165,5 +165,5 @@ def _read_record(folder: Path) -> dict[str, dict[str, Any]]:
 
 def _write_record(folder: Path, record: Mapping[str, Any], series: Iterable[Notebook]) -> None:
     kept = {notebook.stem: record[notebook.stem] for notebook in series if notebook.stem in record}
-    with written_whole(folder / "report.json") as unfinished:
+    with atomic_write(folder / "report.json") as unfinished:
         unfinished.write_text(json.dumps({"notebooks": kept}, indent=1) + "\n")

@@ -11,7 +11,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mlkd.analysis import companions, context_reliance, context_scores, masked_companion, taken_over
+from mlkd.analysis import (
+    context_reliance,
+    context_scores,
+    masked_companion,
+    reliance_regression,
+    top_cooccurring_labels,
+)
 from mlkd.data import DataError, MultiLabelData
 from mlkd.graphs import cooccurrence
 from mlkd.models import Output
@@ -23,10 +29,10 @@ CLASSES = ("mouse", "laptop", "cup")
 def test_companions() -> None:
     targets = np.array([[1, 1, 0], [1, 1, 0], [0, 1, 0], [1, 0, 0], [0, 0, 1]], np.uint8)
     # of the 3 pictures with a mouse 2 have a laptop, of the 3 with a laptop 2 have a mouse, the cup stands alone
-    assert companions(cooccurrence(targets)) == [(0, 1), (1, 0)]
+    assert top_cooccurring_labels(cooccurrence(targets)) == [(0, 1), (1, 0)]
     targets[0, 2] = 1  # 2 cups: 1 with a mouse, 1 with a laptop; the first one counts
-    assert companions(cooccurrence(targets)) == [(0, 1), (1, 0), (2, 0)]
-    assert companions(cooccurrence(np.zeros((2, 0), np.uint8))) == []
+    assert top_cooccurring_labels(cooccurrence(targets)) == [(0, 1), (1, 0), (2, 0)]
+    assert top_cooccurring_labels(cooccurrence(np.zeros((2, 0), np.uint8))) == []
 
 
 class TestMasks:
@@ -141,7 +147,7 @@ class TestTakenOver:
 
     def test_a_line_by_hand(self) -> None:
         x, y = [0.0, 0.1, 0.2, 0.5], [0.02, 0.05, 0.14, 0.27]
-        row = taken_over(self.table(teacher=x, l2d=y)).iloc[0]
+        row = reliance_regression(self.table(teacher=x, l2d=y)).iloc[0]
         mx, my = sum(x) / 4, sum(y) / 4
         sxy = sum((a - mx) * (b - my) for a, b in zip(x, y, strict=True))
         sxx, syy = sum((a - mx) ** 2 for a in x), sum((b - my) ** 2 for b in y)
@@ -154,14 +160,16 @@ class TestTakenOver:
 
     def test_limits(self) -> None:
         x = [0.0, 0.1, 0.2, 0.5]
-        found = taken_over(self.table(teacher=x, same=x, half=[v / 2 for v in x], none=[0.0] * 4)).set_index("run")
+        found = reliance_regression(self.table(teacher=x, same=x, half=[v / 2 for v in x], none=[0.0] * 4)).set_index(
+            "run"
+        )
         assert found["slope"].to_dict() == pytest.approx({"same": 1, "half": 0.5, "none": 0})
-        few = taken_over(self.table(teacher=[0.1, 0.2], l2d=[0.1, 0.2])).iloc[0]
+        few = reliance_regression(self.table(teacher=[0.1, 0.2], l2d=[0.1, 0.2])).iloc[0]
         assert few["pairs"] == 2
         assert np.isnan(few["slope"])
-        assert np.isnan(taken_over(self.table(teacher=[0.1] * 4, l2d=x)).iloc[0]["slope"])
+        assert np.isnan(reliance_regression(self.table(teacher=[0.1] * 4, l2d=x)).iloc[0]["slope"])
         with pytest.raises(ValueError, match="`teacher` is 'teacher', expected one of the runs: l2d"):
-            taken_over(self.table(l2d=x))
+            reliance_regression(self.table(l2d=x))
 
 
 def test_scores_with_and_without_company() -> None:

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from scipy.stats import ttest_1samp
 
-from mlkd.analysis import class_gains, gain, paired, smallest_effect
+from mlkd.analysis import class_gains, gain, minimum_detectable_effect, pair_by_seed
 from mlkd.analysis.gain import Paired, resampled_ap
 from mlkd.analysis.intervals import draws
 from mlkd.data import MultiLabelData
 from mlkd.metrics import average_precision
-from mlkd.runs import Predictions, Run, open_run
+from mlkd.training.runs import Predictions, Run, open_run
 
 Data = dict[str, MultiLabelData]
 RNG = np.random.default_rng(0)
@@ -40,13 +40,13 @@ def test_resampled_ap_is_that_of_repeated_pictures(ties: bool, with_ignored: boo
     scores = RNG.normal(size=(25, 3))
     if ties:
         scores = scores.round()
-    ignored = (RNG.random((25, 3)) < 0.2) & (targets == 0) if with_ignored else None
+    ignore_mask = (RNG.random((25, 3)) < 0.2) & (targets == 0) if with_ignored else None
     drawn = draws(np.random.default_rng(1), 25, 20)
     assert (drawn.sum(axis=1) == 25).all()
-    found = resampled_ap(targets, scores, drawn, ignored)
+    found = resampled_ap(targets, scores, drawn, ignore_mask)
     for r in range(20):
         rows = np.repeat(np.arange(25), drawn[r].astype(int))
-        part = None if ignored is None else ignored[rows]
+        part = None if ignore_mask is None else ignore_mask[rows]
         np.testing.assert_allclose(found[r], average_precision(targets[rows], scores[rows], part), atol=1e-6)
     assert np.isnan(found[:, 2]).any()
 
@@ -111,17 +111,17 @@ def test_gain() -> None:
     ]
     assert found.difference == pytest.approx(sum(by_seed) / 3)
     assert found.low < found.difference < found.high
-    assert found.smallest == pytest.approx(smallest_effect(np.array(by_seed)))
+    assert found.smallest == pytest.approx(minimum_detectable_effect(np.array(by_seed)))
     assert found.seeds == 3
-    assert found.real
-    assert not gain(made(n=200), resamples=300).real
+    assert found.is_significant
+    assert not gain(made(n=200), resamples=300).is_significant
 
 
 def test_a_gain_with_one_seed_is_never_called_real() -> None:
     found = gain(made(better=3.0, s=1, n=200), resamples=100)
     assert found.low > 0
     assert np.isnan(found.smallest)
-    assert not found.real
+    assert not found.is_significant
 
 
 @pytest.mark.parametrize("s", [5, 10])
@@ -130,17 +130,17 @@ def test_the_smallest_effect_is_found_with_that_power(s: int) -> None:
     rng = np.random.default_rng(0)
     standard = rng.normal(size=(4000, s))
     first = standard[0] / standard[0].std(ddof=1)
-    effect = smallest_effect(first)  # for a standard deviation of 1
-    assert effect == pytest.approx(smallest_effect(7 + first))
+    effect = minimum_detectable_effect(first)  # for a standard deviation of 1
+    assert effect == pytest.approx(minimum_detectable_effect(7 + first))
     assert np.mean(ttest_1samp(standard + effect, 0, axis=1).pvalue < 0.05) == pytest.approx(0.8, abs=0.05)
-    assert smallest_effect(2 * first) == pytest.approx(2 * effect)
+    assert minimum_detectable_effect(2 * first) == pytest.approx(2 * effect)
 
 
 def write(root: Path, data: MultiLabelData, method: str, seed: int) -> Run:
     run = open_run(root, {"method": method, "training": {"role": "student", "backbone": "none", "seed": seed}})
     logits = np.random.default_rng(seed).normal(size=data.targets.shape) + (method == "l2d")
     run.write_predictions(
-        "test", Predictions(np.array(data.ids), data.targets, logits.astype(np.float32), data.classes, data.ignored)
+        "test", Predictions(np.array(data.ids), data.targets, logits.astype(np.float32), data.classes, data.ignore_mask)
     )
     return run
 
@@ -149,16 +149,16 @@ def test_runs_are_paired_by_seed(toy_data: Data, tmp_path: Path) -> None:
     test = toy_data["test"]
     ours = [write(tmp_path, test, "l2d", seed) for seed in (2, 0, 7)]
     theirs = [write(tmp_path, test, "vanilla", seed) for seed in (0, 1, 2)]
-    pair = paired(ours, theirs)
+    pair = pair_by_seed(ours, theirs)
     assert pair.seeds == (0, 2)
     np.testing.assert_allclose(pair.ours, pair.theirs + 1, atol=1e-6)
     np.testing.assert_array_equal(pair.ours[1], ours[0].predictions("test").logits)
     assert pair.classes == test.classes
     with pytest.raises(ValueError, match=r"seeds \[7\] and \[0, 1, 2\]; expected at least one in common"):
-        paired(ours[2:], theirs)
+        pair_by_seed(ours[2:], theirs)
     other = write(tmp_path / "other", replace(test, targets=np.roll(test.targets, 1, axis=0)), "l2d", 1)
-    masked = write(tmp_path / "masked", replace(test, ignored=test.targets == 0), "l2d", 1)
+    masked = write(tmp_path / "masked", replace(test, ignore_mask=test.targets == 0), "l2d", 1)
     with pytest.raises(ValueError, match="different pictures or labels"):
-        paired([masked], theirs)
+        pair_by_seed([masked], theirs)
     with pytest.raises(ValueError, match="different pictures or labels"):
-        paired([other], theirs)
+        pair_by_seed([other], theirs)

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mlkd.analysis.intervals import draws, mean_over_pictures
+from mlkd.analysis.intervals import bootstrap_weights, mean_over_pictures
 
 
 def test_means_of_drawn_pictures_in_loops() -> None:
@@ -16,7 +16,7 @@ def test_means_of_drawn_pictures_in_loops() -> None:
     row = mean_over_pictures(table, ("run",), ("hit",), resamples=60, seed=4).iloc[0]
     names = list(dict.fromkeys(table["picture"]))
     means = []
-    for drawn in draws(np.random.default_rng(4), len(names), 60):
+    for drawn in bootstrap_weights(np.random.default_rng(4), len(names), 60):
         values = [
             value
             for name, times in zip(names, drawn, strict=True)
@@ -29,7 +29,7 @@ def test_means_of_drawn_pictures_in_loops() -> None:
 
 
 def test_draws_are_fair() -> None:
-    drawn = draws(np.random.default_rng(0), 5, 20000)
+    drawn = bootstrap_weights(np.random.default_rng(0), 5, 20000)
     assert drawn.shape == (20000, 5)
     assert (drawn.sum(axis=1) == 5).all()
     assert drawn.mean(axis=0) == pytest.approx([1] * 5, abs=0.03)

@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 import torch
 
-from mlkd.analysis import box_scores, hit_rates, score_map
-from mlkd.analysis.localization import covered
+from mlkd.analysis import box_scores, localization_summary, score_map
+from mlkd.analysis.cam import cam
+from mlkd.analysis.localization import box_mask
 from mlkd.data import DataError, MultiLabelData
-from mlkd.explain import cam
 from mlkd.models import MultiLabelModel
 
 Data = dict[str, MultiLabelData]
@@ -74,7 +74,7 @@ def test_ties_share_the_hit() -> None:
 
 
 def test_a_box_smaller_than_a_pixel_is_a_pixel() -> None:
-    inside = covered(np.array([[0.3, 0.3, 0.31, 0.31], [0.99, 0.99, 1, 1]]), 4, 4)
+    inside = box_mask(np.array([[0.3, 0.3, 0.31, 0.31], [0.99, 0.99, 1, 1]]), 4, 4)
     assert np.argwhere(inside).tolist() == [[1, 1], [3, 3]]
 
 
@@ -126,7 +126,7 @@ def test_rates_are_means_and_intervals_are_over_pictures() -> None:
             "area": 0.1,
         }
     )
-    rates = hit_rates(table, ("method", "size"))
+    rates = localization_summary(table, ("method", "size"))
     assert rates["size"].tolist() == ["large", "small"]
     for row in rates.itertuples():
         own = table[table["size"] == row.size]
@@ -135,14 +135,14 @@ def test_rates_are_means_and_intervals_are_over_pictures() -> None:
         assert row.energy == pytest.approx(own["energy"].mean())
         assert row.energy_low < row.energy < row.energy_high
         assert row.area_low == pytest.approx(row.area_high) == pytest.approx(0.1)
-    alone = hit_rates(table.assign(picture=range(len(table))), ())
-    together = hit_rates(table, ())
+    alone = localization_summary(table.assign(picture=range(len(table))), ())
+    together = localization_summary(table, ())
     assert together["hit_high"][0] - together["hit_low"][0] > alone["hit_high"][0] - alone["hit_low"][0]
 
 
 def test_rates_of_one_picture_and_of_none() -> None:
     table = pd.DataFrame({"method": "cam", "picture": [4, 4], "hit": [1.0, 0.0], "energy": np.nan, "area": 0.5})
-    row = hit_rates(table).iloc[0]
+    row = localization_summary(table).iloc[0]
     assert (row["n"], row["pictures"], row["hit"]) == (2, 1, 0.5)
     assert np.isnan([row["hit_low"], row["energy"]]).all()
-    assert hit_rates(table[:0]).empty
+    assert localization_summary(table[:0]).empty

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mlkd.analysis import objects, positives, recall_curve, recall_table
+from mlkd.analysis import label_table, object_table, recall_curve, recall_table
 from mlkd.data import DataError, MultiLabelData
 
 Data = dict[str, MultiLabelData]
@@ -39,7 +39,7 @@ def test_area_buckets_are_a_loop_over_objects(toy_data: Data) -> None:
     data = objects_of(toy_data)
     rng = np.random.default_rng(1)
     predicted = {"one": rng.random(data.targets.shape) < 0.5, "two": rng.random(data.targets.shape) < 0.8}
-    table = recall_table(objects(data), "side", predicted, step=10)
+    table = recall_table(object_table(data), "side", predicted, step=10)
     for title, said in predicted.items():
         total: dict[int, int] = {}
         correct: dict[int, int] = {}
@@ -71,17 +71,17 @@ def test_objects_in_pictures_that_are_not_square(toy_data: Data) -> None:
     images = [np.zeros((10, 40, 3), np.uint8)]
     boxes = [np.array([[0, 0, 0, 40, 10], [1, 0, 0, 20, 5]], np.float32)]
     data = MultiLabelData("made", "test", images, np.array([[1, 1]], np.uint8), ("a", "b"), ("x",), boxes)
-    assert objects(data)["side"].tolist() == pytest.approx([224, 112])
+    assert object_table(data)["side"].tolist() == pytest.approx([224, 112])
 
 
 def test_no_boxes(toy_data: Data) -> None:
     with pytest.raises(DataError, match="this data set has no boxes"):
-        objects(toy_data["test"])
+        object_table(toy_data["test"])
 
 
 def test_labels_and_frequencies_need_no_boxes(toy_data: Data) -> None:
     data, train = toy_data["test"], toy_data["train"]
-    table = positives(data, train)
+    table = label_table(data, train)
     assert len(table) == data.targets.sum()
     for row in table.itertuples():
         assert data.targets[row.picture, row.label] == 1
@@ -96,7 +96,7 @@ def test_labels_and_frequencies_need_no_boxes(toy_data: Data) -> None:
         assert by_labels.loc[count, "targets"] == count * len(rows)
     assert len(recall_table(table, "frequency", {"run": predicted})) <= 4
     with pytest.raises(ValueError, match="expected the same"):
-        positives(data, train.of_classes([0, 1]))
+        label_table(data, train.select_classes([0, 1]))
 
 
 class TestCurve:

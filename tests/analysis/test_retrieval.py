@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from mlkd.analysis import nearest_pictures, representations, retrieval_scores, retrieval_table
+from mlkd.analysis import extract_features, nearest_neighbors, retrieval_scores, retrieval_table
 from mlkd.data import MultiLabelData
 from mlkd.models import MergedTeacher, MultiLabelModel, create_model
 
@@ -34,11 +34,11 @@ def slow_scores(targets: np.ndarray, query: int, found: list[int]) -> tuple[floa
 
 @pytest.mark.parametrize("k", [1, 5, 29])
 def test_loops(k: int) -> None:
-    nearest = nearest_pictures(VECTORS, k=k)
-    scores = retrieval_scores(TARGETS, nearest)
+    neighbors = nearest_neighbors(VECTORS, k=k)
+    scores = retrieval_scores(TARGETS, neighbors)
     for query in range(30):
-        assert nearest[query].tolist() == slow_nearest(VECTORS, query, k)
-        expected = slow_scores(TARGETS.astype(int), query, nearest[query].tolist())
+        assert neighbors[query].tolist() == slow_nearest(VECTORS, query, k)
+        expected = slow_scores(TARGETS.astype(int), query, neighbors[query].tolist())
         if TARGETS[query].any():
             assert scores.loc[query, ["precision", "ndcg"]].tolist() == pytest.approx(expected, nan_ok=True)
         else:
@@ -48,31 +48,31 @@ def test_loops(k: int) -> None:
 
 def test_some_queries() -> None:
     queries = [7, 0, 29]
-    nearest = nearest_pictures(VECTORS, queries)
-    np.testing.assert_array_equal(nearest, nearest_pictures(VECTORS)[queries])
-    some, every = retrieval_scores(TARGETS, nearest, queries), retrieval_scores(TARGETS, nearest_pictures(VECTORS))
+    neighbors = nearest_neighbors(VECTORS, queries)
+    np.testing.assert_array_equal(neighbors, nearest_neighbors(VECTORS)[queries])
+    some, every = retrieval_scores(TARGETS, neighbors, queries), retrieval_scores(TARGETS, nearest_neighbors(VECTORS))
     assert some["picture"].tolist() == queries
     np.testing.assert_allclose(some["ndcg"], every["ndcg"][queries])
 
 
 def test_copies_of_a_picture() -> None:
-    nearest = nearest_pictures(np.zeros((8, 2)), k=3)
-    assert nearest.shape == (8, 3)
-    assert not (nearest == np.arange(8)[:, None]).any()
+    neighbors = nearest_neighbors(np.zeros((8, 2)), k=3)
+    assert neighbors.shape == (8, 3)
+    assert not (neighbors == np.arange(8)[:, None]).any()
 
 
 def test_k_is_possible() -> None:
     with pytest.raises(ValueError, match="`k` is 5, expected 1 to 4"):
-        nearest_pictures(VECTORS[:5])
+        nearest_neighbors(VECTORS[:5])
     with pytest.raises(ValueError, match="expected 1 to 0"):
-        nearest_pictures(VECTORS[:1])
+        nearest_neighbors(VECTORS[:1])
 
 
 def test_table() -> None:
     table = retrieval_table({"b": VECTORS, "a": -VECTORS, "c": TARGETS.astype(np.float32)}, TARGETS)
     assert table["run"].tolist() == ["b", "a", "c"]
     assert table["ndcg"][0] == pytest.approx(table["ndcg"][1])
-    scores = retrieval_scores(TARGETS, nearest_pictures(VECTORS))
+    scores = retrieval_scores(TARGETS, nearest_neighbors(VECTORS))
     assert table["precision"][0] == pytest.approx(scores["precision"].mean())
     assert table["ndcg"][0] == pytest.approx(scores["ndcg"].mean())
     assert table["ndcg"][2] > table["ndcg"][0]
@@ -84,7 +84,7 @@ class TestRepresentations:
         data = toy_data["val"]
         images = torch.from_numpy(data.images[np.arange(40)]).permute(0, 3, 1, 2)
         toy_teacher.train()
-        pooled, labelwise = representations(toy_teacher, data), representations(toy_teacher, data, "embeddings")
+        pooled, labelwise = extract_features(toy_teacher, data), extract_features(toy_teacher, data, "embeddings")
         assert toy_teacher.training
         toy_teacher.eval()
         with torch.no_grad():
@@ -93,22 +93,22 @@ class TestRepresentations:
             expected = [output.features[row, d].mean().item() for d in range(24)]
             np.testing.assert_allclose(pooled[row], expected, atol=1e-5)
             np.testing.assert_allclose(labelwise[row], output.embeddings[row].flatten(), atol=1e-5)
-        np.testing.assert_allclose(representations(toy_teacher, data, rows=[3, 1]), pooled[[3, 1]], atol=1e-5)
+        np.testing.assert_allclose(extract_features(toy_teacher, data, rows=[3, 1]), pooled[[3, 1]], atol=1e-5)
 
     def test_what_a_model_lacks(self, toy_data: Data, toy_teacher: MultiLabelModel, own_cache) -> None:
         plain = create_model("resnet8_cifar", toy_teacher.classes, "gap", image_size=32)
         with pytest.raises(ValueError, match=r"'embeddings', which this model with head 'gap'.*expected 'features'"):
-            representations(plain, toy_data["val"], "embeddings")
+            extract_features(plain, toy_data["val"], "embeddings")
         with pytest.raises(ValueError, match="Did you mean 'features'"):
-            representations(plain, toy_data["val"], "feature")
+            extract_features(plain, toy_data["val"], "feature")
         parts = [
             create_model("resnet8_cifar", classes, image_size=32, embed_dim=8, stem_stride=stride)
             for stride, classes in ((1, toy_teacher.classes[:2]), (2, toy_teacher.classes[2:]))
         ]
         merged = MergedTeacher(parts, toy_teacher.classes)
-        assert representations(merged, toy_data["val"], "embeddings").shape == (40, 32)
+        assert extract_features(merged, toy_data["val"], "embeddings").shape == (40, 32)
         with pytest.raises(ValueError, match="expected 'embeddings'"):
-            representations(merged, toy_data["val"])
+            extract_features(merged, toy_data["val"])
 
 
 def test_fast_enough_for_a_widget() -> None:
@@ -116,6 +116,6 @@ def test_fast_enough_for_a_widget() -> None:
     seconds = []
     for _ in range(3):
         start = time.perf_counter()
-        retrieval_scores(targets, nearest_pictures(vectors))
+        retrieval_scores(targets, nearest_neighbors(vectors))
         seconds.append(time.perf_counter() - start)
     assert min(seconds) < 0.5

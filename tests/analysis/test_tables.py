@@ -9,19 +9,19 @@ import numpy as np
 import pytest
 
 from mlkd.analysis import (
-    class_ap,
     group_runs,
+    per_class_ap,
     protocol_table,
-    runs_like,
     runs_on,
+    runs_with_config,
     score_table,
-    scores_of,
     show_score,
+    summary_table,
 )
-from mlkd.config import Config
 from mlkd.data import MultiLabelData
 from mlkd.metrics import METRICS, PROTOCOLS, average_precision, evaluate
-from mlkd.runs import Predictions, Run, open_run
+from mlkd.training.config import Config
+from mlkd.training.runs import Predictions, Run, open_run
 
 Data = dict[str, MultiLabelData]
 
@@ -31,7 +31,9 @@ def write_run(
 ) -> Run:
     """A run whose logits are the labels and noise that depends on the seed."""
     training = {"role": "student", "backbone": "resnet8_cifar", "epochs": 3, "seed": 0, **training}
-    truth = {name: (split.ids, split.classes, split.targets.tolist(), split.ignored) for name, split in data.items()}
+    truth = {
+        name: (split.ids, split.classes, split.targets.tolist(), split.ignore_mask) for name, split in data.items()
+    }
     splits = {name: str(value) for name, value in truth.items()}
     about = {"name": data["test"].name, "splits": splits}
     run = open_run(
@@ -45,7 +47,7 @@ def write_run(
         metrics[name] = {"mAP": float(np.nanmean(average_precision(split.targets, logits)))}
         if complete:
             run.write_predictions(
-                name, Predictions(np.array(split.ids), split.targets, logits, split.classes, split.ignored)
+                name, Predictions(np.array(split.ids), split.targets, logits, split.classes, split.ignore_mask)
             )
     run.write_history([{"epoch": 1, "bce": 0.5, "val_mAP": 0.4}])
     if complete:
@@ -93,7 +95,7 @@ def test_runs_on_other_data_are_left_out(toy_data: Data, tmp_path: Path) -> None
         replace(test, targets=np.roll(test.targets, 1, axis=0)),
         replace(test, classes=("red", "green", "blue", "light")),
         test.subset(np.arange(20)),
-        replace(test, ignored=test.targets == 0),
+        replace(test, ignore_mask=test.targets == 0),
     ]
     for other in others:
         write_run(tmp_path, {**toy_data, "test": other})
@@ -106,18 +108,22 @@ def test_runs_on_other_data_are_left_out(toy_data: Data, tmp_path: Path) -> None
 def test_runs_of_another_network_or_schedule_are_left_out(toy_data: Data, tmp_path: Path, toy_config: Config) -> None:
     good = [
         write_run(tmp_path, toy_data, **toy_config.as_dict()),
-        write_run(tmp_path, toy_data, **toy_config.but(seed=1).as_dict()),
+        write_run(tmp_path, toy_data, **toy_config.replace(seed=1).as_dict()),
         write_run(tmp_path, toy_data, method="l2d", **toy_config.as_dict()),
     ]
-    for other in (toy_config.but(epochs=2), toy_config.but(role="teacher"), toy_config.but(backbone="resnet20_cifar")):
+    for other in (
+        toy_config.replace(epochs=2),
+        toy_config.replace(role="teacher"),
+        toy_config.replace(backbone="resnet20_cifar"),
+    ):
         write_run(tmp_path, toy_data, **other.as_dict())
-    found = runs_like(runs_on(tmp_path, toy_data["test"]), toy_config)
+    found = runs_with_config(runs_on(tmp_path, toy_data["test"]), toy_config)
     assert sorted(run.path for run in found) == sorted(run.path for run in good)
 
 
 def test_the_score_table_is_evaluate_on_the_predictions(toy_data: Data, tmp_path: Path) -> None:
-    ignored = (toy_data["test"].targets == 0) & (np.random.default_rng(0).random((40, 4)) < 0.2)
-    test = replace(toy_data["test"], ignored=ignored)
+    ignore_mask = (toy_data["test"].targets == 0) & (np.random.default_rng(0).random((40, 4)) < 0.2)
+    test = replace(toy_data["test"], ignore_mask=ignore_mask)
     data = {**toy_data, "test": test}
     runs = [write_run(tmp_path, data, seed=seed) for seed in (0, 1, 2)]
     alone = write_run(tmp_path, data, method="l2d", seed=4)
@@ -130,7 +136,9 @@ def test_the_score_table_is_evaluate_on_the_predictions(toy_data: Data, tmp_path
             found, val = run.predictions("test"), run.predictions("val")
             validation = (val.targets, val.logits)
             scores.append(
-                evaluate(found.targets, found.logits, protocol, ignored=ignored, validation=validation, bootstrap=0)
+                evaluate(
+                    found.targets, found.logits, protocol, ignore_mask=ignore_mask, validation=validation, bootstrap=0
+                )
             )
         for metric in METRICS:
             rows = table[(table["protocol"] == protocol) & (table["metric"] == metric)].set_index("run")
@@ -175,7 +183,7 @@ def test_the_results_table_is_ready_to_print(toy_data: Data, tmp_path: Path) -> 
     write_run(tmp_path, {**toy_data, "test": toy_data["test"].subset(np.arange(20))})
     write_run(tmp_path, toy_data, method="l2d")
     write_run(tmp_path, toy_data, role="part")
-    table = scores_of(group_runs(runs_on(tmp_path, toy_data["test"], ["vanilla"]))).set_index("run")
+    table = summary_table(group_runs(runs_on(tmp_path, toy_data["test"], ["vanilla"]))).set_index("run")
     assert list(table.columns) == ["backbone", "epochs", "seeds", "mAP %", "CF1 %", "OF1 %"]
     assert sorted(table.index) == ["teacher", "vanilla student"]
     assert table.loc["teacher", ["backbone", "epochs", "seeds"]].tolist() == ["resnet14x2_cifar", 0, 1]
@@ -184,7 +192,7 @@ def test_the_results_table_is_ready_to_print(toy_data: Data, tmp_path: Path) -> 
     assert student["seeds"] == 2
     assert student["mAP %"] == f"{np.mean(scores):.1f} ± {np.std(scores, ddof=1):.1f}"
     assert "±" not in table.loc["teacher", "mAP %"]
-    assert len(scores_of(group_runs(runs_on(tmp_path / "absent", toy_data["test"])))) == 0
+    assert len(summary_table(group_runs(runs_on(tmp_path / "absent", toy_data["test"])))) == 0
 
 
 @pytest.mark.parametrize(
@@ -199,11 +207,13 @@ def test_class_ap_is_that_of_each_class(toy_data: Data, tmp_path: Path) -> None:
     test = toy_data["test"]
     targets = test.targets.copy()
     targets[:, 2] = 0  # a class without positives
-    test = replace(test, targets=targets, ignored=(targets == 0) & (np.arange(40)[:, None] < 5))
+    test = replace(test, targets=targets, ignore_mask=(targets == 0) & (np.arange(40)[:, None] < 5))
     run = write_run(tmp_path, {**toy_data, "test": test})
     found = run.predictions("test")
-    scores = class_ap(run)
+    scores = per_class_ap(run)
     assert scores.shape == (4,)
     assert np.isnan(scores[2])
-    expected = evaluate(found.targets, found.logits, classes=test.classes, ignored=test.ignored, bootstrap=0)["AP"]
+    expected = evaluate(found.targets, found.logits, classes=test.classes, ignore_mask=test.ignore_mask, bootstrap=0)[
+        "AP"
+    ]
     assert {name: scores[k] for k, name in enumerate(test.classes) if k != 2} == pytest.approx(expected)

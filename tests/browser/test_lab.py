@@ -70,7 +70,7 @@ class Shown:
 @pytest.fixture
 def smoke(lab) -> dict[str, object]:
     """Parameters with which a notebook has its runs in seconds; those that one trains, the next one reads."""
-    pytest.importorskip("mlkd.widgets", reason="no explorers")
+    pytest.importorskip("mlkd.notebook.widgets", reason="no explorers")
     return {"preset": "smoke", "methods": ["vanilla"], "runs": str(lab.folder / "runs")}
 
 

@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mlkd.data import coco
-from mlkd.data.check import check
 from mlkd.data.dataset import DataError, MultiLabelData
+from mlkd.data.validate import check
 
 
 def counts(splits: dict[str, MultiLabelData]) -> dict[str, int]:

@@ -14,8 +14,8 @@ from PIL import Image
 from mlkd.data.dataset import (
     DataError,
     ImageFiles,
+    ImageSubset,
     MultiLabelData,
-    Rows,
     clip_box,
     from_objects,
     hold_out,
@@ -85,16 +85,16 @@ class TestImageFiles:
 
 class TestMultiLabelData:
     def test_subset(self) -> None:
-        data = replace(made(["a", "b", "c"]), ignored=np.eye(3, dtype=bool)[[1, 2, 0]])
+        data = replace(made(["a", "b", "c"]), ignore_mask=np.eye(3, dtype=bool)[[1, 2, 0]])
         part = data.subset([2, 0])
         assert part.ids == ("c", "a")
         assert part.targets.tolist() == [[0, 0, 1], [1, 0, 0]]
         assert part.images[0][0, 0, 0] == 2
         assert part.boxes is not None
         assert part.boxes[0][0, 0] == 2
-        assert part.ignored is not None
-        assert part.ignored.tolist() == [[True, False, False], [False, True, False]]
-        assert isinstance(part.images, Rows)
+        assert part.ignore_mask is not None
+        assert part.ignore_mask.tolist() == [[True, False, False], [False, True, False]]
+        assert isinstance(part.images, ImageSubset)
         assert part.subset([1]).ids == ("a",)
         assert part.subset([1]).images[0][0, 0, 0] == 0
 
@@ -110,13 +110,13 @@ class TestMultiLabelData:
         objects = [np.array(found, np.float32) for found in boxes]
         images = [np.full((8, 8, 3), i, np.uint8) for i in range(3)]
         whole = from_objects("made", "train", images, ["a", "b", "c"], ["x", "y", "z"], objects)
-        whole = replace(whole, ignored=np.array([[0, 1, 0], [1, 0, 0], [0, 0, 0]], bool))
-        part = whole.of_classes([2, 0])
+        whole = replace(whole, ignore_mask=np.array([[0, 1, 0], [1, 0, 0], [0, 0, 0]], bool))
+        part = whole.select_classes([2, 0])
         assert (part.classes, part.ids, part.split) == (("c", "a"), ("x", "y", "z"), "train")
         assert part.targets.tolist() == [[1, 1], [0, 0], [1, 0]]
         assert part.targets.dtype == np.uint8
-        assert part.ignored is not None
-        assert part.ignored.tolist() == [[False, False], [False, True], [False, False]]
+        assert part.ignore_mask is not None
+        assert part.ignore_mask.tolist() == [[False, False], [False, True], [False, False]]
         assert part.boxes is not None
         assert [found.tolist() for found in part.boxes] == [[[1, 0, 0, 4, 4], [0, 1, 1, 5, 5]], [], [[0, 2, 2, 6, 6]]]
         assert [found.shape for found in part.boxes] == [(2, 5), (0, 5), (1, 5)]
@@ -125,8 +125,8 @@ class TestMultiLabelData:
         assert list(part.check()) == []
         assert whole.boxes is not None
         assert whole.boxes[0][:, 0].tolist() == [0, 2]  # as it was
-        bare = replace(whole, boxes=None, ignored=None).of_classes(np.array([1]))
-        assert (bare.boxes, bare.ignored, bare.targets.tolist()) == (None, None, [[0], [1], [0]])
+        bare = replace(whole, boxes=None, ignore_mask=None).select_classes(np.array([1]))
+        assert (bare.boxes, bare.ignore_mask, bare.targets.tolist()) == (None, None, [[0], [1], [0]])
 
     @pytest.mark.parametrize(
         ("change", "message"),
@@ -138,7 +138,7 @@ class TestMultiLabelData:
             ({"targets": np.zeros((3, 3), np.float32)}, "`targets` is float32"),
             ({"images": []}, "`images` has 0 entries for 3 ids"),
             ({"boxes": []}, "`boxes` has 0 entries for 3 ids"),
-            ({"ignored": np.zeros((3, 3), np.uint8)}, "`ignored` is uint8"),
+            ({"ignore_mask": np.zeros((3, 3), np.uint8)}, "`ignored` is uint8"),
         ],
     )
     def test_shapes(self, change: dict, message: str) -> None:
@@ -254,8 +254,8 @@ class TestRelativeBoxes:
         boxes = [np.array([[1, 10, 0, 40, 5]], np.float32), np.zeros((0, 5), np.float32)]
         targets = np.array([[0, 1], [0, 0]], np.uint8)
         data = MultiLabelData("made", "test", images, targets, ("a", "b"), ("x", "y"), boxes)
-        assert data.relative_boxes(0).tolist() == [[1, 0.25, 0, 1, 0.5]]
-        assert data.relative_boxes(1).shape == (0, 5)
+        assert data.normalized_boxes(0).tolist() == [[1, 0.25, 0, 1, 0.5]]
+        assert data.normalized_boxes(1).shape == (0, 5)
 
     def test_size_of_a_file_is_read_from_its_head(self, tmp_path: Path) -> None:
         Image.new("RGB", (40, 10)).save(tmp_path / "a.png")
@@ -263,13 +263,13 @@ class TestRelativeBoxes:
         files = ImageFiles(tmp_path, ["a.png", "b.png", "c.png"])
         boxes = [np.array([[0, 0, 5, 20, 10]], np.float32)] * 3
         data = MultiLabelData("made", "test", files, np.ones((3, 1), np.uint8), ("a",), ("a", "b", "c"), boxes)
-        assert data.relative_boxes(0).tolist() == [[0, 0, 0.5, 0.5, 1]]
+        assert data.normalized_boxes(0).tolist() == [[0, 0, 0.5, 0.5, 1]]
         with pytest.raises(DataError, match=r"b\.png: the image is truncated"):
-            data.relative_boxes(1)
+            data.normalized_boxes(1)
         with pytest.raises(DataError, match=r"c\.png: no such image"):
-            data.relative_boxes(2)
+            data.normalized_boxes(2)
 
     def test_no_boxes(self) -> None:
         data = MultiLabelData("made", "test", [np.zeros((4, 4, 3))], np.ones((1, 1), np.uint8), ("a",), ("x",))
         with pytest.raises(DataError, match="made test: this data set has no boxes"):
-            data.relative_boxes(0)
+            data.normalized_boxes(0)

@@ -7,14 +7,15 @@ from typing import Literal
 
 import pytest
 
-from mlkd.data import dataset, load_data, reader, scenes, voc
+from mlkd import scenes
+from mlkd.data import dataset, load_data, register_reader, voc
 
 
 def test_voc(voc_folder: Path) -> None:
     data = load_data(f"voc:{voc_folder.parents[1]}?year=2007&difficult=ignore")
     assert data["test"].ids == ("4", "5")
-    assert data["test"].ignored is not None
-    assert load_data(f"voc:{voc_folder}")["test"].ignored is None
+    assert data["test"].ignore_mask is not None
+    assert load_data(f"voc:{voc_folder}")["test"].ignore_mask is None
 
 
 def test_coco(coco_folder: Path) -> None:
@@ -46,7 +47,7 @@ def test_a_new_reader_is_one_function(voc_folder: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(dataset, "READERS", dataset.READERS)
     monkeypatch.setitem(dataset.READERS, "mine", None)  # taken out again afterwards
 
-    @reader("mine")
+    @register_reader("mine")
     def read(root: Path, *, kind: Literal["a", "b"] = "a", name: str = "", secret: float = 0.0):
         return {"root": root, "kind": kind, "name": name}
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from mlkd.data import voc
-from mlkd.data.check import check
 from mlkd.data.dataset import DataError
+from mlkd.data.validate import check
 
 COLUMN = {name: column for column, name in enumerate(voc.CLASSES)}
 
@@ -30,7 +30,7 @@ def test_splits_and_labels(voc_folder: Path) -> None:
     assert labels(train, "1") == {"cat", "dog"}
     assert labels(train, "2") == {"person"}
     assert train.images[0].shape == (30, 40, 3)
-    assert train.ignored is None
+    assert train.ignore_mask is None
     assert check(splits) == []
 
 
@@ -44,30 +44,30 @@ def test_boxes_lose_the_one_and_gain_the_end(voc_folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("difficult", "present", "ignored"),
+    ("difficult", "present", "ignore_mask"),
     [
         ("positive", [{"cat", "dog"}, {"cat", "person"}, {"car"}], None),
         ("ignore", [{"cat", "dog"}, {"person"}, set()], [set(), {"cat"}, {"car"}]),
         ("negative", [{"cat", "dog"}, {"person"}, set()], None),
     ],
 )
-def test_difficult(voc_folder: Path, difficult, present: list[set], ignored: list[set] | None) -> None:
+def test_difficult(voc_folder: Path, difficult, present: list[set], ignore_mask: list[set] | None) -> None:
     splits = voc.read(voc_folder, difficult=difficult)
     assert [labels(splits["train"], "1"), *(labels(splits["test"], i) for i in "45")] == present
     for split in splits.values():
         assert split.boxes is not None
         for row, boxes in enumerate(split.boxes):  # boxes are those of the labels
             assert {split.classes[int(k)] for k in boxes[:, 0]} == labels(split, split.ids[row])
-    if ignored is None:
-        assert splits["test"].ignored is None
+    if ignore_mask is None:
+        assert splits["test"].ignore_mask is None
     else:
-        found = [*splits["train"].ignored[:1], *splits["test"].ignored]
-        assert [{voc.CLASSES[k] for k in np.flatnonzero(row)} for row in found] == ignored
+        found = [*splits["train"].ignore_mask[:1], *splits["test"].ignore_mask]
+        assert [{voc.CLASSES[k] for k in np.flatnonzero(row)} for row in found] == ignore_mask
 
 
 def test_difficult_unknown(voc_folder: Path) -> None:
     with pytest.raises(ValueError, match=r"`difficult` is 'ignored', expected .* Did you mean 'ignore'\?"):
-        voc.read(voc_folder, difficult="ignored")  # type: ignore[arg-type]
+        voc.read(voc_folder, difficult="ignore_mask")  # type: ignore[arg-type]
 
 
 class TestFolders:
@@ -211,5 +211,5 @@ def test_real_labels(real_data: Path, tmp_path: Path, write_voc: Callable[..., P
         assert splits[part].ids == tuple(lists[part])
         assert (splits[part].targets == ((wanted >= 0) if difficult == "positive" else (wanted == 1))).all()
         if difficult == "ignore":
-            assert (splits[part].ignored == (wanted == 0)).all()
+            assert (splits[part].ignore_mask == (wanted == 0)).all()
             assert (wanted == 0).any()

@@ -25,12 +25,12 @@ def log_sigmoid(logit):
     return logit - torch.log1p(torch.exp(logit))
 
 
-def reference_bce(student_logits, targets, *, reduction="sum", ignored=None):
+def reference_bce(student_logits, targets, *, reduction="sum", ignore_mask=None):
     b, q = student_logits.shape
     terms = [[torch.zeros((), dtype=torch.float64) for _ in range(q)] for _ in range(b)]
     for i in range(b):
         for k in range(q):
-            if ignored is not None and bool(ignored[i, k]):
+            if ignore_mask is not None and bool(ignore_mask[i, k]):
                 terms[i][k] = 0 * student_logits[i, k].double()
                 continue
             y = float(targets[i, k])
@@ -50,8 +50,8 @@ def random_batch(b=5, q=4, seed=0, scale=3.0):
     generator = torch.Generator().manual_seed(seed)
     logits = scale * torch.randn(b, q, generator=generator, dtype=torch.float64)
     targets = torch.randint(0, 2, (b, q), generator=generator, dtype=torch.uint8)
-    ignored = torch.rand(b, q, generator=generator) < 0.3
-    return logits, targets, ignored
+    ignore_mask = torch.rand(b, q, generator=generator) < 0.3
+    return logits, targets, ignore_mask
 
 
 # --- by hand --------------------------------------------------------------------------------------
@@ -76,10 +76,10 @@ def test_an_ignored_entry_by_hand(loss):
     # As above, but all entries except the first are left out: log(4/3), and still a mean over two images.
     logits = torch.tensor([[math.log(3), math.log(3)], [0, 0]], dtype=torch.float64)
     targets = torch.tensor([[1, 0], [1, 0]])
-    ignored = torch.tensor([[False, True], [True, True]])
+    ignore_mask = torch.tensor([[False, True], [True, True]])
     expected = math.log(4 / 3)
-    assert loss(logits, targets, ignored=ignored).item() == pytest.approx(expected, rel=1e-12)
-    mean = loss(logits, targets, ignored=ignored, reduction="batchmean")
+    assert loss(logits, targets, ignore_mask=ignore_mask).item() == pytest.approx(expected, rel=1e-12)
+    mean = loss(logits, targets, ignore_mask=ignore_mask, reduction="batchmean")
     assert mean.item() == pytest.approx(expected / 2, rel=1e-12)
 
 
@@ -90,18 +90,18 @@ def test_an_ignored_entry_by_hand(loss):
 def batches(draw):
     b, q = draw(st.integers(1, 5)), draw(st.integers(1, 5))
     size = {"min_size": b * q, "max_size": b * q}
-    density, left_out = draw(st.integers(0, 10)), draw(st.integers(0, 10))
+    density, classes_without_positives = draw(st.integers(0, 10)), draw(st.integers(0, 10))
     logits = torch.tensor(draw(st.lists(st.floats(-60, 60), **size)), dtype=torch.float64)
     targets = torch.tensor(draw(st.lists(st.integers(0, 9), **size))) < density
-    ignored = torch.tensor(draw(st.lists(st.integers(0, 9), **size))) < left_out
-    return logits.reshape(b, q), targets.to(torch.uint8).reshape(b, q), ignored.reshape(b, q)
+    ignore_mask = torch.tensor(draw(st.lists(st.integers(0, 9), **size))) < classes_without_positives
+    return logits.reshape(b, q), targets.to(torch.uint8).reshape(b, q), ignore_mask.reshape(b, q)
 
 
 @PROPERTY
 @given(batches(), st.sampled_from(["sum", "batchmean", "none"]), st.booleans())
 def test_equals_the_reference(batch, reduction, with_ignored):
-    logits, targets, ignored = batch
-    options = {"reduction": reduction, "ignored": ignored if with_ignored else None}
+    logits, targets, ignore_mask = batch
+    options = {"reduction": reduction, "ignore_mask": ignore_mask if with_ignored else None}
     actual = value_and_gradient(bce, logits, targets, **options)
     assert_same(actual, value_and_gradient(reference_bce, logits, targets, **options))
 
@@ -122,19 +122,19 @@ def test_agrees_with_torch(loss, reduction):
 
 @both
 def test_gradient_is_probability_minus_target(loss):
-    logits, targets, ignored = random_batch()
-    _, gradient = value_and_gradient(loss, logits, targets, ignored=ignored)
-    expected = torch.where(ignored, 0.0, torch.sigmoid(logits) - targets.double())
+    logits, targets, ignore_mask = random_batch()
+    _, gradient = value_and_gradient(loss, logits, targets, ignore_mask=ignore_mask)
+    expected = torch.where(ignore_mask, 0.0, torch.sigmoid(logits) - targets.double())
     torch.testing.assert_close(gradient, expected, rtol=1e-9, atol=1e-12)
-    assert (gradient[ignored] == 0).all()
+    assert (gradient[ignore_mask] == 0).all()
 
 
 @every_reduction
 def test_gradcheck(reduction):
-    logits, targets, ignored = random_batch(3, 3)
-    for mask in (None, ignored):
+    logits, targets, ignore_mask = random_batch(3, 3)
+    for mask in (None, ignore_mask):
         assert torch.autograd.gradcheck(
-            lambda x, mask=mask: bce(x, targets, reduction=reduction, ignored=mask), logits.requires_grad_()
+            lambda x, mask=mask: bce(x, targets, reduction=reduction, ignore_mask=mask), logits.requires_grad_()
         )
 
 
@@ -143,11 +143,11 @@ def test_gradcheck(reduction):
 
 @both
 def test_order_of_images_and_of_labels_does_not_matter(loss):
-    logits, targets, ignored = random_batch()
-    value, gradient = value_and_gradient(loss, logits, targets, ignored=ignored)
+    logits, targets, ignore_mask = random_batch()
+    value, gradient = value_and_gradient(loss, logits, targets, ignore_mask=ignore_mask)
     rows, columns = torch.tensor([3, 0, 4, 1, 2]), torch.tensor([2, 3, 1, 0])
-    shuffled = [tensor[rows][:, columns] for tensor in (logits, targets, ignored)]
-    actual = value_and_gradient(loss, *shuffled[:2], ignored=shuffled[2])
+    shuffled = [tensor[rows][:, columns] for tensor in (logits, targets, ignore_mask)]
+    actual = value_and_gradient(loss, *shuffled[:2], ignore_mask=shuffled[2])
     assert_same(actual, (value, gradient[rows][:, columns]))
 
 
@@ -168,17 +168,17 @@ def test_doubling_the_batch_doubles_the_sum_and_keeps_the_mean(loss):
 
 @both
 def test_ignoring_nothing_changes_nothing(loss):
-    logits, targets, ignored = random_batch()
+    logits, targets, ignore_mask = random_batch()
     expected = value_and_gradient(loss, logits, targets)
-    assert_same(value_and_gradient(loss, logits, targets, ignored=torch.zeros_like(ignored)), expected)
+    assert_same(value_and_gradient(loss, logits, targets, ignore_mask=torch.zeros_like(ignore_mask)), expected)
 
 
 @both
 @every_reduction
 def test_ignoring_everything_is_zero_with_a_graph(loss, reduction):
-    logits, targets, ignored = random_batch()
+    logits, targets, ignore_mask = random_batch()
     value, gradient = value_and_gradient(
-        loss, 1e4 * logits, targets, ignored=torch.ones_like(ignored), reduction=reduction
+        loss, 1e4 * logits, targets, ignore_mask=torch.ones_like(ignore_mask), reduction=reduction
     )
     assert (value == 0).all()
     assert (gradient == 0).all()
@@ -186,10 +186,10 @@ def test_ignoring_everything_is_zero_with_a_graph(loss, reduction):
 
 @both
 def test_what_stands_in_an_ignored_entry_does_not_matter(loss):
-    logits, targets, ignored = random_batch()
-    expected = value_and_gradient(loss, logits, targets, ignored=ignored)
-    other = torch.where(ignored, -1e4 * logits, logits), torch.where(ignored, 1 - targets, targets)
-    assert_same(value_and_gradient(loss, *other, ignored=ignored), expected)
+    logits, targets, ignore_mask = random_batch()
+    expected = value_and_gradient(loss, logits, targets, ignore_mask=ignore_mask)
+    other = torch.where(ignore_mask, -1e4 * logits, logits), torch.where(ignore_mask, 1 - targets, targets)
+    assert_same(value_and_gradient(loss, *other, ignore_mask=ignore_mask), expected)
 
 
 # --- edges and precision --------------------------------------------------------------------------
@@ -267,7 +267,7 @@ def test_inputs_are_left_as_they_were():
     inputs = random_batch()
     before = [tensor.clone() for tensor in inputs]
     versions = [tensor._version for tensor in inputs]
-    bce(*inputs[:2], ignored=inputs[2])
+    bce(*inputs[:2], ignore_mask=inputs[2])
     for tensor, copy, version in zip(inputs, before, versions, strict=True):
         assert torch.equal(tensor, copy)
         assert tensor._version == version
@@ -294,11 +294,11 @@ def test_targets_of_another_shape(shape):
 def test_ignored_of_another_shape(shape):
     logits, targets, _ = random_batch()
     with pytest.raises(ValueError, match=r"(?s)(?=.*ignored)(?=.*\(5, 4\))"):
-        bce(logits, targets, ignored=torch.zeros(shape, dtype=torch.bool))
+        bce(logits, targets, ignore_mask=torch.zeros(shape, dtype=torch.bool))
 
 
 @pytest.mark.parametrize(
-    ("wrong", "nearest"),
+    ("wrong", "expected"),
     [
         ("summ", "sum"),
         ("batch_mean", "batchmean"),
@@ -307,9 +307,9 @@ def test_ignored_of_another_shape(shape):
         ("NONE", "none"),
     ],
 )
-def test_an_unknown_reduction_names_the_nearest(wrong, nearest):
+def test_an_unknown_reduction_names_the_nearest(wrong, expected):
     logits, targets, _ = random_batch()
-    with pytest.raises(ValueError, match=f"`reduction` is '{wrong}'.*mean '{nearest}'"):
+    with pytest.raises(ValueError, match=f"`reduction` is '{wrong}'.*mean '{expected}'"):
         bce(logits, targets, reduction=wrong)
 
 
@@ -325,7 +325,7 @@ def reference_asl(
     clip=0.05,
     detach_focus=True,
     reduction="sum",
-    ignored=None,
+    ignore_mask=None,
 ):
     b, q = student_logits.shape
     terms = [[torch.zeros((), dtype=torch.float64) for _ in range(q)] for _ in range(b)]
@@ -333,7 +333,7 @@ def reference_asl(
         for k in range(q):
             logit = student_logits[i, k].double()
             nothing = 0 * logit
-            if ignored is not None and bool(ignored[i, k]):
+            if ignore_mask is not None and bool(ignore_mask[i, k]):
                 terms[i][k] = nothing
                 continue
             if targets[i, k] == 1:
@@ -394,10 +394,10 @@ def test_asl_gradient_by_hand(loss):
     st.sampled_from([0.0, 0.05, 0.4]),
 )
 def test_asl_equals_the_reference(batch, reduction, with_ignored, detach_focus, gamma_neg, gamma_pos, clip):
-    logits, targets, ignored = batch
+    logits, targets, ignore_mask = batch
     options = {
         "reduction": reduction,
-        "ignored": ignored if with_ignored else None,
+        "ignore_mask": ignore_mask if with_ignored else None,
         "detach_focus": detach_focus,
         "gamma_neg": gamma_neg,
         "gamma_pos": gamma_pos,
@@ -411,8 +411,8 @@ def test_asl_equals_the_reference(batch, reduction, with_ignored, detach_focus, 
 @every_reduction
 @detached_or_not
 def test_asl_without_asymmetry_is_bce(loss, reduction, detach_focus):
-    logits, targets, ignored = random_batch()
-    options = {"reduction": reduction, "ignored": ignored}
+    logits, targets, ignore_mask = random_batch()
+    options = {"reduction": reduction, "ignore_mask": ignore_mask}
     plain = {"gamma_neg": 0, "gamma_pos": 0, "clip": 0.0, "detach_focus": detach_focus}
     actual = value_and_gradient(loss, logits, targets, **options, **plain)
     assert_same(actual, value_and_gradient(bce, logits, targets, **options))
@@ -438,12 +438,12 @@ def test_detaching_the_focus_changes_the_gradient_alone(detach_focus):
 
 @every_reduction
 def test_asl_gradcheck(reduction):
-    logits, targets, ignored = random_batch(3, 3)
+    logits, targets, ignore_mask = random_batch(3, 3)
     options = {"gamma_neg": 2.5, "gamma_pos": 0.5, "detach_focus": False, "reduction": reduction}
-    for mask in (None, ignored):
+    for mask in (None, ignore_mask):
         for clip in (0.0, 0.05):
             assert torch.autograd.gradcheck(
-                lambda x, m=mask, c=clip: asl(x, targets, ignored=m, clip=c, **options), logits.requires_grad_()
+                lambda x, m=mask, c=clip: asl(x, targets, ignore_mask=m, clip=c, **options), logits.requires_grad_()
             )
 
 
@@ -476,15 +476,15 @@ def test_asl_of_the_largest_logits_stays_finite(dtype):
 @both_asl
 @every_reduction
 def test_asl_of_ignored_entries_is_zero_with_a_graph(loss, reduction):
-    logits, targets, ignored = random_batch()
+    logits, targets, ignore_mask = random_batch()
     value, gradient = value_and_gradient(
-        loss, 1e4 * logits, targets, ignored=torch.ones_like(ignored), reduction=reduction
+        loss, 1e4 * logits, targets, ignore_mask=torch.ones_like(ignore_mask), reduction=reduction
     )
     assert (value == 0).all()
     assert (gradient == 0).all()
-    other = torch.where(ignored, -1e4 * logits, logits), torch.where(ignored, 1 - targets, targets)
-    expected = value_and_gradient(loss, logits, targets, ignored=ignored)
-    assert_same(value_and_gradient(loss, *other, ignored=ignored), expected)
+    other = torch.where(ignore_mask, -1e4 * logits, logits), torch.where(ignore_mask, 1 - targets, targets)
+    expected = value_and_gradient(loss, logits, targets, ignore_mask=ignore_mask)
+    assert_same(value_and_gradient(loss, *other, ignore_mask=ignore_mask), expected)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -507,10 +507,10 @@ def test_asl_takes_targets_of_any_type(dtype):
 
 
 def test_asl_leaves_inputs_and_grad_mode_as_they_were():
-    logits, targets, ignored = random_batch()
+    logits, targets, ignore_mask = random_batch()
     copies = logits.clone(), targets.clone()
     with torch.no_grad():
-        assert not asl(logits.requires_grad_(), targets, ignored=ignored).requires_grad
+        assert not asl(logits.requires_grad_(), targets, ignore_mask=ignore_mask).requires_grad
         assert not torch.is_grad_enabled(), "the authors' code switches gradients on as it returns"
     assert asl(logits, targets).requires_grad
     assert torch.equal(logits, copies[0])
@@ -527,7 +527,7 @@ def test_asl_leaves_inputs_and_grad_mode_as_they_were():
         ({"clip": -0.1}, r"`clip` is -0\.1"),
         ({"clip": 1.0}, r"`clip` is 1\.0"),
         ({"reduction": "summ"}, "`reduction` is 'summ'.*mean 'sum'"),
-        ({"ignored": torch.zeros(5, 3, dtype=torch.bool)}, r"`ignored` has shape \(5, 3\)"),
+        ({"ignore_mask": torch.zeros(5, 3, dtype=torch.bool)}, r"`ignored` has shape \(5, 3\)"),
         ({"targets": torch.zeros(5, 3)}, r"`targets` has shape \(5, 3\) but `student_logits` has \(5, 4\)"),
     ],
 )

@@ -76,11 +76,11 @@ def divided_by_their_mean(table):
     return [[entry / mean for entry in row] for row in table]
 
 
-def consistency(student_rows, teacher_rows, positive, distance):
+def consistency(student_rows, teacher_rows, positive, normalize):
     """The inner sum of Eq. 5 or 8: one class or one image."""
     student, teacher = distances(student_rows, positive), distances(teacher_rows.detach(), positive)
     divisor = 1
-    if distance == "mean":
+    if normalize:
         student, teacher = divided_by_their_mean(student), divided_by_their_mean(teacher)
         divisor = max(int(positive.sum()), 1)
     n = len(positive)
@@ -91,28 +91,28 @@ def zero_with_a_graph(student_embeddings):
     return (0 * student_embeddings.double()).sum()
 
 
-def reference_cd(student_embeddings, teacher_embeddings, targets, *, distance="mean"):
+def reference_cd(student_embeddings, teacher_embeddings, targets, *, normalize=True):
     """Eqs 4-6: for each class, the distances between its positive images."""
     total = zero_with_a_graph(student_embeddings)
     for k in range(targets.shape[1]):
         rows = student_embeddings[:, k], teacher_embeddings[:, k]
-        total = total + consistency(*rows, targets[:, k] == 1, distance)
+        total = total + consistency(*rows, targets[:, k] == 1, normalize)
     return total
 
 
-def reference_id(student_embeddings, teacher_embeddings, targets, *, distance="mean"):
+def reference_id(student_embeddings, teacher_embeddings, targets, *, normalize=True):
     """Eqs 6-8: for each image, the distances between its positive labels."""
     total = zero_with_a_graph(student_embeddings)
     for i in range(targets.shape[0]):
         rows = student_embeddings[i], teacher_embeddings[i]
-        total = total + consistency(*rows, targets[i] == 1, distance)
+        total = total + consistency(*rows, targets[i] == 1, normalize)
     return total
 
 
-def reference_led(student_embeddings, teacher_embeddings, targets, *, lambda_cd=100, lambda_id=1000, distance="mean"):
+def reference_led(student_embeddings, teacher_embeddings, targets, *, lambda_cd=100, lambda_id=1000, normalize=True):
     """The two embedding terms of Eq. 9 with their weights."""
     batch = student_embeddings, teacher_embeddings, targets
-    return lambda_cd * reference_cd(*batch, distance=distance) + lambda_id * reference_id(*batch, distance=distance)
+    return lambda_cd * reference_cd(*batch, normalize=normalize) + lambda_id * reference_id(*batch, normalize=normalize)
 
 
 PAIRS = {"cd": (cd, reference_cd), "id": (id_, reference_id), "led": (led, reference_led)}
@@ -127,7 +127,7 @@ each_loss = pytest.mark.parametrize(
 )
 each_pair = pytest.mark.parametrize(("loss", "reference"), list(PAIRS.values()), ids=list(PAIRS))
 each_ours = pytest.mark.parametrize("loss", [cd, id_, led], ids=["cd", "id", "led"])
-each_distance = pytest.mark.parametrize("distance", ["mean", "raw"])
+each_distance = pytest.mark.parametrize("normalize", [True, False])
 each_reduction = pytest.mark.parametrize("reduction", ["batchmean", "sum", "none"])
 
 
@@ -313,8 +313,8 @@ def test_mld_names_both_arguments_when_their_shapes_differ(shape):
 @pytest.mark.parametrize(
     ("wrong", "nearest"), [("batch_mean", "batchmean"), ("summ", "sum"), ("None", "none"), ("SUM", "sum")]
 )
-def test_mld_of_an_unknown_reduction_names_the_nearest(wrong, nearest):
-    with pytest.raises(ValueError, match=f"`reduction` is '{wrong}'.*mean '{nearest}'"):
+def test_mld_of_an_unknown_reduction_names_the_nearest(wrong, closest_match):
+    with pytest.raises(ValueError, match=f"`reduction` is '{wrong}'.*mean '{closest_match}'"):
         mld(*random_logits(), reduction=wrong)
 
 
@@ -337,7 +337,7 @@ RAW = 2 * (0 + 1 / 8 + 4)
 MEAN = 2 / 3 * ((15 / 28) ** 2 / 2 + 1 / 8 + (29 / 28 - 1 / 2))
 
 # Gradient: the Huber slopes are the differences, cut at 1. Raw: 0, -1/2, -1, times 2. Mean, where the
-# student's mean (7/3) moves too: 2/3 * (slope / (7/3) - sum(slope * distance) / (3 (7/3)²)); the sum is 20/7.
+# student's mean (7/3) moves too: 2/3 * (slope / (7/3) - sum(slope * normalize) / (3 (7/3)²)); the sum is 20/7.
 RAW_SLOPES = (2 * 0, 2 * (-1 / 2), 2 * (-1))
 MEAN_SLOPES = tuple(2 / 3 * (slope * 3 / 7 - 20 / 7 * 3 / 49) for slope in (15 / 28, 1 / 2, -1))
 
@@ -348,8 +348,8 @@ def on_the_line(d01, d02, d12):
 
 
 BY_HAND = pytest.mark.parametrize(
-    ("distance", "value", "slopes"),
-    [("raw", RAW, RAW_SLOPES), ("mean", MEAN, MEAN_SLOPES)],
+    ("normalize", "value", "slopes"),
+    [(False, RAW, RAW_SLOPES), (True, MEAN, MEAN_SLOPES)],
     ids=["raw", "mean"],
 )
 
@@ -361,44 +361,44 @@ def test_the_fractions_of_the_example():
 
 @both_cd
 @BY_HAND
-def test_cd_by_hand(loss, distance, value, slopes):
+def test_cd_by_hand(loss, normalize, value, slopes):
     # Class 0: the three points, and one image without the class. Class 1: one positive. Class 2: none.
     student, teacher, _ = random_embeddings(4, 3, 1, teacher_d=2)
     student[[0, 1, 3], 0], teacher[[0, 1, 3], 0] = LINE, TRIANGLE
     targets = torch.tensor([[1, 0, 0], [1, 0, 0], [0, 1, 0], [1, 0, 0]])
     expected = torch.zeros_like(student)
     expected[[0, 1, 3], 0] = on_the_line(*slopes)
-    actual = value_and_gradient(loss, student, teacher, targets, distance=distance)
+    actual = value_and_gradient(loss, student, teacher, targets, normalize=normalize)
     assert_same(actual, (torch.tensor(value, dtype=torch.float64), expected), rtol=1e-12, atol=1e-14)
 
 
 @both_id
 @BY_HAND
-def test_id_by_hand(loss, distance, value, slopes):
+def test_id_by_hand(loss, normalize, value, slopes):
     # Image 0: the three points, and one label it does not have. Image 1: one positive. Image 2: none.
     student, teacher, _ = random_embeddings(3, 4, 1, teacher_d=2)
     student[0, [0, 1, 3]], teacher[0, [0, 1, 3]] = LINE, TRIANGLE
     targets = torch.tensor([[1, 1, 0, 1], [0, 0, 1, 0], [0, 0, 0, 0]])
     expected = torch.zeros_like(student)
     expected[0, [0, 1, 3]] = on_the_line(*slopes)
-    actual = value_and_gradient(loss, student, teacher, targets, distance=distance)
+    actual = value_and_gradient(loss, student, teacher, targets, normalize=normalize)
     assert_same(actual, (torch.tensor(value, dtype=torch.float64), expected), rtol=1e-12, atol=1e-14)
 
 
 @pytest.mark.parametrize("loss", PAIRS["led"], ids=["led", "reference"])
 @BY_HAND
-def test_led_by_hand(loss, distance, value, slopes):
+def test_led_by_hand(loss, normalize, value, slopes):
     # Class 0 is the example of CD (images 0-2), image 3 is the example of ID (labels 1-3).
     student, teacher, _ = random_embeddings(4, 4, 1, teacher_d=2)
     student[:3, 0], teacher[:3, 0] = LINE, TRIANGLE
     student[3, 1:], teacher[3, 1:] = LINE, TRIANGLE
     targets = torch.tensor([[1, 0, 0, 0]] * 3 + [[0, 1, 1, 1]])
     batch = student, teacher, targets
-    default = {} if distance == "mean" else {"distance": distance}
+    default = {} if normalize else {"normalize": normalize}
     assert loss(*batch, **default).item() == pytest.approx((100 + 1000) * value, rel=1e-12)
-    weighted = loss(*batch, lambda_cd=2, lambda_id=0.5, distance=distance)
+    weighted = loss(*batch, lambda_cd=2, lambda_id=0.5, normalize=normalize)
     assert weighted.item() == pytest.approx(2.5 * value, rel=1e-12)
-    _, gradient = value_and_gradient(loss, *batch, lambda_cd=2, lambda_id=0.5, distance=distance)
+    _, gradient = value_and_gradient(loss, *batch, lambda_cd=2, lambda_id=0.5, normalize=normalize)
     torch.testing.assert_close(gradient[:3, 0], 2 * on_the_line(*slopes), rtol=1e-12, atol=1e-14)
     torch.testing.assert_close(gradient[3, 1:], on_the_line(*slopes) / 2, rtol=1e-12, atol=1e-14)
 
@@ -424,10 +424,10 @@ def embedding_batches(draw):
 
 @each_pair
 @PROPERTY
-@given(embedding_batches(), st.sampled_from(["mean", "raw"]))
-def test_equals_the_reference_on_a_grid(loss, reference, batch, distance):
-    actual = value_and_gradient(loss, *batch, distance=distance)
-    assert_same(actual, value_and_gradient(reference, *batch, distance=distance))
+@given(embedding_batches(), st.sampled_from([True, False]))
+def test_equals_the_reference_on_a_grid(loss, reference, batch, normalize):
+    actual = value_and_gradient(loss, *batch, normalize=normalize)
+    assert_same(actual, value_and_gradient(reference, *batch, normalize=normalize))
 
 
 @each_pair
@@ -437,29 +437,29 @@ def test_equals_the_reference_on_a_grid(loss, reference, batch, distance):
     st.floats(0, 1),
     st.sampled_from([0.1, 1.0, 10.0]),
     st.integers(0, 2**31),
-    st.sampled_from(["mean", "raw"]),
+    st.sampled_from([True, False]),
 )
-def test_equals_the_reference_on_random_embeddings(loss, reference, shape, density, scale, seed, distance):
+def test_equals_the_reference_on_random_embeddings(loss, reference, shape, density, scale, seed, normalize):
     b, q, d, teacher_d = shape
     student, teacher, targets = random_embeddings(b, q, d, seed, density, teacher_d)
     batch = scale * student, teacher, targets
-    actual = value_and_gradient(loss, *batch, distance=distance)
-    assert_same(actual, value_and_gradient(reference, *batch, distance=distance))
+    actual = value_and_gradient(loss, *batch, normalize=normalize)
+    assert_same(actual, value_and_gradient(reference, *batch, normalize=normalize))
 
 
 @each_ours
 def test_the_default_distance_is_mean(loss):
     batch = random_embeddings()
-    assert loss(*batch) == loss(*batch, distance="mean")
-    assert loss(*batch) != loss(*batch, distance="raw")
+    assert loss(*batch) == loss(*batch, normalize=True)
+    assert loss(*batch) != loss(*batch, normalize=False)
 
 
 @each_ours
 @each_distance
-def test_gradcheck(loss, distance):
+def test_gradcheck(loss, normalize):
     student, teacher, targets = random_embeddings(4, 4, 2, seed=3, density=0.7, teacher_d=3)
     student.requires_grad_()
-    assert torch.autograd.gradcheck(lambda x: loss(x, teacher, targets, distance=distance), student)
+    assert torch.autograd.gradcheck(lambda x: loss(x, teacher, targets, normalize=normalize), student)
 
 
 # --- CD, ID, LED: limits --------------------------------------------------------------------------
@@ -467,31 +467,31 @@ def test_gradcheck(loss, distance):
 
 @each_loss
 @each_distance
-def test_student_equal_to_the_teacher_costs_nothing(loss, distance):
+def test_student_equal_to_the_teacher_costs_nothing(loss, normalize):
     _, teacher, targets = random_embeddings()
-    value, gradient = value_and_gradient(loss, teacher, teacher, targets, distance=distance)
+    value, gradient = value_and_gradient(loss, teacher, teacher, targets, normalize=normalize)
     assert value == 0
     assert (gradient == 0).all()
 
 
 @each_loss
 @each_distance
-def test_order_of_images_and_of_labels_does_not_matter(loss, distance):
+def test_order_of_images_and_of_labels_does_not_matter(loss, normalize):
     batch = random_embeddings()
-    value, gradient = value_and_gradient(loss, *batch, distance=distance)
+    value, gradient = value_and_gradient(loss, *batch, normalize=normalize)
     rows, columns = torch.tensor([3, 0, 4, 1, 2]), torch.tensor([2, 3, 1, 0])
     shuffled = [tensor[rows][:, columns] for tensor in batch]
-    actual = value_and_gradient(loss, *shuffled, distance=distance)
+    actual = value_and_gradient(loss, *shuffled, normalize=normalize)
     assert_same(actual, (value, gradient[rows][:, columns]))
 
 
 @pytest.mark.parametrize("losses", [(cd, id_), (reference_cd, reference_id)], ids=["l2d", "reference"])
 @each_distance
-def test_id_is_cd_with_images_and_labels_exchanged(losses, distance):
+def test_id_is_cd_with_images_and_labels_exchanged(losses, normalize):
     student, teacher, targets = random_embeddings()
-    value, gradient = value_and_gradient(losses[0], student, teacher, targets, distance=distance)
+    value, gradient = value_and_gradient(losses[0], student, teacher, targets, normalize=normalize)
     exchanged = [tensor.transpose(0, 1) for tensor in (student, teacher, targets)]
-    actual = value_and_gradient(losses[1], *exchanged, distance=distance)
+    actual = value_and_gradient(losses[1], *exchanged, normalize=normalize)
     assert_same(actual, (value, gradient.transpose(0, 1)))
 
 
@@ -516,11 +516,11 @@ def test_mean_distances_have_no_slope_along_their_scale(loss):
 
 @each_loss
 @each_distance
-def test_moving_and_turning_all_embeddings_changes_nothing(loss, distance):
+def test_moving_and_turning_all_embeddings_changes_nothing(loss, normalize):
     student, teacher, targets = random_embeddings()
     turn = torch.linalg.qr(random_embeddings(1, 3, 3, seed=1)[0][0]).Q
-    value, gradient = value_and_gradient(loss, student, teacher, targets, distance=distance)
-    actual = value_and_gradient(loss, student @ turn + 5, teacher @ turn.T - 2, targets, distance=distance)
+    value, gradient = value_and_gradient(loss, student, teacher, targets, normalize=normalize)
+    actual = value_and_gradient(loss, student @ turn + 5, teacher @ turn.T - 2, targets, normalize=normalize)
     assert_same(actual, (value, gradient @ turn))
 
 
@@ -530,22 +530,22 @@ def test_moving_and_turning_all_embeddings_changes_nothing(loss, distance):
     ids=["cd", "cd-reference", "id", "id-reference"],
 )
 def test_raw_distances_far_apart_are_in_the_linear_branch(loss, pairs):
-    # Every pair costs its distance less 1/2, so twice the embeddings cost twice as much and 1/2 per pair.
+    # Every pair costs its normalize less 1/2, so twice the embeddings cost twice as much and 1/2 per pair.
     student, teacher, targets = random_embeddings(5, 4, density=1.0)
     batch = torch.zeros_like(teacher), targets
-    once, twice = (loss(factor * student, *batch, distance="raw").item() for factor in (1e3, 2e3))
+    once, twice = (loss(factor * student, *batch, normalize=False).item() for factor in (1e3, 2e3))
     assert twice - 2 * once == pytest.approx(pairs / 2, rel=1e-6)
 
 
 @each_loss
 def test_exactly_two_positives_are_silent_under_mean(loss):
-    # One distance divided by its own mean is 1, whatever it was. Here each class and each image has two.
+    # One normalize divided by its own mean is 1, whatever it was. Here each class and each image has two.
     student, teacher, _ = random_embeddings(3, 3, 4, seed=2)
     targets = torch.tensor([[1, 1, 0], [0, 1, 1], [1, 0, 1]])
     value, gradient = value_and_gradient(loss, student, teacher, targets)
     assert value == 0
     assert (gradient == 0).all()
-    value, gradient = value_and_gradient(loss, student, teacher, targets, distance="raw")
+    value, gradient = value_and_gradient(loss, student, teacher, targets, normalize=False)
     assert value > 0
     assert (gradient != 0).any()
 
@@ -562,11 +562,11 @@ def test_exactly_two_positives_are_silent_under_mean(loss):
         pytest.param([[0]], id="one image, one absent label"),
     ],
 )
-def test_nothing_to_compare_is_a_zero_with_a_graph(loss, distance, targets):
+def test_nothing_to_compare_is_a_zero_with_a_graph(loss, normalize, targets):
     targets = torch.tensor(targets)
     student, teacher, _ = random_embeddings(*targets.shape)
     student.requires_grad_()
-    value = loss(student, teacher, targets, distance=distance)
+    value = loss(student, teacher, targets, normalize=normalize)
     assert isinstance(value, torch.Tensor)
     assert value.shape == ()
     assert value == 0
@@ -587,13 +587,13 @@ def test_nothing_to_compare_among_the_largest_embeddings(loss, dtype):
 
 @each_loss
 @each_distance
-def test_embeddings_of_absent_labels_do_not_matter(loss, distance):
+def test_embeddings_of_absent_labels_do_not_matter(loss, normalize):
     student, teacher, targets = random_embeddings()
-    expected = value_and_gradient(loss, student, teacher, targets, distance=distance)
+    expected = value_and_gradient(loss, student, teacher, targets, normalize=normalize)
     absent = (targets == 0).unsqueeze(2)
     for filler in (0.0, 1e30):
         other = student.masked_fill(absent, filler), teacher.masked_fill(absent, -filler)
-        actual = value_and_gradient(loss, *other, targets, distance=distance)
+        actual = value_and_gradient(loss, *other, targets, normalize=normalize)
         assert_same(actual, expected)
         assert (actual[1][targets == 0] == 0).all()
 
@@ -601,30 +601,30 @@ def test_embeddings_of_absent_labels_do_not_matter(loss, distance):
 @each_ours
 @each_distance
 @pytest.mark.parametrize("b_or_q", [0, 1])
-def test_the_largest_embeddings_of_absent_labels_do_not_matter(loss, distance, b_or_q):
+def test_the_largest_embeddings_of_absent_labels_do_not_matter(loss, normalize, b_or_q):
     # Two of them are further apart than any float32.
     student, teacher, _ = (tensor.float() for tensor in random_embeddings(4, 4))
     targets = torch.zeros(4, 4)
     targets.select(b_or_q, 0)[:] = 1
     targets[0, 3], targets[3, 0] = 0, 0
-    expected = value_and_gradient(loss, student, teacher, targets, distance=distance)
+    expected = value_and_gradient(loss, student, teacher, targets, normalize=normalize)
     filler = torch.tensor([-1.0, 1.0, -1.0, 1.0]) * torch.finfo(torch.float32).max
     filler = (filler[:, None] * torch.tensor([-1.0, 1.0, -1.0, 1.0]))[:, :, None].expand(4, 4, 3)
     student = torch.where(targets[:, :, None] == 1, student, filler)
-    actual = value_and_gradient(loss, student, teacher, targets, distance=distance)
+    actual = value_and_gradient(loss, student, teacher, targets, normalize=normalize)
     assert_same(actual, expected, rtol=1e-6)
 
 
 @each_loss
 @each_distance
-def test_a_zero_embedding_of_a_present_label_takes_part(loss, distance):
+def test_a_zero_embedding_of_a_present_label_takes_part(loss, normalize):
     # Positives are what the targets say, not the rows that are not all zero.
     student, teacher, targets = random_embeddings(4, 4, seed=5, density=1.0)
     student[1, 2], teacher[2, 1] = 0, 0
-    value, gradient = value_and_gradient(loss, student, teacher, targets, distance=distance)
+    value, gradient = value_and_gradient(loss, student, teacher, targets, normalize=normalize)
     assert (gradient[1, 2] != 0).all()
     targets[1, 2] = 0
-    assert abs(loss(student, teacher, targets, distance=distance) - value) > 1e-3
+    assert abs(loss(student, teacher, targets, normalize=normalize) - value) > 1e-3
 
 
 # --- CD, ID, LED: edges and precision -------------------------------------------------------------
@@ -637,42 +637,42 @@ def test_a_zero_embedding_of_a_present_label_takes_part(loss, distance):
     [((1, 5, 3), 1.0), ((5, 1, 3), 1.0), ((4, 5, 1), 1.0), ((4, 4, 3), 1.0), ((3, 6, 2), 0.5)],
     ids=["one image", "one label", "one dimension", "all positive", "row and class empty"],
 )
-def test_edges_equal_the_reference(loss, reference, distance, shape, density):
+def test_edges_equal_the_reference(loss, reference, normalize, shape, density):
     student, teacher, targets = random_embeddings(*shape, density=density)
     if density < 1:
         targets[1], targets[:, 4] = 0, 0
-    actual = value_and_gradient(loss, student, teacher, targets, distance=distance)
-    assert_same(actual, value_and_gradient(reference, student, teacher, targets, distance=distance))
+    actual = value_and_gradient(loss, student, teacher, targets, normalize=normalize)
+    assert_same(actual, value_and_gradient(reference, student, teacher, targets, normalize=normalize))
 
 
 @each_loss
 @each_distance
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("who", ["both", "student", "teacher"])
-def test_identical_embeddings_give_finite_numbers(loss, distance, dtype, who):
+def test_identical_embeddings_give_finite_numbers(loss, normalize, dtype, who):
     student, teacher, targets = (tensor.clone() for tensor in random_embeddings(3, 4, seed=7, density=1.0))
     if who != "teacher":
         student[:] = student[0, 0].clone()
     if who != "student":
         teacher[:] = teacher[0, 0].clone()
-    value, gradient = value_and_gradient(loss, student.to(dtype), teacher.to(dtype), targets, distance=distance)
+    value, gradient = value_and_gradient(loss, student.to(dtype), teacher.to(dtype), targets, normalize=normalize)
     assert torch.isfinite(value)
     assert torch.isfinite(gradient).all()
     assert (value == 0) == (who == "both")
     if who != "teacher":
-        assert (gradient == 0).all(), "a distance of 0 has gradient 0"
+        assert (gradient == 0).all(), "a normalize of 0 has gradient 0"
 
 
 @each_ours
 @each_distance
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("shape", [(32, 3, 5), (3, 32, 5)])
-def test_many_identical_embeddings_are_at_distance_zero(loss, distance, dtype, shape):
+def test_many_identical_embeddings_are_at_distance_zero(loss, normalize, dtype, shape):
     # From inner products, |a|² + |b|² - 2ab (torch's choice above 25 rows), it would be rounding.
     generator = torch.Generator().manual_seed(0)
     student = torch.randn(shape[2], generator=generator).to(dtype).expand(shape) * 10
     teacher = torch.randn(shape[2], generator=generator).to(dtype).expand(shape) * 10
-    value, gradient = value_and_gradient(loss, student, teacher, torch.ones(shape[:2]), distance=distance)
+    value, gradient = value_and_gradient(loss, student, teacher, torch.ones(shape[:2]), normalize=normalize)
     assert value == 0
     assert (gradient == 0).all()
 
@@ -680,25 +680,25 @@ def test_many_identical_embeddings_are_at_distance_zero(loss, distance, dtype, s
 @each_ours
 @each_distance
 @pytest.mark.parametrize("shape", [(32, 3, 5), (3, 32, 5)])
-def test_close_embeddings_far_from_the_origin_agree_with_float64(loss, distance, shape):
+def test_close_embeddings_far_from_the_origin_agree_with_float64(loss, normalize, shape):
     generator = torch.Generator().manual_seed(1)
     targets = torch.ones(shape[:2])
     student, teacher = (100 + torch.randn(shape, generator=generator) / 8 for _ in range(2))
-    actual = value_and_gradient(loss, student, teacher, targets, distance=distance)
-    expected = value_and_gradient(loss, student.double(), teacher.double(), targets, distance=distance)
+    actual = value_and_gradient(loss, student, teacher, targets, normalize=normalize)
+    expected = value_and_gradient(loss, student.double(), teacher.double(), targets, normalize=normalize)
     largest = max(tensor.abs().max().item() for tensor in expected)
     assert_same(actual, expected, rtol=1e-4, atol=1e-5 * largest)  # of float32, whose sums cancel
 
 
 @each_pair
 @each_distance
-def test_a_pair_of_identical_embeddings_among_others(loss, reference, distance):
+def test_a_pair_of_identical_embeddings_among_others(loss, reference, normalize):
     # Its zero is left out of the mean of the positive distances.
     student, teacher, targets = random_embeddings(4, 4, seed=8, density=1.0)
     student[1], teacher[3] = student[0], teacher[2]
     student[:, 1], teacher[:, 3] = student[:, 0], teacher[:, 2]
-    actual = value_and_gradient(loss, student, teacher, targets, distance=distance)
-    assert_same(actual, value_and_gradient(reference, student, teacher, targets, distance=distance))
+    actual = value_and_gradient(loss, student, teacher, targets, normalize=normalize)
+    assert_same(actual, value_and_gradient(reference, student, teacher, targets, normalize=normalize))
 
 
 @each_ours
@@ -712,13 +712,13 @@ def test_the_type_of_the_targets_does_not_matter(loss, dtype):
 @each_distance
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("autocast", [False, True])
-def test_half_precision_embeddings_are_compared_in_float32(loss, reference, distance, dtype, autocast):
+def test_half_precision_embeddings_are_compared_in_float32(loss, reference, normalize, dtype, autocast):
     # Entries of some hundreds: a squared difference is above 65504, the largest float16.
     student, teacher, targets = random_embeddings(4, 4, 8)
     student, teacher = (200 * student).to(dtype), (200 * teacher).to(dtype)
     with torch.autocast("cpu", dtype=dtype, enabled=autocast):
-        value, gradient = value_and_gradient(loss, student, teacher, targets, distance=distance)
-    wanted = value_and_gradient(reference, student.double(), teacher.double(), targets, distance=distance)
+        value, gradient = value_and_gradient(loss, student, teacher, targets, normalize=normalize)
+    wanted = value_and_gradient(reference, student.double(), teacher.double(), targets, normalize=normalize)
     assert value.dtype == torch.float32
     torch.testing.assert_close(value.double(), wanted[0], rtol=1e-5, atol=0)
     largest = wanted[1].abs().max().item()
@@ -727,12 +727,12 @@ def test_half_precision_embeddings_are_compared_in_float32(loss, reference, dist
 
 @each_ours
 @each_distance
-def test_autocast_does_not_change_float32(loss, distance):
+def test_autocast_does_not_change_float32(loss, normalize):
     student, teacher, targets = random_embeddings(6, 6, 16)
     batch = student.float(), teacher.float(), targets
-    expected = value_and_gradient(loss, *batch, distance=distance)
+    expected = value_and_gradient(loss, *batch, normalize=normalize)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        actual = value_and_gradient(loss, *batch, distance=distance)
+        actual = value_and_gradient(loss, *batch, normalize=normalize)
     assert_same(actual, expected, rtol=1e-6, atol=1e-6)
 
 
@@ -747,11 +747,11 @@ def test_autocast_does_not_change_float32(loss, distance):
         (torch.float64, torch.float32),
     ],
 )
-def test_student_and_teacher_in_different_precisions(loss, distance, student_dtype, teacher_dtype):
+def test_student_and_teacher_in_different_precisions(loss, normalize, student_dtype, teacher_dtype):
     student, teacher, targets = random_embeddings()
     student, teacher = student.to(student_dtype), teacher.to(teacher_dtype)
-    actual = value_and_gradient(loss, student, teacher, targets, distance=distance)
-    expected = value_and_gradient(loss, student.double(), teacher.double(), targets, distance=distance)
+    actual = value_and_gradient(loss, student, teacher, targets, normalize=normalize)
+    expected = value_and_gradient(loss, student.double(), teacher.double(), targets, normalize=normalize)
     torch.testing.assert_close(actual[0].double(), expected[0], rtol=1e-5, atol=0)
     rtol = 1e-2 if student_dtype == torch.bfloat16 else 1e-4
     torch.testing.assert_close(actual[1].double(), expected[1], rtol=rtol, atol=rtol * expected[1].abs().max().item())
@@ -774,7 +774,7 @@ class LargestTensor(TorchDispatchMode):
 
 @each_distance
 @pytest.mark.parametrize("hub", [False, True], ids=["alike", "hub class and full image"])
-def test_led_builds_no_tensor_over_all_pairs(distance, hub):
+def test_led_builds_no_tensor_over_all_pairs(normalize, hub):
     # (b, q, q, d) would be 80 and (b, b, q, d) 64 times as large as the embeddings.
     b, q, d = 64, 80, 512
     generator = torch.Generator().manual_seed(0)
@@ -784,7 +784,7 @@ def test_led_builds_no_tensor_over_all_pairs(distance, hub):
     if hub:
         targets[:, 0], targets[0] = 1, 1
     with LargestTensor() as largest:
-        led(student, teacher, targets, distance=distance).backward()
+        led(student, teacher, targets, normalize=normalize).backward()
     assert largest.elements <= 4 * b * q * d
 
 
@@ -793,20 +793,20 @@ def test_led_builds_no_tensor_over_all_pairs(distance, hub):
 
 @each_loss
 @each_distance
-def test_the_teacher_gets_no_gradient(loss, distance):
+def test_the_teacher_gets_no_gradient(loss, normalize):
     student, teacher, targets = random_embeddings()
-    loss(student.requires_grad_(), teacher.requires_grad_(), targets, distance=distance).backward()
+    loss(student.requires_grad_(), teacher.requires_grad_(), targets, normalize=normalize).backward()
     assert student.grad.abs().sum() > 0
     assert teacher.grad is None
 
 
 @each_ours
 @each_distance
-def test_inputs_are_left_as_they_were(loss, distance):
+def test_inputs_are_left_as_they_were(loss, normalize):
     inputs = random_embeddings()
     copies = [tensor.clone() for tensor in inputs]
     versions = [tensor._version for tensor in inputs]
-    loss(inputs[0].requires_grad_(), *inputs[1:], distance=distance).backward()
+    loss(inputs[0].requires_grad_(), *inputs[1:], normalize=normalize).backward()
     for tensor, copy, version in zip(inputs, copies, versions, strict=True):
         assert torch.equal(tensor, copy)
         assert tensor._version == version
@@ -816,13 +816,13 @@ def test_inputs_are_left_as_they_were(loss, distance):
 @each_ours
 @each_distance
 @pytest.mark.parametrize("density", [0.0, 0.6])
-def test_grad_mode_stays_as_it_was(loss, distance, density):
+def test_grad_mode_stays_as_it_was(loss, normalize, density):
     student, teacher, targets = random_embeddings(density=density)
     student.requires_grad_()
     with torch.no_grad():
-        assert not loss(student, teacher, targets, distance=distance).requires_grad
+        assert not loss(student, teacher, targets, normalize=normalize).requires_grad
         assert not torch.is_grad_enabled()
-    assert loss(student, teacher, targets, distance=distance).requires_grad
+    assert loss(student, teacher, targets, normalize=normalize).requires_grad
     assert torch.is_grad_enabled()
 
 
@@ -854,6 +854,6 @@ def test_targets_of_other_images_or_labels(loss, shape):
 
 @each_ours
 @pytest.mark.parametrize(("wrong", "nearest"), [("men", "mean"), ("MEAN", "mean"), ("rawr", "raw"), ("row", "raw")])
-def test_an_unknown_distance_names_the_nearest(loss, wrong, nearest):
-    with pytest.raises(ValueError, match=f"`distance` is '{wrong}'.*mean '{nearest}'"):
-        loss(*random_embeddings(), distance=wrong)
+def test_an_unknown_distance_names_the_nearest(loss, wrong, closest_match):
+    with pytest.raises(ValueError, match=f"`distance` is '{wrong}'.*mean '{closest_match}'"):
+        loss(*random_embeddings(), normalize=wrong)

@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 from mlkd.losses.classification import bce
 from mlkd.losses.l2d import mld
 from mlkd.losses.mdkd import batch_dependency, dependencies, instance_dependency
-from mlkd.methods import MDKD, Batch, create
+from mlkd.methods import MDKD, Batch, create_method
 from mlkd.models import Output, create_model
 
 PROPERTY = settings(derandomize=True, deadline=None, max_examples=40, database=None)
@@ -524,10 +524,10 @@ def step(q=5):
     """Outputs of a student and a teacher that both carry gradient, without embeddings; two labels are ignored."""
     (student, teacher), empty = random_logits(4, q), torch.zeros(4, 2, 1, 1)
     targets = (random_logits(4, q, seed=1)[0] > 0).to(torch.uint8)
-    ignored = torch.zeros(4, q, dtype=torch.bool)
-    ignored[0, 1] = ignored[3, 0] = True
+    ignore_mask = torch.zeros(4, q, dtype=torch.bool)
+    ignore_mask[0, 1] = ignore_mask[3, 0] = True
     outputs = [Output(logits.requires_grad_(), None, empty) for logits in (student, teacher)]
-    return outputs[0], Batch(torch.zeros(4, 3, 2, 2), targets, ignored, {"teacher": outputs[1]})
+    return outputs[0], Batch(torch.zeros(4, 3, 2, 2), targets, ignore_mask, {"teacher": outputs[1]})
 
 
 def small(classes):
@@ -536,7 +536,7 @@ def small(classes):
 
 def test_the_papers_settings():
     """Sec. 4.3: orders 2 to 4, all weights 1 but λ_MLD = 10."""
-    method = create("mdkd")
+    method = create_method("mdkd")
     assert isinstance(method, MDKD)
     assert (method.max_order, method.lambda_mld, method.lambda_bd, method.lambda_id) == (4, 10, 1, 1)
 
@@ -545,11 +545,13 @@ def test_the_papers_settings():
 @pytest.mark.parametrize("reduction", ["sum", "batchmean"])
 def test_the_terms_are_those_of_eq_15(max_order, reduction):
     student, batch = step()
-    method = create("mdkd", max_order=max_order, lambda_mld=2.0, lambda_bd=3.0, lambda_id=5.0, bce_reduction=reduction)
-    terms = method.terms(student, batch)
+    method = create_method(
+        "mdkd", max_order=max_order, lambda_mld=2.0, lambda_bd=3.0, lambda_id=5.0, reduction=reduction
+    )
+    terms = method.loss_terms(student, batch)
     mine, its = student.logits, batch.teacher.logits
     expected = {
-        "bce": bce(mine, batch.targets, reduction=reduction, ignored=batch.ignored),
+        "bce": bce(mine, batch.targets, reduction=reduction, ignore_mask=batch.ignore_mask),
         "mld": 2 * mld(mine, its),
         **{f"bd{n}": 3 * enumerated("batch", mine, its, n) for n in range(2, max_order + 1)},
         **{f"id{n}": 5 * enumerated("instance", mine, its, n) for n in range(2, max_order + 1)},
@@ -569,22 +571,22 @@ def test_the_terms_are_those_of_eq_15(max_order, reduction):
     ],
 )
 def test_a_weight_of_zero_leaves_its_terms_out(off, left):
-    assert list(create("mdkd", **{off: 0.0}).terms(*step())) == left
+    assert list(create_method("mdkd", **{off: 0.0}).loss_terms(*step())) == left
 
 
 def test_only_the_student_learns():
     student, batch = step()
-    sum(create("mdkd").terms(student, batch).values()).backward()
+    sum(create_method("mdkd").loss_terms(student, batch).values()).backward()
     assert student.logits.grad.isfinite().all()
     assert batch.teacher.logits.grad is None
 
 
 def test_through_real_models_of_any_head():
     student, teacher = small(tuple("abcde")), small(tuple("abcde"))
-    method = create("mdkd", teacher=teacher)
+    method = create_method("mdkd", teacher=teacher)
     method.check(student)
     images, targets = torch.rand(4, 3, 16, 16), step()[1].targets
-    terms = method.terms(student(images), Batch(images, targets, None, {"teacher": teacher(images)}))
+    terms = method.loss_terms(student(images), Batch(images, targets, None, {"teacher": teacher(images)}))
     sum(terms.values()).backward()
     assert all(parameter.grad is not None for parameter in student.parameters())
     assert all(parameter.grad is None for parameter in teacher.parameters())
@@ -595,5 +597,5 @@ def test_more_orders_than_labels(max_order):
     student = small(tuple("abc"))
     found = re.escape(f"`max_order` is {max_order!r}, expected a number of labels from 2 to 3")
     with pytest.raises(ValueError, match=found):
-        create("mdkd", teacher=small(tuple("abc")), max_order=max_order).check(student)
-    create("mdkd", teacher=small(tuple("abc")), max_order=3).check(student)
+        create_method("mdkd", teacher=small(tuple("abc")), max_order=max_order).check(student)
+    create_method("mdkd", teacher=small(tuple("abc")), max_order=3).check(student)

@@ -13,13 +13,13 @@ from compare import assert_same, value_and_gradient
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlkd.losses.mskd import graph_propagation, locality, mbd, pseudo_labels, reconstruction, reformulated_softmax, step
+from mlkd.losses.mskd import graph_propagation, l_sd, mbd, pseudo_labels, r_sd, reformulated_softmax, s_sd
 
 PROPERTY = settings(derandomize=True, deadline=None, max_examples=25, database=None)
 STEEP = [-1e4, -100.0, -17.0, -1.0, 0.0, 1.0, 17.0, 100.0, 1e4]
-DISTILS = {"mbd": mbd, "step": step}
+DISTILS = {"mbd": mbd, "s_sd": s_sd}
 
-each_literal = pytest.mark.parametrize("literal", [False, True])
+each_literal = pytest.mark.parametrize("as_in_paper", [False, True])
 each_distil = pytest.mark.parametrize("loss", DISTILS.values(), ids=list(DISTILS))
 each_half = pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 
@@ -32,7 +32,7 @@ def log_sum(terms):
     return torch.logsumexp(torch.stack(terms), dim=0)
 
 
-def reference_log_softmax(logits, targets, literal=False):
+def reference_log_softmax(logits, targets, as_in_paper=False):
     """The logarithm of Eq. 13 for each image and label; None where an image has no positive."""
     b, q = targets.shape
     table = [[None] * q for _ in range(b)]
@@ -44,15 +44,15 @@ def reference_log_softmax(logits, targets, literal=False):
         if not positives:
             continue
         for j in range(q):
-            groups = [j] if j in positives and not literal else positives
+            groups = [j] if j in positives and not as_in_paper else positives
             table[i][j] = log_sum([row[j] - denominator[t] for t in groups]) - math.log(len(groups))
     return table
 
 
-def reference_softmax(logits, targets, *, literal=False):
+def reference_softmax(logits, targets, *, as_in_paper=False):
     """Eq. 13."""
     zero = 0 * logits.double().sum()
-    table = reference_log_softmax(logits, targets, literal)
+    table = reference_log_softmax(logits, targets, as_in_paper)
     return torch.stack([torch.stack([zero if x is None else torch.exp(x) for x in row]) for row in table])
 
 
@@ -65,13 +65,13 @@ def reference_mbd(
     omega=0.5,
     gamma_pos=0.25,
     gamma_neg=1,
-    literal=False,
+    as_in_paper=False,
     reduction="sum",
 ):
     """Eqs. 14-16, summed over the images as in Eq. 17."""
     b, q = targets.shape
-    student = reference_log_softmax(student_logits.double() / temperature, targets, literal)
-    teacher = reference_log_softmax(teacher_logits.detach().double() / temperature, targets, literal)
+    student = reference_log_softmax(student_logits.double() / temperature, targets, as_in_paper)
+    teacher = reference_log_softmax(teacher_logits.detach().double() / temperature, targets, as_in_paper)
     terms = []
     for i in range(b):
         for j in range(q):
@@ -221,13 +221,13 @@ both_softmax = pytest.mark.parametrize("softmax", [reformulated_softmax, referen
 @both_softmax
 def test_softmax_by_hand(softmax):
     torch.testing.assert_close(softmax(HAND_LOGITS, HAND_TARGETS), HAND, rtol=1e-12, atol=0)
-    torch.testing.assert_close(softmax(HAND_LOGITS, HAND_TARGETS, literal=True), HAND_LITERAL, rtol=1e-12, atol=0)
+    torch.testing.assert_close(softmax(HAND_LOGITS, HAND_TARGETS, as_in_paper=True), HAND_LITERAL, rtol=1e-12, atol=0)
 
 
 @both_softmax
 def test_the_print_exceeds_one_and_the_default_does_not(softmax):
     logits, targets = torch.tensor([[5.0, -5.0, 0.0]], dtype=torch.float64), torch.tensor([[1, 1, 0]])
-    printed = softmax(logits, targets, literal=True)
+    printed = softmax(logits, targets, as_in_paper=True)
     assert printed[0, 0] > 70, "e^5 over the group of the other positive, 1 + e^-5"
     assert softmax(logits, targets).max() < 1
 
@@ -248,36 +248,38 @@ def test_each_image_s_groups_are_distributions(batch):
 
 @both_softmax
 @each_literal
-def test_with_one_positive_it_is_the_softmax(softmax, literal):
+def test_with_one_positive_it_is_the_softmax(softmax, as_in_paper):
     student = random_batch(6, 6)[0]
-    probs = softmax(student, torch.eye(6, dtype=torch.uint8), literal=literal)
+    probs = softmax(student, torch.eye(6, dtype=torch.uint8), as_in_paper=as_in_paper)
     torch.testing.assert_close(probs, student.softmax(dim=1), rtol=1e-12, atol=0)
 
 
 @PROPERTY
 @given(batches(), st.booleans())
-def test_softmax_equals_the_reference(batch, literal):
+def test_softmax_equals_the_reference(batch, as_in_paper):
     student, *_, targets = batch
-    actual = value_and_gradient(reformulated_softmax, student, targets, literal=literal)
-    assert_same(actual, value_and_gradient(reference_softmax, student, targets, literal=literal))
+    actual = value_and_gradient(reformulated_softmax, student, targets, as_in_paper=as_in_paper)
+    assert_same(actual, value_and_gradient(reference_softmax, student, targets, as_in_paper=as_in_paper))
 
 
 @each_literal
-def test_softmax_of_edge_targets(literal):
+def test_softmax_of_edge_targets(as_in_paper):
     student, targets = random_batch()[0], edge_targets()
-    actual = value_and_gradient(reformulated_softmax, student, targets, literal=literal)
-    assert_same(actual, value_and_gradient(reference_softmax, student, targets, literal=literal))
+    actual = value_and_gradient(reformulated_softmax, student, targets, as_in_paper=as_in_paper)
+    assert_same(actual, value_and_gradient(reference_softmax, student, targets, as_in_paper=as_in_paper))
     assert (actual[1][0] == 0).all(), "no positives"
 
 
 @each_literal
-def test_softmax_gradcheck_and_an_added_constant(literal):
+def test_softmax_gradcheck_and_an_added_constant(as_in_paper):
     student, targets = random_batch()[0], edge_targets()
     assert torch.autograd.gradcheck(
-        lambda x: reformulated_softmax(x, targets, literal=literal), student.clone().requires_grad_()
+        lambda x: reformulated_softmax(x, targets, as_in_paper=as_in_paper), student.clone().requires_grad_()
     )
-    shifted = reformulated_softmax(student + 7, targets, literal=literal)
-    torch.testing.assert_close(shifted, reformulated_softmax(student, targets, literal=literal), rtol=1e-12, atol=0)
+    shifted = reformulated_softmax(student + 7, targets, as_in_paper=as_in_paper)
+    torch.testing.assert_close(
+        shifted, reformulated_softmax(student, targets, as_in_paper=as_in_paper), rtol=1e-12, atol=0
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
@@ -288,7 +290,7 @@ def test_softmax_of_steep_logits(dtype):
     largest = expected[1].abs().max().item()  # the gradients of float32 are exact no further
     tolerance = {"rtol": 1e-9, "atol": 1e-12} if dtype == torch.float64 else {"rtol": 1e-4, "atol": 1e-6 * largest}
     assert_same(actual, expected, **tolerance)
-    printed = reformulated_softmax(student, targets, literal=True)
+    printed = reformulated_softmax(student, targets, as_in_paper=True)
     assert torch.isfinite(printed).all()
     assert printed.max() == pytest.approx(math.exp(20), rel=1e-6)
 
@@ -327,9 +329,9 @@ def test_mbd_by_hand():
 
 @PROPERTY
 @given(batches(), st.booleans(), st.sampled_from(["sum", "batchmean", "none"]))
-def test_mbd_equals_the_reference(batch, literal, reduction):
+def test_mbd_equals_the_reference(batch, as_in_paper, reduction):
     student, teacher, *_, targets = batch
-    options = {"literal": literal, "reduction": reduction}
+    options = {"as_in_paper": as_in_paper, "reduction": reduction}
     actual = value_and_gradient(mbd, student, teacher, targets, **options)
     assert_same(actual, value_and_gradient(reference_mbd, student, teacher, targets, **options))
 
@@ -340,7 +342,7 @@ def test_mbd_equals_the_reference(batch, literal, reduction):
         {"temperature": 1.0},
         {"temperature": 9.0, "omega": 0.2},
         {"omega": 1.0, "gamma_pos": 1.0, "gamma_neg": 3.0},
-        {"gamma_pos": 0.0, "gamma_neg": 0.0, "literal": True},
+        {"gamma_pos": 0.0, "gamma_neg": 0.0, "as_in_paper": True},
     ],
 )
 @each_distil
@@ -355,15 +357,22 @@ def test_settings_reach_the_equation(loss, options):
 @each_distil
 def test_the_defaults_are_the_paper_s(loss):
     student, teacher, *_, targets = random_batch()
-    paper = {"temperature": 4, "omega": 0.5, "gamma_pos": 1 / 4, "gamma_neg": 1, "reduction": "sum", "literal": False}
+    paper = {
+        "temperature": 4,
+        "omega": 0.5,
+        "gamma_pos": 1 / 4,
+        "gamma_neg": 1,
+        "reduction": "sum",
+        "as_in_paper": False,
+    }
     assert loss(student, teacher, targets) == loss(student, teacher, targets, **paper)
 
 
 @each_literal
-def test_mbd_gradcheck(literal):
+def test_mbd_gradcheck(as_in_paper):
     """With both exponents 0; else the weights, which are constants to the gradient, would move under it."""
     student, teacher, *_ = random_batch()
-    targets, options = edge_targets(), {"gamma_pos": 0, "gamma_neg": 0, "literal": literal, "temperature": 2}
+    targets, options = edge_targets(), {"gamma_pos": 0, "gamma_neg": 0, "as_in_paper": as_in_paper, "temperature": 2}
     assert torch.autograd.gradcheck(lambda x: mbd(x, teacher, targets, **options), student.requires_grad_())
 
 
@@ -376,24 +385,24 @@ def test_equal_logits_cost_nothing_but_still_raise_the_positives():
 
 
 @each_literal
-def test_images_without_positives_contribute_nothing(literal):
+def test_images_without_positives_contribute_nothing(as_in_paper):
     student, teacher, *_ = random_batch()
-    value, gradient = value_and_gradient(mbd, student, teacher, torch.zeros(5, 6), literal=literal)
+    value, gradient = value_and_gradient(mbd, student, teacher, torch.zeros(5, 6), as_in_paper=as_in_paper)
     assert value == 0
     assert (gradient == 0).all()
     targets = edge_targets()
-    some = value_and_gradient(mbd, student, teacher, targets, literal=literal)
-    rest = value_and_gradient(mbd, student[1:], teacher[1:], targets[1:], literal=literal)
+    some = value_and_gradient(mbd, student, teacher, targets, as_in_paper=as_in_paper)
+    rest = value_and_gradient(mbd, student[1:], teacher[1:], targets[1:], as_in_paper=as_in_paper)
     assert_same(some, (rest[0], torch.cat([torch.zeros(1, 6), rest[1]])))
 
 
 @each_literal
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-def test_mbd_of_steep_logits(literal, dtype):
+def test_mbd_of_steep_logits(as_in_paper, dtype):
     (student, teacher), targets = steep_pairs(), steep_targets()
-    actual = value_and_gradient(mbd, student.to(dtype), teacher.to(dtype), targets, literal=literal)
+    actual = value_and_gradient(mbd, student.to(dtype), teacher.to(dtype), targets, as_in_paper=as_in_paper)
     assert all(torch.isfinite(x).all() for x in actual)
-    if not literal:
+    if not as_in_paper:
         expected = value_and_gradient(reference_mbd, student, teacher, targets)
         tolerance = {"rtol": 1e-9, "atol": 1e-12} if dtype == torch.float64 else {"rtol": 1e-4, "atol": 1e-6}
         assert_same(actual, expected, **tolerance)
@@ -406,9 +415,9 @@ def test_half_precision_is_computed_in_float32(dtype, autocast):
     student, teacher, roi, crop = (x.to(dtype) for x in (student, teacher, roi, crop))
     calls = [
         (mbd, student, teacher, targets),
-        (step, student, teacher, targets),
-        (reconstruction, student, crop, targets),
-        (locality, roi, crop),
+        (s_sd, student, teacher, targets),
+        (r_sd, student, crop, targets),
+        (l_sd, roi, crop),
     ]
     for loss, first, second, *rest in calls:
         with torch.autocast("cpu", dtype=dtype, enabled=autocast):
@@ -434,8 +443,8 @@ def test_the_order_of_images_and_labels_does_not_matter():
 
     for loss, *batch in [
         (mbd, student, teacher, targets),
-        (reconstruction, student, crop, targets),
-        (locality, roi, crop),
+        (r_sd, student, crop, targets),
+        (l_sd, roi, crop),
     ]:
         value, gradient = value_and_gradient(loss, *batch)
         assert_same(value_and_gradient(loss, *map(shuffled, batch)), (value, shuffled(gradient)))
@@ -451,7 +460,7 @@ def test_locality_by_hand():
     roi = torch.tensor([0, 3, 7 / 2], dtype=torch.float64).view(1, 3, 1)
     crop = torch.tensor([0, 1, 2], dtype=torch.float64).view(1, 3, 1)
     between_patches = 2 * 2 * (15 / 28) ** 2 / 2 / 9
-    for loss in (locality, reference_locality):
+    for loss in (l_sd, reference_locality):
         assert loss(roi, crop).item() == pytest.approx(between_patches, rel=1e-12)
         # As three images with one patch each: the same matrix, now between images.
         assert loss(roi.view(3, 1, 1), crop.view(3, 1, 1)).item() == pytest.approx(between_patches, rel=1e-12)
@@ -461,23 +470,23 @@ def test_locality_by_hand():
 @given(batches())
 def test_locality_equals_the_reference(batch):
     _, _, roi, crop, _ = batch
-    actual = value_and_gradient(locality, roi, crop)
+    actual = value_and_gradient(l_sd, roi, crop)
     assert_same(actual, value_and_gradient(reference_locality, roi, crop))
 
 
 def test_locality_gradcheck_and_limits():
     _, _, roi, crop, _ = random_batch(3, 4)
-    assert torch.autograd.gradcheck(lambda x: locality(x, crop), roi.clone().requires_grad_())
-    assert locality(crop, crop) == 0
-    assert locality(2 * crop + 5, crop).item() == pytest.approx(0, abs=1e-12), "distances are over their mean"
-    assert locality(roi, crop) > 0.01
+    assert torch.autograd.gradcheck(lambda x: l_sd(x, crop), roi.clone().requires_grad_())
+    assert l_sd(crop, crop) == 0
+    assert l_sd(2 * crop + 5, crop).item() == pytest.approx(0, abs=1e-12), "distances are over their mean"
+    assert l_sd(roi, crop) > 0.01
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 3), (2, 2, 3), (1, 4, 3), (4, 1, 3)])
 def test_locality_where_little_can_be_compared(shape):
     torch.manual_seed(0)
     roi, crop = torch.randn(2, *shape, dtype=torch.float64)
-    actual = value_and_gradient(locality, roi, crop)
+    actual = value_and_gradient(l_sd, roi, crop)
     assert_same(actual, value_and_gradient(reference_locality, roi, crop))
     if max(shape[:2]) == 2:
         assert actual[0] == pytest.approx(0, abs=1e-15)
@@ -486,10 +495,10 @@ def test_locality_where_little_can_be_compared(shape):
 def test_locality_of_equal_patches():
     _, _, roi, crop, _ = random_batch()
     roi[0], roi[1, 0], crop[2] = roi[0, :1], roi[1, 1], 0.0
-    actual = value_and_gradient(locality, roi, crop)
+    actual = value_and_gradient(l_sd, roi, crop)
     assert_same(actual, value_and_gradient(reference_locality, roi, crop))
     same = torch.ones(3, 4, 5, dtype=torch.float64)
-    value, gradient = value_and_gradient(locality, same, same)
+    value, gradient = value_and_gradient(l_sd, same, same)
     assert value == 0
     assert (gradient == 0).all()
 
@@ -556,20 +565,20 @@ def test_patches_that_say_the_same_keep_their_labels():
 def test_reconstruction_equals_the_reference(batch, steps, reduction):
     student, _, _, crop, targets = batch
     options = {"steps": steps, "reduction": reduction}
-    actual = value_and_gradient(reconstruction, student, crop, targets, **options)
+    actual = value_and_gradient(r_sd, student, crop, targets, **options)
     assert_same(actual, value_and_gradient(reference_reconstruction, student, crop, targets, **options))
 
 
 def test_reconstruction_of_settings_edges_and_equal_patches():
     student, _, _, crop, _ = random_batch()
     targets = edge_targets()
-    options = {"temperature": 2.0, "omega": 0.3, "gamma_pos": 0.5, "gamma_neg": 2.0, "literal": True}
-    actual = value_and_gradient(reconstruction, student, crop, targets, **options)
+    options = {"temperature": 2.0, "omega": 0.3, "gamma_pos": 0.5, "gamma_neg": 2.0, "as_in_paper": True}
+    actual = value_and_gradient(r_sd, student, crop, targets, **options)
     assert_same(actual, value_and_gradient(reference_reconstruction, student, crop, targets, **options))
     # Whatever the weights are, equal patches are put together to what each of them is.
-    alike = value_and_gradient(reconstruction, student, crop[:, :1].expand(-1, 4, -1), targets)
+    alike = value_and_gradient(r_sd, student, crop[:, :1].expand(-1, 4, -1), targets)
     assert_same(alike, value_and_gradient(mbd, student, crop[:, 0], targets))
-    for empty in value_and_gradient(reconstruction, student, crop, torch.zeros(5, 6)):
+    for empty in value_and_gradient(r_sd, student, crop, torch.zeros(5, 6)):
         assert (empty == 0).all()
 
 
@@ -577,8 +586,8 @@ def test_reconstruction_of_settings_edges_and_equal_patches():
 def test_steep_or_equal_patches_stay_finite(scale):
     student, _, roi, crop, targets = (x.float() if x.is_floating_point() else x for x in random_batch())
     for loss, *batch in [
-        (reconstruction, scale * student.sign(), scale * crop.sign(), targets),
-        (locality, scale * roi.sign(), scale * crop.sign()),
+        (r_sd, scale * student.sign(), scale * crop.sign(), targets),
+        (l_sd, scale * roi.sign(), scale * crop.sign()),
     ]:
         assert all(torch.isfinite(x).all() for x in value_and_gradient(loss, *batch))
 
@@ -590,9 +599,9 @@ def test_only_the_student_gets_a_gradient():
     student, teacher, roi, crop, targets = random_batch()
     for loss, mine, its, *rest in [
         (mbd, student, teacher, targets),
-        (step, student, teacher, targets),
-        (reconstruction, student, crop, targets),
-        (locality, roi, crop),
+        (s_sd, student, teacher, targets),
+        (r_sd, student, crop, targets),
+        (l_sd, roi, crop),
     ]:
         mine, its = mine.clone().requires_grad_(), its.clone().requires_grad_()
         before = mine.detach().clone(), its.detach().clone()
@@ -614,7 +623,7 @@ def test_only_the_student_gets_a_gradient():
 def test_targets_of_any_type(dtype):
     student, teacher, _, crop, targets = random_batch()
     assert mbd(student, teacher, targets.to(dtype)) == mbd(student, teacher, targets)
-    assert reconstruction(student, crop, targets.to(dtype)) == reconstruction(student, crop, targets)
+    assert r_sd(student, crop, targets.to(dtype)) == r_sd(student, crop, targets)
 
 
 @pytest.mark.parametrize("shape", [(5, 5), (4, 6), (5,), (5, 6, 1)])
@@ -625,12 +634,12 @@ def test_shapes_that_do_not_fit(shape):
         ("targets", lambda: reformulated_softmax(student, wrong)),
         ("teacher_logits", lambda: mbd(student, wrong, targets)),
         ("targets", lambda: mbd(student, teacher, wrong)),
-        ("previous_logits", lambda: step(student, wrong, targets)),
-        ("targets", lambda: step(student, teacher, wrong)),
+        ("previous_logits", lambda: s_sd(student, wrong, targets)),
+        ("targets", lambda: s_sd(student, teacher, wrong)),
         ("logits", lambda: pseudo_labels(crop, wrong, targets)),
         ("targets", lambda: pseudo_labels(crop, student, wrong)),
-        ("logits", lambda: reconstruction(wrong, crop, targets)),
-        ("crop_logits", lambda: locality(roi, wrong)),
+        ("logits", lambda: r_sd(wrong, crop, targets)),
+        ("crop_logits", lambda: l_sd(roi, wrong)),
         ("labels", lambda: graph_propagation(crop, wrong)),
     ]:
         with pytest.raises(ValueError, match=f"`{name}` has shape {found}"):
@@ -639,7 +648,7 @@ def test_shapes_that_do_not_fit(shape):
 
 def test_other_mistakes():
     student, teacher, _, crop, targets = random_batch()
-    for call in (lambda: locality(student, teacher), lambda: pseudo_labels(student, student, targets)):
+    for call in (lambda: l_sd(student, teacher), lambda: pseudo_labels(student, student, targets)):
         with pytest.raises(ValueError, match=r"has shape \(5, 6\); expected \(b, S, q\)"):
             call()
     with pytest.raises(ValueError, match="`steps` is -1, expected a whole number, 0 or more"):
@@ -651,4 +660,4 @@ def test_other_mistakes():
         with pytest.raises(ValueError, match=rf"`{name}` is -1\.0, expected a number, 0 or more"):
             mbd(student, teacher, targets, **{name: -1.0})
     with pytest.raises(ValueError, match=r"`reduction` is 'summ'.*Did you mean 'sum'"):
-        step(student, teacher, targets, reduction="summ")
+        s_sd(student, teacher, targets, reduction="summ")

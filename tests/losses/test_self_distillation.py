@@ -66,11 +66,11 @@ def reference_tf_kd(student, targets, *, confidence=0.99, temperature=20.0, soft
     return total / len(student) if reduction == "batchmean" else total
 
 
-def reference_ps_kd(student, past, targets, *, alpha, reduction="sum", ignored=None):
+def reference_ps_kd(student, past, targets, *, alpha, reduction="sum", ignore_mask=None):
     total = nothing(student)
     for i in range(student.shape[0]):
         for k in range(student.shape[1]):
-            if ignored is not None and ignored[i, k]:
+            if ignore_mask is not None and ignore_mask[i, k]:
                 continue
             share = targets[i, k].double()
             if not past[i, k].isnan():
@@ -335,9 +335,9 @@ def test_reductions(reduction: str) -> None:
         (mutual_kl, reference_mutual_kl, (logits, other)),
     ]:
         torch.testing.assert_close(loss(*inputs, reduction=reduction), reference(*inputs, reduction=reduction))
-    ignored = other > 1
-    settings = {"alpha": 0.7, "reduction": reduction, "ignored": ignored}
-    assert ignored.any()
+    ignore_mask = other > 1
+    settings = {"alpha": 0.7, "reduction": reduction, "ignore_mask": ignore_mask}
+    assert ignore_mask.any()
     torch.testing.assert_close(
         ps_kd(logits, other, targets, **settings), reference_ps_kd(logits, other, targets, **settings)
     )

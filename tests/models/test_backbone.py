@@ -192,7 +192,7 @@ class TestStages:
         torch.manual_seed(0)
         backbone_name, side, settings, prefix, _ = NETS[name]
         backbone = Backbone(backbone_name, image_size=side, **settings).eval()
-        stage, channels = backbone.stage_before_last()
+        stage, channels = backbone.penultimate_stage()
         seen: list[torch.Tensor] = []
         handle = stage.register_forward_hook(lambda module, inputs, output: seen.append(output))
         backbone(torch.rand(2, 3, side, side))
@@ -222,7 +222,7 @@ class TestStages:
 
     def test_a_net_that_does_not_list_them(self) -> None:
         with pytest.raises(ValueError, match="`backbone` is a Net, which does not list its stages"):
-            Backbone("a_users_own_net", image_size=16).stage_before_last()
+            Backbone("a_users_own_net", image_size=16).penultimate_stage()
 
 
 class TestFamilies:

@@ -13,7 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from mlkd.config import Config
 from mlkd.data import MultiLabelData
 from mlkd.methods import L2D
 from mlkd.models import (
@@ -27,8 +26,9 @@ from mlkd.models import (
     load_model,
     save_model,
 )
-from mlkd.models.words import class_vectors
-from mlkd.train import fit
+from mlkd.models.word_vectors import class_vectors
+from mlkd.training.config import Config
+from mlkd.training.loop import fit
 
 CLASSES = ("cat", "traffic light", "sheep")
 FOUR = ("a", "b", "c", "d")
@@ -403,7 +403,7 @@ class TestSettings:
 def test_training(head: str, toy_data: dict[str, MultiLabelData], toy_config: Config, tmp_path: Path) -> None:
     """The loop hands the settings on, the losses fall, and the run's model is the one it was."""
     given = {"layers": 1, "dropout": 0.0} if head in ("transformer", "query2label") else {}
-    config = toy_config.but(head=head, head_settings=given, lr=2e-3)
+    config = toy_config.replace(head=head, head_settings=given, lr=2e-3)
     run = fit("vanilla", toy_data, config, runs=tmp_path)
     assert run.model().settings.get("head_settings", {}) == given
     loss = run.history["bce"]

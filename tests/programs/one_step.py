@@ -46,14 +46,14 @@ def teacher(seed: int) -> torch.nn.Module:
 
 data = {"train": split("train", 8), "val": split("val", 4), "test": split("test", 4)}
 config = mlkd.Config(
-    pretrained=False, image_size=64, batch_size=8, augment=("flip", "cutout"), optimizer="sgd", epochs=1, **NET
+    pretrained=False, image_size=64, batch_size=8, augmentations=("flip", "cutout"), optimizer="sgd", epochs=1, **NET
 )
 torch.optim.SGD.step = stop
 for name in names:
-    settings = {role: teacher(number) for number, role in enumerate(METHODS[name].needs, start=1)}
-    settings |= {"crops": "corners"} if name == "mskd" else {}  # random ones differ from process to process
+    settings = {role: teacher(number) for number, role in enumerate(METHODS[name].required_teachers, start=1)}
+    settings |= {"crop_mode": "corners"} if name == "mskd" else {}  # random ones differ from process to process
     try:
-        mlkd.fit(mlkd.methods.create(name, **settings), data, config, runs=folder / "runs", workers=0)
+        mlkd.fit(mlkd.methods.create_method(name, **settings), data, config, runs=folder / "runs", num_workers=0)
     except Done as done:
         if PartialState().is_main_process:
             save_file({str(n): gradient.contiguous() for n, gradient in enumerate(done.gradients)}, folder / name)

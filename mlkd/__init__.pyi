@@ -1,0 +1,35 @@
+from .data import DataError, MultiLabelData, load_data
+from .metrics import evaluate
+from .models import Output, create_model, load_model, save_model
+from .notebook.launch import launch
+from .study import Study, create_study
+from .training.config import Config
+from .training.loop import TrainingError, find_run, fit, predict
+from .training.runs import Predictions, Run, RunError, environment, iter_runs
+from .training.teachers import CachedTeacher, cache_teacher_outputs
+
+__all__ = [
+    "CachedTeacher",
+    "Config",
+    "DataError",
+    "MultiLabelData",
+    "Output",
+    "Predictions",
+    "Run",
+    "RunError",
+    "Study",
+    "TrainingError",
+    "cache_teacher_outputs",
+    "create_model",
+    "create_study",
+    "environment",
+    "evaluate",
+    "find_run",
+    "fit",
+    "iter_runs",
+    "launch",
+    "load_data",
+    "load_model",
+    "predict",
+    "save_model",
+]

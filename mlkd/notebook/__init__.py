@@ -1,0 +1,1 @@
+"""What the notebooks use beside the package: explorers, exercises and launched trainings."""

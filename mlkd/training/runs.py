@@ -1,0 +1,362 @@
+"""The run store: one folder per training, named after what made it.
+
+A run's folder holds `config.json` (all that made it), `history.csv` (one row per epoch), `checkpoint/` (while it
+trains), `model.safetensors` (the weights that were best on validation), `predictions/<split>.npz` (ids, targets,
+logits), `environment.json` and, written last, `metrics.json`: a run with that file is complete. `.lock` is held by the
+process that trains it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import pickle
+import platform
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from mlkd.files import atomic_write, create_once, remove, told
+
+if TYPE_CHECKING:  # loaded where they are used, so that `mlkd runs` answers at once
+    import pandas as pd
+    from torch import Tensor
+
+    from mlkd.models import MultiLabelModel
+
+
+NO_TRAIN = "MLKD_NO_TRAIN"
+"""Environment variable: where it is set, finished runs are read and nothing is trained (`mlkd report --no-train`)."""
+
+
+class RunError(ValueError):
+    """A run folder that cannot be used; the message names it and says what to do."""
+
+
+class Predictions(NamedTuple):
+    """What a run says of one split: ids (N,), targets (N, q) uint8, logits (N, q) float32, class names (q,).
+
+    `ignored` is None, or (N, q) bool: labels that count neither way, as in `MultiLabelData`.
+    """
+
+    ids: np.ndarray
+    targets: np.ndarray
+    logits: np.ndarray
+    classes: tuple[str, ...]
+    ignore_mask: np.ndarray | None = None
+
+    def same_samples(self, other: Any) -> bool:
+        """Whether `other`, predictions or data, is about the same pictures, in their order, with the same labels."""
+        same = self.classes == other.classes and np.array_equal(self.ids, np.asarray(other.ids))
+        return (
+            same
+            and np.array_equal(self.targets, other.targets)
+            and (self.ignore_mask is None) == (other.ignore_mask is None)
+            and (self.ignore_mask is None or np.array_equal(self.ignore_mask, other.ignore_mask))
+        )
+
+
+class Run:
+    """One training on disk, complete or resumable."""
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        if not (self.path / "config.json").is_file():
+            raise RunError(f"{self.path}: no run here, its config.json is missing.")
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r}, {'complete' if self.complete else 'unfinished'})"
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """All that made it: "method", "settings" of the method, "data" and "training"."""
+        return self._json("config.json")
+
+    @property
+    def complete(self) -> bool:
+        return (self.path / "metrics.json").is_file()
+
+    @property
+    def state(self) -> str:
+        """One of "finished", "training" (a process holds it now) and "not finished"."""
+        if self.complete:
+            return "finished"
+        if (self.path / ".held").is_file():  # also left behind by a process that was killed, but its lock is not
+            try:
+                with FileLock(self.path / ".lock").acquire(blocking=False):
+                    return "not finished"
+            except OSError:  # the lock is taken, or it is not ours to look at
+                return "training"
+        return "not finished"
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """Scores: "best_epoch", and for each split that was scored its mAP. Only a complete run has them."""
+        if not self.complete:
+            raise RunError(f"{self.path}: not finished; run the same training again and it goes on.")
+        return self._json("metrics.json")
+
+    @property
+    def mean_ap(self) -> dict[str, float]:
+        """mAP of every scored split, as fractions."""
+        return {name: value["mAP"] for name, value in self.metrics.items() if isinstance(value, dict)}
+
+    @property
+    def epochs_done(self) -> int:
+        """How many epochs are finished."""
+        path = self.path / "history.csv"
+        return max(path.read_bytes().count(b"\n") - 1, 0) if path.is_file() else 0
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """One row per epoch: learning rate, mean loss terms, mAP on validation, seconds."""
+        import pandas as pd
+
+        path = self.path / "history.csv"
+        return pd.read_csv(path) if path.is_file() else pd.DataFrame({"epoch": []})
+
+    @property
+    def speed(self) -> dict[str, Any]:
+        """With precision="auto": what was measured when it began, and chosen; else empty."""
+        return self._json("speed.json") if (self.path / "speed.json").is_file() else {}
+
+    @property
+    def gradients(self) -> pd.DataFrame:
+        """What the microscope saw, where `fit(log_gradients_every=...)` asked for it; else no rows.
+
+        Rows of `mlkd.training.gradients.gradients` with `epoch`, from 1, and `step`, counted over all epochs from 0.
+        """
+        import pandas as pd
+
+        path = self.path / "gradients.csv"
+        if not path.is_file():
+            return pd.DataFrame(columns=["epoch", "step", "term", "class", "norm", "share", "cosine"])
+        return pd.read_csv(path, keep_default_na=False, na_values={name: [""] for name in ("share", "cosine")})
+
+    def predictions(self, split: str = "test") -> Predictions:
+        """What the best weights say of every picture of a split."""
+        path = self.path / "predictions" / f"{split}.npz"
+        if not path.is_file():
+            raise RunError(f"{path}: this run has no predictions for the split {split!r}.")
+        with np.load(path, allow_pickle=False) as file:
+            ignore_mask = file.get("ignore_mask")
+            return Predictions(
+                file["ids"], file["targets"], file["logits"], tuple(file["classes"].tolist()), ignore_mask
+            )
+
+    def model(self) -> MultiLabelModel:
+        """The trained model with the weights that were best on validation, in eval mode on the CPU."""
+        from mlkd.models import load_model
+
+        path = self.path / "model.safetensors"
+        if not self.complete:
+            raise RunError(f"{path}: the training is not finished; run it again and it goes on.")
+        return load_model(path)
+
+    def write_json(self, name: str, value: Mapping[str, Any]) -> None:
+        _write_json(self.path / name, value)
+
+    def write_history(self, rows: list[dict[str, float]]) -> None:
+        import pandas as pd
+
+        with atomic_write(self.path / "history.csv") as unfinished:
+            pd.DataFrame(rows).to_csv(unfinished, index=False)
+
+    def write_gradients(self, epoch: int, rows: pd.DataFrame) -> None:
+        """Adds those of an epoch; what an interrupted training left of this epoch or later ones goes."""
+        import pandas as pd
+
+        found = self.gradients
+        kept = [table for table in (found[found["epoch"] < epoch], rows.assign(epoch=epoch)) if len(table)]
+        with atomic_write(self.path / "gradients.csv") as unfinished:
+            (pd.concat(kept) if kept else found).to_csv(unfinished, index=False)
+
+    def write_predictions(self, split: str, predictions: Predictions) -> None:
+        arrays: dict[str, Any] = {
+            "ids": np.asarray(predictions.ids, dtype=np.str_),
+            "targets": predictions.targets,
+            "logits": predictions.logits.astype(np.float32),
+            "classes": np.asarray(predictions.classes, dtype=np.str_),
+        }
+        if predictions.ignore_mask is not None:
+            arrays["ignore_mask"] = predictions.ignore_mask
+        with (
+            atomic_write(self.path / "predictions" / f"{split}.npz") as unfinished,
+            unfinished.open("wb") as file,
+        ):
+            np.savez_compressed(file, **arrays)
+
+    # A checkpoint is a folder `checkpoint/epoch-0003` that is renamed into place whole: `weights.safetensors` (of all
+    # that is trained) and `state.pt` (the rest of what the next epoch needs; read without running pickled code).
+
+    def save_checkpoint(self, epoch: int, weights: Mapping[str, Tensor], state: Mapping[str, Any], keep: int) -> None:
+        """Adds the checkpoint of a finished epoch; of all only the last `keep` stay."""
+        import torch
+        from safetensors.torch import save
+
+        with atomic_write(self.path / "checkpoint" / f"epoch-{epoch:04d}") as unfinished:
+            unfinished.mkdir()
+            tensors = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
+            (unfinished / "weights.safetensors").write_bytes(save(tensors))
+            buffer = io.BytesIO()
+            torch.save(dict(state), buffer)
+            (unfinished / "state.pt").write_bytes(buffer.getbuffer())
+        for old in self.checkpoints[:-keep]:
+            remove(old)
+
+    @property
+    def checkpoints(self) -> list[Path]:
+        """The checkpoints' folders, the last one last."""
+        return sorted((self.path / "checkpoint").glob("epoch-*"))
+
+    def load_checkpoint(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """Weights and state of the last finished epoch, or None before the first."""
+        import torch
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        for path in self.checkpoints[-1:]:
+            try:
+                return load_file(path / "weights.safetensors"), torch.load(path / "state.pt", weights_only=True)
+            except (SafetensorError, pickle.UnpicklingError, OSError, RuntimeError, EOFError, ValueError) as error:
+                raise RunError(
+                    f"{path}: not a readable checkpoint. Remove it to go on from the one before, or remove "
+                    f"{self.path} to train anew."
+                ) from error
+        return None
+
+    @contextmanager
+    def locked(self, wait: bool = True) -> Iterator[None]:
+        """Keeps other processes from training this run; waits, and says for whom, while one does.
+
+        A process that ends, however it ends, holds nothing any more.
+
+        Raises:
+            RunError: another process trains this run and `wait` is False.
+            WriteError: the folder cannot be written to.
+        """
+        lock, holder = FileLock(self.path / ".lock"), self.path / ".held"
+        try:
+            with told(self.path):
+                lock.acquire(blocking=False)
+        except Timeout:
+            who = holder.read_text() if holder.is_file() else "another process"
+            if not wait:
+                raise RunError(
+                    f"{self.path}: {who} is training this run; give the same command again when it has ended."
+                ) from None
+            print(f"{self.path}: {who} is training this run; waiting for it to end.", flush=True)
+            lock.acquire()
+        try:
+            for left in self.path.rglob(".*.unfinished"):
+                remove(left)  # of a process that was killed
+            with atomic_write(holder) as unfinished:
+                unfinished.write_text(f"process {os.getpid()} on {platform.node()}")
+            yield
+        finally:
+            remove(holder)
+            lock.release()  # its file stays: who waits for it must not wait for a deleted one
+
+    def finish(self, metrics: Mapping[str, Any]) -> None:
+        """Marks the run complete; its checkpoint is not needed any more."""
+        self.write_json("metrics.json", metrics)
+        remove(self.path / "checkpoint")
+
+    def _json(self, name: str) -> dict[str, Any]:
+        try:
+            return json.loads((self.path / name).read_text())
+        except ValueError as error:
+            raise RunError(f"{self.path / name}: not valid JSON ({error}); remove the folder to train anew.") from error
+
+
+def open_run(root: str | Path, description: Mapping[str, Any]) -> Run:
+    """The run that this description makes: the folder that exists already, or a new one.
+
+    Args:
+        root: the folder of all runs.
+        description: plain values; the same description gives the same folder.
+
+    Raises:
+        RunError: the run is not finished, and `$MLKD_NO_TRAIN` forbids to train it.
+    """
+    text = json.dumps(description, sort_keys=True)
+    name = "-".join(
+        [
+            description["method"],
+            description["training"]["role"],
+            description["training"]["backbone"].replace("/", "_"),
+            f"s{description['training']['seed']}",
+            hashlib.sha256(text.encode()).hexdigest()[:8],
+        ]
+    )
+    path = Path(root) / name
+    if os.environ.get(NO_TRAIN) and not (path / "metrics.json").is_file():
+        raise RunError(
+            f"{path}: no finished run here, and with --no-train nothing is trained; leave it out to train it."
+        )
+
+    def begin(unfinished: Path) -> None:
+        _write_json(path / "environment.json", environment())
+        unfinished.write_text(_as_json(description))
+
+    create_once(path / "config.json", begin)  # with it the folder is a run
+    return Run(path)
+
+
+def iter_runs(root: str | Path) -> Iterator[Run]:
+    """Every run in a folder, by name."""
+    folder = Path(root)
+    for name in sorted(os.listdir(folder)) if folder.is_dir() else ():
+        if (folder / name / "config.json").is_file():
+            yield Run(folder / name)
+
+
+def summarize_runs(root: str | Path) -> list[dict[str, str]]:
+    """One line per run, finished or not: its name, data, epochs and mAP."""
+    lines = []
+    for run in iter_runs(root):
+        config, complete = run.config, run.complete
+        scores, epochs = run.mean_ap if complete else {}, config["training"]["epochs"]
+        lines.append(
+            {
+                "run": run.path.name,
+                "data": config["data"]["name"],
+                "epochs": f"{epochs if complete else run.epochs_done}/{epochs}",
+                "val mAP %": f"{100 * scores['val']:.2f}" if scores else "",
+                "test mAP %": f"{100 * scores['test']:.2f}" if scores else "",
+            }
+        )
+    return lines
+
+
+def environment() -> dict[str, str]:
+    """Versions and machine, kept beside every result."""
+    from importlib.metadata import version
+
+    import timm
+    import torch
+    import torchvision
+
+    return {
+        "mlkd": version("mlkd"),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "timm": timm.__version__,
+        "machine": f"{platform.system()} {platform.machine()}, {torch.get_num_threads()} threads",
+    }
+
+
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+    with atomic_write(path) as unfinished:
+        unfinished.write_text(_as_json(value))
+
+
+def _as_json(value: Mapping[str, Any]) -> str:
+    return json.dumps(value, indent=1) + "\n"

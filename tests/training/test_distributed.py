@@ -1,0 +1,116 @@
+"""Several processes, one training: the gradient of the whole batch, one run folder, and a death that costs an epoch."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from mlkd.training.distributed import even_rank_slice, rank_slice
+from mlkd.training.runs import Run, iter_runs
+
+pytestmark = [
+    pytest.mark.usefixtures("own_cache"),
+    pytest.mark.skipif(not torch.distributed.is_available(), reason="this PyTorch has no torch.distributed"),
+]
+
+ONE_STEP = Path(__file__).parent / "programs" / "one_step.py"
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+OTHERS = ("cpsd", "rkd", "pkt", "ps", "ddgsd", "dlb", "ps-kd", "tf-kd", "uskd")
+"""Not those with batch norm beside the student, which sees each process's share."""
+
+
+@pytest.mark.parametrize("names", [("l2d", "mdkd", "mskd"), pytest.param(OTHERS, marks=pytest.mark.soak)])
+def test_the_gradient_is_that_of_the_whole_batch(names: tuple[str, ...], tmp_path: Path) -> None:
+    for folder, launcher in (("one", [sys.executable]), ("two", TORCHRUN)):
+        (tmp_path / folder).mkdir()
+        subprocess.run([*launcher, str(ONE_STEP), str(tmp_path / folder), *names], check=True, timeout=300)
+    wrong = {}
+    for name in names:
+        one, two = (load_file(tmp_path / folder / name) for folder in ("one", "two"))
+        assert one.keys() == two.keys()
+        norm = sum(float(gradient.double().square().sum()) for gradient in one.values()) ** 0.5
+        difference = sum(float((one[key].double() - two[key]).square().sum()) for key in one) ** 0.5
+        if not (norm > 0 and difference <= 1e-6 * norm):
+            wrong[name] = difference / norm
+    assert not wrong
+
+
+def command(runs: Path, launcher: list[str], **settings: object) -> list[str]:
+    given = {"epochs": 3, "batch_size": 16, "augmentations": json.dumps(["flip", "cutout"]), **settings}
+    pairs = [part for name, value in given.items() for part in ("--set", f"{name}={value}")]
+    backbone = ["--student-backbone", "test_convnext"]
+    return [*launcher, "-m", "mlkd", "train", "--preset", "smoke", "--runs", str(runs), *backbone, *pairs]
+
+
+def test_two_processes_train_the_same_run(tmp_path: Path) -> None:
+    for name, launcher in (("one", [sys.executable]), ("two", TORCHRUN)):
+        done = subprocess.run(
+            command(tmp_path / name, launcher), check=True, timeout=300, stdout=subprocess.PIPE, text=True
+        )
+        assert done.stdout.count("epoch 2/3") == 1  # told once
+    (one,), (two,) = iter_runs(tmp_path / "one"), iter_runs(tmp_path / "two")
+    assert one.path.name == two.path.name
+    mine, its = one.predictions("test"), two.predictions("test")
+    assert np.array_equal(mine.ids, its.ids)
+    assert np.allclose(mine.logits, its.logits, atol=1e-3)
+    times = ["seconds", "images_per_second"]
+    np.testing.assert_allclose(one.history.drop(columns=times), two.history.drop(columns=times), rtol=1e-3)
+
+
+def test_shares_are_all_of_it() -> None:
+    distributed = [SimpleNamespace(num_processes=3, process_index=rank) for rank in range(3)]
+    for count in (0, 2, 3, 10, 12):
+        shares = [range(count)[rank_slice(accelerator, count)] for accelerator in distributed]
+        assert list(itertools.chain(*shares)) == list(range(count))
+        assert max(map(len, shares)) - min(map(len, shares)) <= 1
+    assert [even_rank_slice(accelerator, 6) for accelerator in distributed] == [slice(0, 2), slice(2, 4), slice(4, 6)]
+    with pytest.raises(ValueError, match="`batch_size` is 16, which 3 processes cannot share equally"):
+        even_rank_slice(distributed[0], 16)
+
+
+@pytest.mark.soak
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the processes in /proc")
+def test_a_killed_process_ends_the_job_and_a_restart_goes_on(tmp_path: Path) -> None:
+    restarting = [*TORCHRUN[:3], "--max-restarts", "1", *TORCHRUN[3:]]
+    job = subprocess.Popen(
+        command(tmp_path / "killed", restarting, epochs=6),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"},  # docs/training.md says why
+    )
+    until = time.monotonic() + 200
+    while not any(len(path.read_text().splitlines()) >= 3 for path in tmp_path.glob("killed/*/history.csv")):
+        assert job.poll() is None, "it ended before a process was killed"
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    os.kill(workers_of(job.pid)[-1], signal.SIGKILL)
+    out, errors = job.communicate(timeout=300)
+    assert job.returncode == 0, errors
+    assert "exitcode: -9" in errors or "SIGKILL" in errors or "-9" in errors
+    assert out.count("epoch 1/6") == 1  # not trained again
+    subprocess.run(command(tmp_path / "whole", TORCHRUN, epochs=6), check=True, timeout=300)
+    (killed,), (whole,) = iter_runs(tmp_path / "killed"), iter_runs(tmp_path / "whole")
+    assert same_weights(killed, whole)
+
+
+def workers_of(parent: int) -> list[int]:
+    """The processes that torchrun started, in the order of their starts."""
+    return sorted(map(int, Path(f"/proc/{parent}/task/{parent}/children").read_text().split()))
+
+
+def same_weights(one: Run, other: Run) -> bool:
+    mine, its = (load_file(run.path / "model.safetensors") for run in (one, other))
+    return all(torch.equal(mine[name], its[name]) for name in mine)
