@@ -1,9 +1,29 @@
-"""How errors name things: what was probably meant, and the first few of many."""
+"""The errors of the package, and how their messages name things. Nothing here imports torch."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
+
+
+class DataError(ValueError):
+    """Invalid data; the message names the file, the field and what was expected."""
+
+
+class RunError(ValueError):
+    """A run folder that cannot be used; the message names it and says what to do."""
+
+
+class TrainingError(RuntimeError):
+    """A training that cannot continue; the message gives the reason and what to do."""
+
+
+class WeightsError(ValueError):
+    """Model weights that are missing or do not fit; the message names the file or the network."""
+
+
+class WriteError(OSError):
+    """A file that could not be written; the message names it, the reason and what to do."""
 
 
 def closest_match(word: str, known: Iterable[str]) -> str:
@@ -19,7 +39,7 @@ def first_few(names: Sequence[str], most: int = 4) -> str:
 
 
 def check_choice(argument: str, value: str, known: Iterable[str]) -> None:
-    """Raises ValueError, naming the argument, what is known and the nearest of it, when `value` is not known."""
+    """Raises ValueError, with the argument, the choices and the closest of them, when `value` is none of them."""
     known = list(known)
     if value not in known:
         raise ValueError(

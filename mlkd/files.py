@@ -14,10 +14,7 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock
 
-
-class WriteError(OSError):
-    """A file that could not be written; the message names it and says why and what to do."""
-
+from mlkd.errors import WriteError
 
 REASONS = {
     errno.ENOSPC: "the disk is full",

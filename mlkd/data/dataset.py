@@ -11,12 +11,10 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 
+from mlkd.errors import DataError
+
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
 """What Pillow raises for a file that is no picture, or half of one."""
-
-
-class DataError(ValueError):
-    """Something in a data set is wrong; the message names the file, the field and what was expected."""
 
 
 def safe_join(root: Path, path: str | Path) -> Path:

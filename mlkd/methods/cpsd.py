@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from torch import Tensor
 
 from mlkd.losses.classification import asl
 from mlkd.losses.cpsd import merged_distillation, mse
-from mlkd.methods.method import Batch, Method, register_method
-from mlkd.models import MergedTeacher, Output
+from mlkd.methods.method import Batch, Method, Teacher, register_method
+from mlkd.models import Output
 
 
-@dataclass
 class SelfDistillation(Method):
     """The asymmetric loss, and the squared distance between the logits of the student and its one teacher.
 
@@ -38,19 +35,17 @@ class SelfDistillation(Method):
 
 
 @register_method("sd")
-@dataclass
 class SD(SelfDistillation):
     r"""$L_{ASL} + L_{kd}$, the teacher being the student's own network trained before on all labels.
 
     Source: Xu et al., CPSD, IJCAI 2022, Table 3 and Fig. 3 (k = 1), arXiv:2205.10986.
     """
 
-    required_teachers = ("whole",)
+    required_teachers = ("all_labels",)
 
-    whole: MergedTeacher | None = None
+    all_labels: Teacher | None = None
 
 
-@dataclass
 class PartDistillation(SelfDistillation):
     """Self-distillation from models of k parts of the labels; `tau` smooths the graph that is divided."""
 
@@ -61,7 +56,6 @@ class PartDistillation(SelfDistillation):
 
 
 @register_method("cgpd")
-@dataclass
 class CGPD(PartDistillation):
     r"""$L_{ASL} + L_{kd}$, the teacher merged from parts of labels that stand together.
 
@@ -70,11 +64,10 @@ class CGPD(PartDistillation):
 
     required_teachers = ("cgp",)
 
-    cgp: MergedTeacher | None = None
+    cgp: Teacher | None = None
 
 
 @register_method("dgpd")
-@dataclass
 class DGPD(PartDistillation):
     r"""$L_{ASL} + L_{kd}$, the teacher merged from parts of labels that do not stand together.
 
@@ -83,11 +76,10 @@ class DGPD(PartDistillation):
 
     required_teachers = ("dgp",)
 
-    dgp: MergedTeacher | None = None
+    dgp: Teacher | None = None
 
 
 @register_method("random-psd")
-@dataclass
 class RandomPSD(PartDistillation):
     r"""$L_{ASL} + L_{kd}$, the teacher merged from parts of labels drawn at random.
 
@@ -96,11 +88,10 @@ class RandomPSD(PartDistillation):
 
     required_teachers = ("random",)
 
-    random: MergedTeacher | None = None
+    random: Teacher | None = None
 
 
 @register_method("cpsd")
-@dataclass
 class CPSD(PartDistillation):
     r"""$L_{ASL} + L_{kd}$ with two merged teachers: parts of labels that stand together, and of labels that do not.
 
@@ -112,8 +103,8 @@ class CPSD(PartDistillation):
     required_teachers = ("cgp", "dgp")
 
     alpha: float = 0.5
-    cgp: MergedTeacher | None = None
-    dgp: MergedTeacher | None = None
+    cgp: Teacher | None = None
+    dgp: Teacher | None = None
 
     def distillation(self, logits: Tensor, batch: Batch) -> Tensor:
         co, dis = batch.teachers["cgp"].logits, batch.teachers["dgp"].logits

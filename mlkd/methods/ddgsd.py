@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from torch import Tensor
 
 from mlkd.losses.classification import bce
@@ -13,7 +11,6 @@ from mlkd.models import Output
 
 
 @register_method("ddgsd")
-@dataclass
 class DDGSD(Method):
     r"""$(L_{BCE} + L'_{BCE}) / 2 + \lambda_{KL} L_{KL} + \lambda_{MMD} L_{MMD}$.
 

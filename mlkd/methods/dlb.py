@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from torch import Tensor
 
 from mlkd.losses.classification import bce
@@ -14,7 +12,6 @@ from mlkd.models import MultiLabelModel, Output
 
 
 @register_method("dlb")
-@dataclass
 class DLB(Method):
     r"""$L_{BCE} + \alpha L_{LB}$.
 

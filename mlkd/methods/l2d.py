@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import cast
 
 from torch import Tensor
 
 from mlkd.losses.classification import bce
 from mlkd.losses.l2d import cd, id_, mld
-from mlkd.methods.method import Batch, Method, register_method
-from mlkd.models import MultiLabelModel, Output
+from mlkd.methods.method import Batch, Method, Teacher, register_method
+from mlkd.models import Output
 
 
 @register_method("l2d")
-@dataclass
 class L2D(Method):
     r"""$L_{BCE} + \lambda_{MLD} L_{MLD} + \lambda_{CD} L_{CD} + \lambda_{ID} L_{ID}$.
 
@@ -29,7 +27,7 @@ class L2D(Method):
     required_teachers = ("teacher",)
     needs_embeddings = True
 
-    teacher: MultiLabelModel | None = None
+    teacher: Teacher | None = None
     lambda_mld: float = 10.0
     lambda_cd: float = 100.0
     lambda_id: float = 1000.0

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from torch import Tensor
 
 from mlkd.losses.classification import bce
 from mlkd.losses.l2d import mld
 from mlkd.losses.mdkd import batch_dependency, instance_dependency
-from mlkd.methods.method import Batch, Method, register_method
+from mlkd.methods.method import Batch, Method, Teacher, register_method
 from mlkd.models import MultiLabelModel, Output
 
 
 @register_method("mdkd")
-@dataclass
 class MDKD(Method):
     r"""$L_{BCE} + \lambda_{MLD} L_{MLD} + \sum_{n=2}^{4} (\lambda_{BD} L_{BD_n} + \lambda_{ID} L_{ID_n})$.
 
@@ -30,7 +27,7 @@ class MDKD(Method):
     equations = "(1)-(15)"
     required_teachers = ("teacher",)
 
-    teacher: MultiLabelModel | None = None
+    teacher: Teacher | None = None
     max_order: int = 4
     lambda_mld: float = 10.0
     lambda_bd: float = 1.0

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from torch import Tensor
 
 from mlkd.losses.classification import bce
 from mlkd.losses.l2d import mld
-from mlkd.methods.method import Batch, Method, register_method
-from mlkd.models import MultiLabelModel, Output
+from mlkd.methods.method import Batch, Method, Teacher, register_method
+from mlkd.models import Output
 
 
 @register_method("mld")
-@dataclass
 class MLD(Method):
     r"""$L_{BCE} + \lambda_{MLD} L_{MLD}$.
 
@@ -26,7 +23,7 @@ class MLD(Method):
     equations = "(3)"
     required_teachers = ("teacher",)
 
-    teacher: MultiLabelModel | None = None
+    teacher: Teacher | None = None
     lambda_mld: float = 10.0
     reduction: str = "sum"
 

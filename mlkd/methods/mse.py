@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from torch import Tensor
 
 from mlkd.losses.classification import bce
 from mlkd.losses.cpsd import mse
-from mlkd.methods.method import Batch, Method, register_method
-from mlkd.models import MultiLabelModel, Output
+from mlkd.methods.method import Batch, Method, Teacher, register_method
+from mlkd.models import Output
 
 
 @register_method("mse")
-@dataclass
 class MSE(Method):
     r"""$L_{BCE} + \lambda_{MSE} L_{MSE}$.
 
@@ -28,7 +25,7 @@ class MSE(Method):
     equations = "(6)"
     required_teachers = ("teacher",)
 
-    teacher: MultiLabelModel | None = None
+    teacher: Teacher | None = None
     lambda_mse: float = 1.0
     reduction: str = "sum"
 

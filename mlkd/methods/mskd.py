@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,7 +20,6 @@ CROP_MODES = ("random", "corners")
 
 
 @register_method("mskd")
-@dataclass
 class MSKD(Method):
     r"""$L_{BCE} + \iota L_{L-SD} + \sum_i (\kappa L_{R-SD}^{(i)} + \lambda L_{S-SD}^{(i)})$, without a teacher.
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 
@@ -14,7 +12,6 @@ from mlkd.models import MultiLabelModel, Output
 
 
 @register_method("mulsupcon")
-@dataclass
 class MulSupCon(Method):
     r"""$L_{BCE} + \lambda L_{MulSupCon}$.
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from torch import Tensor
 
 from mlkd.losses.classification import bce
 from mlkd.losses.pkt import pkt
-from mlkd.methods.method import Batch, Method, register_method
-from mlkd.models import MultiLabelModel, Output
+from mlkd.methods.method import Batch, Method, Teacher, register_method
+from mlkd.models import Output
 
 
 @register_method("pkt")
-@dataclass
 class PKT(Method):
     r"""$L_{BCE} + \lambda_{PKT} L_{PKT}$.
 
@@ -30,7 +27,7 @@ class PKT(Method):
     required_teachers = ("teacher",)
     needs_features = True
 
-    teacher: MultiLabelModel | None = None
+    teacher: Teacher | None = None
     lambda_pkt: float = 30_000.0
     reduction: str = "sum"
 

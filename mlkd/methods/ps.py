@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from torch import Tensor
 
 from mlkd.losses.classification import bce
 from mlkd.losses.uncertainty import ps
-from mlkd.methods.method import Batch, Method, register_method
-from mlkd.models import MultiLabelModel, Output
+from mlkd.methods.method import Batch, Method, Teacher, register_method
+from mlkd.models import Output
 
 
 @register_method("ps")
-@dataclass
 class PS(Method):
     r"""$L_{BCE} + \lambda_{PS} L_{PS}$.
 
@@ -27,7 +24,7 @@ class PS(Method):
     equations = "partial softmax"
     required_teachers = ("teacher",)
 
-    teacher: MultiLabelModel | None = None
+    teacher: Teacher | None = None
     lambda_ps: float = 1.0
     reduction: str = "sum"
 

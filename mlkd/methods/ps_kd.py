@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 
@@ -32,7 +30,6 @@ class LogitsBank(nn.Module):
 
 
 @register_method("ps-kd")
-@dataclass
 class PSKD(Method):
     r"""$H((1 - \alpha_t) y + \alpha_t \hat y^{t-1}, \hat y^t)$, $\alpha_t = \alpha_T t / T$.
 

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mlkd.losses.classification import bce
 from mlkd.losses.reviewkd import hcl
-from mlkd.methods.method import Batch, Method, register_method
+from mlkd.methods.method import Batch, Method, Teacher, register_method
 from mlkd.models import MultiLabelModel, Output
 
 
 @register_method("reviewkd")
-@dataclass
 class ReviewKD(Method):
     r"""$L_{BCE} + \lambda_{HCL} L_{HCL}$.
 
@@ -32,7 +29,7 @@ class ReviewKD(Method):
     required_teachers = ("teacher",)
     needs_features = True
 
-    teacher: MultiLabelModel | None = None
+    teacher: Teacher | None = None
     lambda_hcl: float = 1.0
     width: int = 256
     reduction: str = "sum"

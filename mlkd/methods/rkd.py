@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from torch import Tensor
 
 from mlkd.losses.classification import bce
 from mlkd.losses.rkd import angle, distance
-from mlkd.methods.method import Batch, Method, register_method
-from mlkd.models import MultiLabelModel, Output
+from mlkd.methods.method import Batch, Method, Teacher, register_method
+from mlkd.models import Output
 
 
 @register_method("rkd")
-@dataclass
 class RKD(Method):
     r"""$L_{BCE} + \lambda_D L_{RKD-D} + \lambda_A L_{RKD-A}$.
 
@@ -28,7 +25,7 @@ class RKD(Method):
     required_teachers = ("teacher",)
     needs_features = True
 
-    teacher: MultiLabelModel | None = None
+    teacher: Teacher | None = None
     lambda_distance: float = 25.0
     lambda_angle: float = 50.0
     reduction: str = "sum"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from torch import Tensor
 
 from mlkd.losses.classification import bce
@@ -13,7 +11,6 @@ from mlkd.models import Output
 
 
 @register_method("tf-kd")
-@dataclass
 class TfKD(Method):
     r"""$(1 - \alpha) L_{BCE} + \alpha L_{reg}$.
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from mlkd.losses.classification import bce
 from mlkd.losses.uncertainty import attention, disagreement, distribution, pick_all_labels, uncertainty_map
-from mlkd.methods.method import Batch, Method, register_method
+from mlkd.methods.method import Batch, Method, Teacher, register_method
 from mlkd.models import MultiLabelModel, Output
 
 
@@ -29,7 +28,6 @@ class Calibration(nn.Module):
 
 
 @register_method("ud")
-@dataclass
 class UD(Method):
     r"""$L_{BCE} + L_{PAL-N} + \lambda_{dist} L_{dist} + \lambda_{att} L_{att}$.
 
@@ -50,7 +48,7 @@ class UD(Method):
     required_teachers = ("teacher",)
     needs_features = True
 
-    teacher: MultiLabelModel | None = None
+    teacher: Teacher | None = None
     lambda_distribution: float = 1.0
     lambda_attention: float = 0.1
     temperature: float = 3.0

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from torch import Tensor, nn
 
 from mlkd.losses.classification import bce
@@ -44,7 +42,6 @@ class WeakClassifier(nn.Module):
 
 
 @register_method("uskd")
-@dataclass
 class USKD(Method):
     r"""$L_{BCE} + \alpha L_{target} + \beta L_{non} + \mu L_{weak}$.
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor
 
-from mlkd.errors import check_choice
 from mlkd.losses.classification import asl, bce
 from mlkd.methods.method import Batch, Method, register_method
 from mlkd.models import Output
@@ -15,7 +14,6 @@ LOSSES = {"bce": bce, "asl": asl}
 
 
 @register_method("vanilla")
-@dataclass
 class Vanilla(Method):
     """Binary cross entropy against the labels; how teachers are trained and what students are compared with.
 
@@ -26,10 +24,7 @@ class Vanilla(Method):
     equations = "(1)"
 
     reduction: str = "sum"
-    loss: str = "bce"
-
-    def __post_init__(self) -> None:
-        check_choice("loss", self.loss, LOSSES)
+    loss: Literal["bce", "asl"] = "bce"
 
     def loss_terms(self, student: Output, batch: Batch) -> dict[str, Tensor]:
         loss = LOSSES[self.loss]

@@ -16,12 +16,8 @@ from safetensors.torch import load_file
 from timm.data import resolve_model_data_config
 from torch import Tensor, nn
 
-from mlkd.errors import first_few
+from mlkd.errors import WeightsError, first_few
 from mlkd.models import cifar_resnet  # noqa: F401  (registers the small nets with timm)
-
-
-class WeightsError(ValueError):
-    """Weights that cannot be had or do not fit; the message names the file and the tensors."""
 
 
 class Backbone(nn.Module):

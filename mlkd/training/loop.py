@@ -18,7 +18,7 @@ from torch import nn
 from mlkd.data.dataset import DataError, MultiLabelData
 from mlkd.data.image_cache import decoded_images
 from mlkd.data.validate import validate
-from mlkd.errors import first_few
+from mlkd.errors import TrainingError, first_few
 from mlkd.methods import Batch, Method, create_method
 from mlkd.metrics import average_precision
 from mlkd.models import MultiLabelModel, create_model, fingerprint, load_model, save_model
@@ -36,10 +36,6 @@ from mlkd.training.teachers import Ask, asked
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
-
-
-class TrainingError(RuntimeError):
-    """A training that cannot go on; the message says why and what to do."""
 
 
 def fit(

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from filelock import FileLock, Timeout
 
+from mlkd.errors import RunError
 from mlkd.files import atomic_write, create_once, remove, told
 
 if TYPE_CHECKING:  # loaded where they are used, so that `mlkd runs` answers at once
@@ -33,10 +34,6 @@ if TYPE_CHECKING:  # loaded where they are used, so that `mlkd runs` answers at 
 
 NO_TRAIN = "MLKD_NO_TRAIN"
 """Environment variable: where it is set, finished runs are read and nothing is trained (`mlkd report --no-train`)."""
-
-
-class RunError(ValueError):
-    """A run folder that cannot be used; the message names it and says what to do."""
 
 
 class Predictions(NamedTuple):
