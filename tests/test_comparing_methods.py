@@ -20,9 +20,9 @@ from mlkd.losses.rkd import angle, distance
 from mlkd.losses.uncertainty import attention, disagreement, distribution, pick_all_labels, ps, uncertainty_map
 from mlkd.methods import METHODS, Batch, Method, create_method
 from mlkd.models import MultiLabelModel, create_model
+from mlkd.progress import Progress
 from mlkd.training.config import Config
 from mlkd.training.loop import fit
-from mlkd.training.progress import Progress
 from mlkd.training.runs import Run
 
 CLASSES = ("a", "b", "c", "d")

@@ -20,9 +20,9 @@ from mlkd.losses.mskd import l_sd, mbd, r_sd
 from mlkd.methods import METHODS, MSKD, Batch, create_method
 from mlkd.methods.mskd import PreviousWeights, roi_crop
 from mlkd.models import MultiLabelModel, Output, create_model
+from mlkd.progress import Progress
 from mlkd.training.config import Config
 from mlkd.training.loop import fit
-from mlkd.training.progress import Progress
 from mlkd.training.runs import Run, iter_runs
 
 Data = Mapping[str, MultiLabelData]

@@ -22,9 +22,9 @@ from mlkd.losses.tf_kd import tf_kd
 from mlkd.losses.uskd import non_target_loss, target_loss, weak_loss
 from mlkd.methods import Batch, create_method
 from mlkd.models import MultiLabelModel, Output, create_model
+from mlkd.progress import Progress
 from mlkd.training.config import Config
 from mlkd.training.loop import fit
-from mlkd.training.progress import Progress
 from mlkd.training.runs import Run, iter_runs
 
 CLASSES = ("a", "b", "c", "d")

@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 
 from mlkd.data.dataset import DataError, ImageFiles, Images, MultiLabelData, missing, whole
 from mlkd.files import cache_dir, create_memmap, create_once
-from mlkd.training.progress import watched
+from mlkd.progress import is_interactive
 
 
 class Pixels:
@@ -59,7 +59,7 @@ def _decode(images: Images, size: int, path: Path, title: str) -> None:
         table[index] = _resized(images, index, size)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for _ in tqdm(pool.map(one, range(len(images))), title, len(images), leave=False, disable=not watched()):
+        for _ in tqdm(pool.map(one, range(len(images))), title, len(images), leave=False, disable=not is_interactive()):
             pass
     table.flush()
 

@@ -11,7 +11,7 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from mlkd.data.dataset import DataError, ImageFiles, MultiLabelData, show
-from mlkd.training.progress import watched
+from mlkd.progress import is_interactive
 
 
 def check(data: Mapping[str, MultiLabelData], *, pixels: bool = True, limit: int = 100) -> list[str]:
@@ -72,7 +72,7 @@ def _broken_pictures(data: Mapping[str, MultiLabelData]) -> Iterator[str]:
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         results = pool.map(lambda job: _broken(*job), jobs.values())
         try:
-            for problem in tqdm(results, "decoding", len(jobs), leave=False, disable=not watched()):
+            for problem in tqdm(results, "decoding", len(jobs), leave=False, disable=not is_interactive()):
                 if problem:
                     yield problem
         finally:

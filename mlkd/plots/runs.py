@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from mlkd.data import MultiLabelData
 from mlkd.plots.style import GAIN, LOSS, OTHER_COLOURS, color, colors, escape_math, legend_above, subplots
-from mlkd.training.progress import TIMING
+from mlkd.progress import TIMING
 
 
 def training_curves(histories: Mapping[str, Sequence[pd.DataFrame]]) -> Figure:

@@ -17,8 +17,8 @@ from nbclient.exceptions import CellTimeoutError
 from papermill.exceptions import PapermillExecutionError
 from traitlets.config import Config
 
+from mlkd.progress import PROGRESS_FILE
 from mlkd.report.screen import NotebookProgress, duration
-from mlkd.training.progress import PROGRESS_FILE
 from mlkd.training.runs import NO_TRAIN
 
 KERNEL_ENVIRONMENT = {

@@ -19,9 +19,9 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from mlkd.files import cache_dir, create_once
+from mlkd.progress import is_interactive
 from mlkd.scenes.compose import VERSION, Drawing, draw
 from mlkd.scenes.kinds import CLASSES
-from mlkd.training.progress import watched
 
 SPLITS: Mapping[str, int] = MappingProxyType({"train": 4000, "val": 500, "test": 1000, "context_shift": 1000})
 
@@ -122,7 +122,9 @@ def _write_all(root: Path, seed: int, size: int, splits: Mapping[str, int]) -> N
     pairs = [(split, index) for split, count in splits.items() for index in range(count)]
     jobs = [(f"{number:06d}", split, index) for number, (split, index) in enumerate(pairs, start=1)]
     drawn = _write_pictures(jobs, root, seed, size)
-    present = list(tqdm(drawn, "drawing scenes", len(jobs), unit=" pictures", leave=False, disable=not watched()))
+    present = list(
+        tqdm(drawn, "drawing scenes", len(jobs), unit=" pictures", leave=False, disable=not is_interactive())
+    )
     for split in splits:
         rows = [(job[0], classes) for job, classes in zip(jobs, present, strict=True) if job[1] == split]
         (sets / f"{split}.txt").write_text("".join(f"{name}\n" for name, _ in rows), encoding="utf-8")

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, Protocol
 import joblib
 
 from mlkd.files import told
-from mlkd.training.progress import PROGRESS_FILE
+from mlkd.progress import PROGRESS_FILE
 
 PROGRAM = (sys.executable, "-m", "mlkd", "train")
 """What trains a run: the command, of the Python that runs this."""

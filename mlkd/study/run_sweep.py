@@ -17,9 +17,9 @@ from rich.text import Text
 
 from mlkd.analysis import summary_table
 from mlkd.files import told
+from mlkd.progress import is_interactive
 from mlkd.study.executors import Executor, Job, command, create_executor
 from mlkd.study.sweep import Sweep, Task, tasks
-from mlkd.training.progress import watched
 from mlkd.training.runs import Run
 
 SCORES = ": mAP % "
@@ -155,7 +155,7 @@ class SweepProgress:
     """A live table in a terminal, elsewhere a line for each change; as a context manager."""
 
     def __init__(self, progress: Mapping[str, Progress]):
-        self.progress, self.live = progress, watched()
+        self.progress, self.live = progress, is_interactive()
         self.console = Console(stderr=True)
         self.table = Live(console=self.console, auto_refresh=False, get_renderable=self.show)
 

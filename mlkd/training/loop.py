@@ -22,6 +22,7 @@ from mlkd.errors import TrainingError, first_few
 from mlkd.methods import Batch, Method, create_method
 from mlkd.metrics import average_precision
 from mlkd.models import MultiLabelModel, create_model, fingerprint, load_model, save_model
+from mlkd.progress import Progress
 from mlkd.training import distributed
 from mlkd.training.config import Config
 from mlkd.training.evaluate import answer
@@ -30,7 +31,6 @@ from mlkd.training.gradients import GradientMonitor
 from mlkd.training.loader import AugmentedBatch, BatchDataset
 from mlkd.training.optimizers import create_optimizer, create_scheduler
 from mlkd.training.precision import ComputeFormat, autotune_precision
-from mlkd.training.progress import Progress
 from mlkd.training.runs import Predictions, Run, open_run
 from mlkd.training.teachers import Ask, asked
 

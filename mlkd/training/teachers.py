@@ -19,10 +19,10 @@ from mlkd.data.image_cache import Pixels, decoded_images
 from mlkd.files import cache_dir, create_memmap, create_once
 from mlkd.methods import Method
 from mlkd.models import Output, fingerprint
+from mlkd.progress import is_interactive
 from mlkd.training.config import Config
 from mlkd.training.loader import AugmentedBatch
 from mlkd.training.precision import ComputeFormat
-from mlkd.training.progress import watched
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -153,7 +153,7 @@ def _ask(
     """Writes what is said of each picture and of its mirror image, each kind into a file of its own."""
     maps: dict[str, np.memmap] = {}
     title = f"asking the teacher about {data.name}"
-    for start in tqdm(range(0, len(data), batch), title, leave=False, disable=not watched()):
+    for start in tqdm(range(0, len(data), batch), title, leave=False, disable=not is_interactive()):
         images = torch.from_numpy(np.array(pixels[start : start + batch])).permute(0, 3, 1, 2)
         for view in range(len(VIEWS)):
             output = ask(images.flip(-1) if view else images)

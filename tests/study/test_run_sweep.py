@@ -155,7 +155,7 @@ def test_ctrl_c_ends_what_runs_and_the_same_call_goes_on() -> None:
 
 
 def test_the_live_table(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
-    monkeypatch.setattr("mlkd.study.run_sweep.watched", lambda: True)
+    monkeypatch.setattr("mlkd.study.run_sweep.is_interactive", lambda: True)
     monkeypatch.setenv("COLUMNS", "120")
     sweep([*TASKS, Task("f", ("f", "fails"))])
     said = capsys.readouterr()

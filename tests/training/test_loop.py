@@ -27,10 +27,10 @@ from mlkd.cli import cli
 from mlkd.data import DataError, ImageFiles, MultiLabelData
 from mlkd.methods import L2D, Batch, Method, Vanilla, create_method
 from mlkd.models import MultiLabelModel, Output, load_model
+from mlkd.progress import Progress
 from mlkd.training import loop
 from mlkd.training.config import OPTIMIZERS, SCHEDULES, Config
 from mlkd.training.loop import TrainingError, find_run, fit
-from mlkd.training.progress import Progress
 from mlkd.training.runs import Run, iter_runs
 
 pytestmark = pytest.mark.usefixtures("own_cache")

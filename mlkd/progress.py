@@ -30,7 +30,7 @@ class Progress:
         self.title, self.epochs, self.steps, self.batch_size = title, epochs, steps, batch_size
         self.silent = silent
         self.file = None if silent else os.environ.get(PROGRESS_FILE)
-        self.live = watched() and not silent
+        self.live = is_interactive() and not silent
         self.bar = tqdm(
             desc=title,
             total=epochs * steps,
@@ -74,7 +74,7 @@ class Progress:
             print(f"{self.title}: epoch {epoch + 1}/{self.epochs}, {', '.join(shown)}, {speed}", flush=True)
 
 
-def watched() -> bool:
+def is_interactive() -> bool:
     """Whether somebody can see a bar move: in a terminal or a notebook, and not under a report."""
     return PROGRESS_FILE not in os.environ and (sys.stderr.isatty() or _in_notebook())
 

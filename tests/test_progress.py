@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mlkd.training.progress import PROGRESS_FILE, Progress
+from mlkd.progress import PROGRESS_FILE, Progress
 
 
 class Terminal(io.StringIO):
