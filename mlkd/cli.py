@@ -50,10 +50,10 @@ def data_check(
     data: Annotated[str, typer.Argument(help="scenes, voc:/path?year=2007 or coco:/path")],
 ) -> None:
     """Decode every picture and compare labels and boxes: one line for each thing that is wrong."""
-    from mlkd.data.validate import check as check_data
+    from mlkd.data.validate import find_problems
 
     splits = mlkd.load_data(data)
-    problems = check_data(splits)
+    problems = find_problems(splits)
     for problem in problems:
         print(problem)
     if problems:

@@ -41,7 +41,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     unfinished = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.unfinished")
     try:
-        with told(path):
+        with explain_write_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             yield unfinished
             # Not what is deeper in a folder: thousands of drawn pictures would take minutes, and it is told when a
@@ -66,7 +66,7 @@ def _flush(*paths: Path) -> None:
 
 
 @contextmanager
-def told(path: Path) -> Iterator[None]:
+def explain_write_errors(path: Path) -> Iterator[None]:
     """Says in a sentence why `path` could not be written.
 
     Raises:
@@ -98,7 +98,7 @@ def create_once(path: Path, make: Callable[[Path], object]) -> None:
     Raises:
         WriteError: the disk is full or read-only, or the like.
     """
-    with told(path):
+    with explain_write_errors(path):
         if path.exists():
             return
         path.parent.mkdir(parents=True, exist_ok=True)

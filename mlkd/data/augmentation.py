@@ -22,10 +22,10 @@ DRAWS = 7
 
 def flip(images: Tensor, draws: Tensor) -> Tensor:
     """Mirrors each picture with probability 1/2."""
-    return torch.where(is_mirrored(draws).to(images.device)[:, None, None, None], images.flip(-1), images)
+    return torch.where(is_flipped(draws).to(images.device)[:, None, None, None], images.flip(-1), images)
 
 
-def is_mirrored(draws: Tensor) -> Tensor:
+def is_flipped(draws: Tensor) -> Tensor:
     """Which pictures `flip` mirrors, (b,)."""
     return draws[:, MIRROR] < 0.5
 

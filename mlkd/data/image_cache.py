@@ -16,7 +16,7 @@ from mlkd.files import cache_dir, create_memmap, create_once
 from mlkd.progress import is_interactive
 
 
-class Pixels:
+class DecodedImages:
     """Decoded pictures: `pixels[i]`, with i a number, a slice or an integer array, is an array of them.
 
     They are rows of a memory map, which the parts of a split share.
@@ -39,7 +39,7 @@ class Pixels:
         return np.asarray(self.table[self.rows[index]])
 
 
-def decoded_images(data: MultiLabelData, size: int) -> Pixels:
+def decoded_images(data: MultiLabelData, size: int) -> DecodedImages:
     """All pictures of a split, squeezed to `size` x `size` pixels as in the papers: N of uint8 (size, size, 3).
 
     They stand in a memory map, a file of the cache folder that is made on first use; files that changed since are
@@ -49,7 +49,7 @@ def decoded_images(data: MultiLabelData, size: int) -> Pixels:
     images, rows = whole(data.images)
     path = cache_dir() / "pixels" / f"{_key(images, size)}.npy"
     create_once(path, lambda unfinished: _decode(images, size, unfinished, f"decoding {data.name} {data.split}"))
-    return Pixels(path, rows)
+    return DecodedImages(path, rows)
 
 
 def _decode(images: Images, size: int, path: Path, title: str) -> None:

@@ -14,7 +14,7 @@ from mlkd.data.dataset import DataError, ImageFiles, MultiLabelData, show
 from mlkd.progress import is_interactive
 
 
-def check(data: Mapping[str, MultiLabelData], *, pixels: bool = True, limit: int = 100) -> list[str]:
+def find_problems(data: Mapping[str, MultiLabelData], *, pixels: bool = True, limit: int = 100) -> list[str]:
     """What is wrong with a data set, one sentence each: the file or picture, the field, what was expected.
 
     Every split is checked by itself (`MultiLabelData.check`), then the splits are compared: the same classes
@@ -41,7 +41,7 @@ def validate(data: Mapping[str, MultiLabelData]) -> None:
     Raises:
         DataError: with the first findings.
     """
-    if problems := check(data, pixels=False, limit=10):
+    if problems := find_problems(data, pixels=False, limit=10):
         raise DataError("\n".join(problems))
 
 

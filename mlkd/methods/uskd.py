@@ -21,7 +21,7 @@ class WeakClassifier(nn.Module):
         super().__init__()
         stage, channels = student.backbone.penultimate_stage()
         self.classifier = nn.Linear(channels, len(student.classes))
-        self.pooled = student.backbone.pooled  # a method, so the student is no submodule
+        self.pooled = student.backbone.global_pool  # a method, so the student is no submodule
         self.kept: Tensor | None = None
         stage.register_forward_hook(self._keep)
 

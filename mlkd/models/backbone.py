@@ -104,7 +104,7 @@ class Backbone(nn.Module):
             )
         return modules[stages[-2]["module"]], stages[-2]["num_chs"]
 
-    def pooled(self, stage: Tensor) -> Tensor:
+    def global_pool(self, stage: Tensor) -> Tensor:
         """The output of one of the net's stages, in its own layout, to its mean per channel (b, D)."""
         if stage.ndim == 3 or self.layout == "bhwd":
             return stage.flatten(1, -2).mean(dim=1)

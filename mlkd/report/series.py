@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 
 from mlkd.analysis import group_runs, runs_on, summary_table
 from mlkd.errors import closest_match
-from mlkd.files import atomic_write, told
+from mlkd.files import atomic_write, explain_write_errors
 from mlkd.report import html
 from mlkd.report.cards import data_card, run_cards
 from mlkd.report.execute import execute
@@ -46,7 +46,7 @@ def run_series(
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Two processes that write one report would mix their notebooks."""
-    with told(folder):
+    with explain_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         path = folder.with_name(f".{folder.name}.lock")
         lock = FileLock(path)

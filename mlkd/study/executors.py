@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Protocol
 
 import joblib
 
-from mlkd.files import told
+from mlkd.files import explain_write_errors
 from mlkd.progress import PROGRESS_FILE
 
 PROGRAM = (sys.executable, "-m", "mlkd", "train")
@@ -74,7 +74,7 @@ def command(arguments: Sequence[str]) -> str:
 def begin(job: Job) -> subprocess.Popen:
     """Starts `mlkd train`; its log begins anew with the command at each start, below what was there."""
     limits = dict.fromkeys(("OMP_NUM_THREADS", "LOKY_MAX_CPU_COUNT"), str(job.threads))
-    with told(job.log), job.log.open("a") as log:
+    with explain_write_errors(job.log), job.log.open("a") as log:
         job.status.write_text("starts")
         log.write(f"$ {command(job.arguments)}\n")
         log.flush()

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mlkd.analysis import summary_table
-from mlkd.files import told
+from mlkd.files import explain_write_errors
 from mlkd.progress import is_interactive
 from mlkd.study.executors import Executor, Job, command, create_executor
 from mlkd.study.sweep import Sweep, Task, tasks
@@ -84,7 +84,7 @@ def run_tasks(todo: Sequence[Task], folder: Path, executor: Executor, threads: i
         engine: where they run; it is stopped at the end, and on Ctrl-C.
         threads: how many each computes with.
     """
-    with told(folder):
+    with explain_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     jobs = {task.name: _job(task, folder, threads) for task in todo}
     progress = {task.name: Progress() for task in todo}

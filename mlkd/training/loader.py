@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from mlkd.data import MultiLabelData
-from mlkd.data.augmentation import DRAWS, augment, is_mirrored
-from mlkd.data.image_cache import Pixels, decoded_images
+from mlkd.data.augmentation import DRAWS, augment, is_flipped
+from mlkd.data.image_cache import DecodedImages, decoded_images
 from mlkd.training.config import Config
 
 
@@ -78,7 +78,7 @@ class BatchDataset(Dataset[AugmentedBatch]):
         random = np.random.default_rng([self.config.seed, 1 + step, 1])
         draws, others = (torch.from_numpy(x)[mine] for x in random.random((2, len(rows), DRAWS), np.float32))
         second_view = augment(images, self.config.augmentations, others) if self.second_view else images[:0]
-        mirrored = is_mirrored(draws) & ("flip" in self.config.augmentations)
+        mirrored = is_flipped(draws) & ("flip" in self.config.augmentations)
         return AugmentedBatch(
             torch.from_numpy(rows),
             torch.from_numpy(mine),
@@ -88,7 +88,7 @@ class BatchDataset(Dataset[AugmentedBatch]):
         )
 
     @cached_property
-    def pixels(self) -> Pixels:
+    def pixels(self) -> DecodedImages:
         """The split's pictures, a memory map that each process opens for itself."""
         return decoded_images(self.data, self.config.image_size)
 

@@ -23,7 +23,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from mlkd.errors import RunError
-from mlkd.files import atomic_write, create_once, remove, told
+from mlkd.files import atomic_write, create_once, explain_write_errors, remove
 
 if TYPE_CHECKING:  # loaded where they are used, so that `mlkd runs` answers at once
     import pandas as pd
@@ -240,7 +240,7 @@ class Run:
         """
         lock, holder = FileLock(self.path / ".lock"), self.path / ".held"
         try:
-            with told(self.path):
+            with explain_write_errors(self.path):
                 lock.acquire(blocking=False)
         except Timeout:
             who = holder.read_text() if holder.is_file() else "another process"

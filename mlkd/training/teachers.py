@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from mlkd.data import MultiLabelData
-from mlkd.data.image_cache import Pixels, decoded_images
+from mlkd.data.image_cache import DecodedImages, decoded_images
 from mlkd.files import cache_dir, create_memmap, create_once
 from mlkd.methods import Method
 from mlkd.models import Output, fingerprint
@@ -95,7 +95,7 @@ class CachedTeacher(nn.Module):
 def cache_teacher_outputs(
     teacher: Any,
     data: MultiLabelData,
-    pixels: Pixels,
+    pixels: DecodedImages,
     folder: str | Path,
     *,
     ask: Callable[[Tensor], Output] | None = None,
@@ -145,7 +145,7 @@ def cache_teacher_outputs(
 def _ask(
     ask: Callable[[Tensor], Output],
     data: MultiLabelData,
-    pixels: Pixels,
+    pixels: DecodedImages,
     embeddings: bool,
     folder: Path,
     batch: int = 128,

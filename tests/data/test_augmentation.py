@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mlkd.data.augmentation import AUGMENTATIONS, DRAWS, augment, crop, cutout, flip, is_mirrored, randaugment
+from mlkd.data.augmentation import AUGMENTATIONS, DRAWS, augment, crop, cutout, flip, is_flipped, randaugment
 
 
 def draws(count: int, seed: int = 0) -> Tensor:
@@ -23,10 +23,10 @@ class TestFlip:
     def test_each_picture_mirrored_or_not(self) -> None:
         images = noise(600)
         drawn = draws(600)
-        for before, after, mirrored in zip(images, flip(images, drawn), is_mirrored(drawn), strict=True):
+        for before, after, mirrored in zip(images, flip(images, drawn), is_flipped(drawn), strict=True):
             turned = torch.stack([before[:, :, 15 - c] for c in range(16)], dim=-1)
             assert torch.equal(after, turned if mirrored else before)
-        assert 240 < is_mirrored(drawn).sum() < 360  # 300 expected, standard deviation 12
+        assert 240 < is_flipped(drawn).sum() < 360  # 300 expected, standard deviation 12
 
 
 class TestCutout:

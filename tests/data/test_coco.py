@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from mlkd.data import coco
 from mlkd.data.dataset import DataError, MultiLabelData
-from mlkd.data.validate import check
+from mlkd.data.validate import find_problems
 
 
 def counts(splits: dict[str, MultiLabelData]) -> dict[str, int]:
@@ -34,7 +34,7 @@ def test_official_layout(coco_folder: Path) -> None:
     assert test.boxes is not None
     assert test.boxes[0].tolist() == [[2, 1.5, 2, 31.5, 22.25], [1, 0, 0, 40, 30], [2, 3, 3, 7, 7]]
     assert test.images[0].shape == (30, 40, 3)
-    assert check(splits) == []
+    assert find_problems(splits) == []
 
 
 def test_unlabelled(coco_folder: Path) -> None:
@@ -44,7 +44,7 @@ def test_unlabelled(coco_folder: Path) -> None:
     assert splits["test"].targets.tolist() == [[0, 1, 1], [0, 0, 0], [1, 0, 0]]
     assert splits["test"].boxes is not None
     assert splits["test"].boxes[1].shape == (0, 5)
-    assert check(splits) == []
+    assert find_problems(splits) == []
     with pytest.raises(ValueError, match=r"`unlabelled` is 'kept', .* Did you mean 'keep'\?"):
         coco.read(coco_folder, unlabelled="kept")  # type: ignore[arg-type]
 
@@ -56,13 +56,13 @@ def test_plain_layout(tmp_path: Path, write_coco: Callable[..., Path]) -> None:
     assert {name: split.ids for name, split in splits.items()} == {
         "train": ("train",), "val": ("val",), "test": ("test",),
     }  # fmt: skip
-    assert check(splits) == []
+    assert find_problems(splits) == []
 
 
 def test_pictures_below_images(coco_folder: Path) -> None:
     for split in ("train2014", "val2014"):
         shutil.move(coco_folder / split, coco_folder / "images" / split)
-    assert check(coco.read(coco_folder)) == []
+    assert find_problems(coco.read(coco_folder)) == []
 
 
 def test_years(coco_folder: Path, write_coco: Callable[..., Path]) -> None:
@@ -254,5 +254,5 @@ class TestReal:
 
     def test_pictures(self, real_coco: Path) -> None:
         test = coco.read(real_coco)["test"]
-        assert check({"test": test.subset(range(0, len(test), 20))}) == []
+        assert find_problems({"test": test.subset(range(0, len(test), 20))}) == []
         assert list(test.check()) == []

@@ -12,7 +12,7 @@ from PIL import Image
 
 from mlkd.data import voc
 from mlkd.data.dataset import DataError, MultiLabelData, from_objects
-from mlkd.data.validate import check, validate
+from mlkd.data.validate import find_problems, validate
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def data(voc_folder: Path) -> dict[str, MultiLabelData]:
 
 
 def test_nothing_wrong(data: dict[str, MultiLabelData]) -> None:
-    assert check(data) == []
+    assert find_problems(data) == []
     validate(data)
 
 
@@ -49,7 +49,7 @@ def test_bad_split(data: dict[str, MultiLabelData], case: str) -> None:
     bad = {"train": replace(data["train"], **change)}
     with pytest.raises(DataError, match=message):
         validate(bad)
-    assert any(problem.startswith("VOC2007 train: ") for problem in check(bad, pixels=False))
+    assert any(problem.startswith("VOC2007 train: ") for problem in find_problems(bad, pixels=False))
 
 
 def test_empty_split(data: dict[str, MultiLabelData]) -> None:
@@ -66,7 +66,7 @@ def test_pictures(data: dict[str, MultiLabelData], voc_folder: Path) -> None:
     (folder / "3.jpg").write_text("no picture")
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(folder / "4.jpg")
     del data["trainval"]
-    found = check(data)
+    found = find_problems(data)
     assert len(found) == 4
     for name, message in {
         "1.jpg": "no such image file",
@@ -75,14 +75,14 @@ def test_pictures(data: dict[str, MultiLabelData], voc_folder: Path) -> None:
         "`4`": "is 8 x 8 pixels but has the box (2, 2, 9, 9); expected x2 <= 8 and y2 <= 8.",
     }.items():
         assert any(name in problem and message in problem for problem in found)
-    assert len(check(data, pixels=False)) == 1
+    assert len(find_problems(data, pixels=False)) == 1
     with pytest.raises(DataError, match=r"1\.jpg: no such image file"):
         validate(data)
 
 
 def test_picture_in_two_splits(data: dict[str, MultiLabelData]) -> None:
     shared = {**data, "test": replace(data["train"], split="test")}
-    assert check(shared, pixels=False) == [
+    assert find_problems(shared, pixels=False) == [
         "VOC2007: 2 picture(s) in both train and test, such as `1`; expected splits without common ids.",
         "VOC2007: 2 picture(s) in both test and trainval, such as `1`; expected splits without common ids.",
     ]
@@ -90,7 +90,7 @@ def test_picture_in_two_splits(data: dict[str, MultiLabelData]) -> None:
 
 def test_classes_differ(data: dict[str, MultiLabelData]) -> None:
     other = replace(data["val"], classes=voc.CLASSES[::-1], boxes=None)
-    assert "VOC2007: `classes` of train and val differ; expected the same in one order." in check(
+    assert "VOC2007: `classes` of train and val differ; expected the same in one order." in find_problems(
         {"train": data["train"], "val": other}, pixels=False
     )
 
@@ -99,7 +99,7 @@ def test_limit() -> None:
     pictures = [np.zeros((2, 2, 3), np.uint8)] * 200
     objects = [np.array([[0, 0, 0, 5, 5]], np.float32)] * 200
     data = from_objects("made", "train", pictures, ["a"], [str(i) for i in range(200)], objects)
-    found = check({"train": data}, limit=7)
+    found = find_problems({"train": data}, limit=7)
     assert len(found) == 8
     assert found[-1] == "Stopped after 7 findings; there are more."
-    assert len(check({"train": data}, limit=200)) == 200
+    assert len(find_problems({"train": data}, limit=200)) == 200

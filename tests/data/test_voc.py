@@ -11,7 +11,7 @@ import pytest
 
 from mlkd.data import voc
 from mlkd.data.dataset import DataError
-from mlkd.data.validate import check
+from mlkd.data.validate import find_problems
 
 COLUMN = {name: column for column, name in enumerate(voc.CLASSES)}
 
@@ -31,7 +31,7 @@ def test_splits_and_labels(voc_folder: Path) -> None:
     assert labels(train, "2") == {"person"}
     assert train.images[0].shape == (30, 40, 3)
     assert train.ignore_mask is None
-    assert check(splits) == []
+    assert find_problems(splits) == []
 
 
 def test_boxes_lose_the_one_and_gain_the_end(voc_folder: Path) -> None:

@@ -197,7 +197,7 @@ class TestStages:
         handle = stage.register_forward_hook(lambda module, inputs, output: seen.append(output))
         backbone(torch.rand(2, 3, side, side))
         handle.remove()
-        pooled = backbone.pooled(seen[0])
+        pooled = backbone.global_pool(seen[0])
         assert pooled.shape == (2, channels)
         if prefix is not None:
             cells = seen[0]
