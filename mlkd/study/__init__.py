@@ -1,5 +1,5 @@
 """What is trained: studies, recipes, label subsets and sweeps."""
 
-from mlkd.study.study import Study, create_study
+import lazy_loader
 
-__all__ = ["Study", "create_study"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

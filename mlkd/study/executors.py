@@ -1,6 +1,6 @@
-"""Where a sweep's runs are trained: in processes of this machine, or on a Ray cluster.
+"""Executors of a sweep: processes of this machine, or tasks of a Ray cluster.
 
-Both start the command `mlkd train` in a process of its own, so a run is the same whoever starts it.
+Both start `mlkd train` in a separate process, so a run does not depend on the executor.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from mlkd.files import explain_write_errors
 from mlkd.progress import PROGRESS_FILE
 
 PROGRAM = (sys.executable, "-m", "mlkd", "train")
-"""What trains a run: the command, of the Python that runs this."""
+"""The command that trains a run, with the Python interpreter of this process."""
 
 NODE_DEATHS = 5
-"""How often a run is begun again elsewhere after its node died, before it is given up."""
+"""How often a run is restarted on another node after its node died."""
 
 
 class Job(NamedTuple):
@@ -33,12 +33,12 @@ class Job(NamedTuple):
 
     Attributes:
         name: the task's.
-        arguments: what `mlkd train` is given.
-        log: where all that it prints goes, after the command itself.
-        status: where it writes how far it is.
-        folder: where it is started, as paths in `arguments` may be relative.
-        threads: how many it computes with.
-        environment: variables it has beside those of the machine it runs on.
+        arguments: those of `mlkd train`.
+        log: the file that receives its output, after the command itself.
+        status: the file it writes its progress to.
+        folder: the working directory, since paths in `arguments` may be relative.
+        threads: the number of threads it computes with.
+        environment: environment variables in addition to those of the machine it runs on.
     """
 
     name: str
@@ -51,31 +51,31 @@ class Job(NamedTuple):
 
 
 class Executor(Protocol):
-    """What a sweep needs of the place where it runs."""
+    """Runs the jobs of a sweep."""
 
     def has_capacity(self) -> bool:
-        """Whether one more job may be given to it now."""
+        """Whether another job may be started now."""
 
     def start(self, job: Job) -> None:
-        """Starts a job, or keeps it until there is a place for it."""
+        """Starts a job, or queues it until there is capacity for it."""
 
-    def ended(self) -> list[tuple[str, str]]:
-        """Waits a moment; the jobs that ended since the last call, each with "" or what went wrong."""
+    def poll(self) -> list[tuple[str, str]]:
+        """Waits a moment; the jobs that ended since the last call, each with "" or the reason of its failure."""
 
-    def stop(self) -> None:
-        """Ends what still runs, so that it can go on later."""
+    def terminate(self) -> None:
+        """Stops the running jobs; they can be resumed later."""
 
 
 def command(arguments: Sequence[str]) -> str:
-    """The line a person would type."""
+    """The command line that trains the run."""
     return shlex.join(["mlkd", "train", *arguments])
 
 
-def begin(job: Job) -> subprocess.Popen:
-    """Starts `mlkd train`; its log begins anew with the command at each start, below what was there."""
+def start_process(job: Job) -> subprocess.Popen:
+    """Starts `mlkd train`; the command and its output are appended to the log."""
     limits = dict.fromkeys(("OMP_NUM_THREADS", "LOKY_MAX_CPU_COUNT"), str(job.threads))
     with explain_write_errors(job.log), job.log.open("a") as log:
-        job.status.write_text("starts")
+        job.status.write_text("starting")
         log.write(f"$ {command(job.arguments)}\n")
         log.flush()
         return subprocess.Popen(
@@ -88,8 +88,8 @@ def begin(job: Job) -> subprocess.Popen:
         )
 
 
-def end(processes: Sequence[subprocess.Popen]) -> None:
-    """Interrupts processes as Ctrl-C does; one that does not heed that within ten seconds is killed."""
+def interrupt(processes: Sequence[subprocess.Popen]) -> None:
+    """Interrupts processes as Ctrl-C does; those that still run after ten seconds are killed."""
     for process in processes:
         if process.poll() is None:
             process.send_signal(signal.SIGINT)
@@ -101,8 +101,8 @@ def end(processes: Sequence[subprocess.Popen]) -> None:
             process.wait()
 
 
-def reason(job: Job, status: int) -> str:
-    """Why a process ended with that exit status: "" for 0, else its log's last line."""
+def failure_reason(job: Job, status: int) -> str:
+    """Why a process ended with this exit status: "" for 0, else the last line of its log."""
     if status == 0:
         return ""
     lines = [line for line in job.log.read_text(errors="replace").splitlines() if line.strip()]
@@ -111,7 +111,7 @@ def reason(job: Job, status: int) -> str:
 
 
 class Local:
-    """Processes of this machine."""
+    """Processes of this machine, at most `jobs` at once."""
 
     def __init__(self, jobs: int):
         self.jobs = jobs
@@ -121,32 +121,34 @@ class Local:
         return len(self.running) < self.jobs
 
     def start(self, job: Job) -> None:
-        self.running.append((job, begin(job)))
+        self.running.append((job, start_process(job)))
 
-    def ended(self) -> list[tuple[str, str]]:
+    def poll(self) -> list[tuple[str, str]]:
+        if not self.running:
+            return []
         with suppress(subprocess.TimeoutExpired):
             self.running[0][1].wait(0.2)
         done = [(job, process) for job, process in self.running if process.poll() is not None]
         self.running = [pair for pair in self.running if pair not in done]
-        return [(job.name, reason(job, process.returncode)) for job, process in done]
+        return [(job.name, failure_reason(job, process.returncode)) for job, process in done]
 
-    def stop(self) -> None:
-        end([process for _, process in self.running])
+    def terminate(self) -> None:
+        interrupt([process for _, process in self.running])
 
 
 class Ray:
-    """Tasks of a Ray cluster that runs already; every node sees the same files at the same paths."""
+    """Tasks of a running Ray cluster; every node has the same files at the same paths."""
 
     def __init__(self, address: str, cpus: int, gpus: float):
         try:
             import ray
         except ImportError as error:
-            raise ImportError("The engine 'ray' needs the package 'ray': pip install 'mlkd[ray]'.") from error
+            raise ImportError("The executor 'ray' requires the package 'ray': pip install 'mlkd[ray]'.") from error
         try:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         except ConnectionError as error:
             raise ValueError(
-                f"`engine` is ray, but no cluster answers at {address!r}: start one with `ray start --head`."
+                f"`executor` is ray, but no cluster is reachable at {address!r}: start one with `ray start --head`."
             ) from error
         self.ray = ray
         self.train = ray.remote(train).options(
@@ -155,22 +157,24 @@ class Ray:
         self.running: dict[Any, Job] = {}
 
     def has_capacity(self) -> bool:
-        return True  # Ray keeps what has no place yet
+        return True  # Ray queues what it cannot run yet
 
     def start(self, job: Job) -> None:
         self.running[self.train.remote(job)] = job
 
-    def ended(self) -> list[tuple[str, str]]:
+    def poll(self) -> list[tuple[str, str]]:
+        if not self.running:
+            return []
         done, _ = self.ray.wait(list(self.running), num_returns=len(self.running), timeout=0.2)
         return [(job.name, self._reason(job, reference)) for reference in done if (job := self.running.pop(reference))]
 
     def _reason(self, job: Job, reference: Any) -> str:
         try:
-            return reason(job, self.ray.get(reference))
+            return failure_reason(job, self.ray.get(reference))
         except self.ray.exceptions.RayError as error:
             return str(error).strip().splitlines()[0]
 
-    def stop(self) -> None:
+    def terminate(self) -> None:
         for reference in self.running:
             self.ray.cancel(reference)
         self.ray.wait(list(self.running), num_returns=len(self.running), timeout=15)
@@ -178,34 +182,36 @@ class Ray:
 
 
 def train(job: Job) -> int:
-    """What a node of the cluster does: the exit status of `mlkd train`, which ends when the task is cancelled."""
-    process = begin(job)
+    """Runs on a node of the cluster: the exit status of `mlkd train`; a cancelled task interrupts it."""
+    process = start_process(job)
     try:
         return process.wait()
     finally:
-        end([process])
+        interrupt([process])
 
 
 def create_executor(name: str, cpus: int, gpus: float, jobs: int = 0) -> Executor:
-    """The engine of that name.
+    """The executor of that name.
 
     Args:
-        name: "local", "ray" for the cluster that this machine belongs to, or "ray:ADDRESS" for another.
-        cpus, gpus: what each run has, as in `mlkd.sweep.Sweep`.
-        jobs: for "local" how many run at once; 0 for as many as there are cores and one GPU for.
+        name: "local", "ray" for the cluster that this machine belongs to, or "ray:ADDRESS" for another one.
+        cpus, gpus: the resources of each run, as in `mlkd.study.sweep.Sweep`.
+        jobs: for "local", the number of simultaneous runs; 0 for as many as the cores and one GPU allow.
 
     Raises:
-        ValueError: an unknown name, `jobs` for Ray or below 0, or no cluster answers.
+        ValueError: an unknown name, `jobs` for Ray or below 0, or no reachable cluster.
         ImportError: the package `ray` is missing.
     """
     kind, _, address = name.partition(":")
     if kind == "ray":
         if jobs:
-            raise ValueError("`jobs` is for the engine local; on Ray `cpus` and `gpus` of the file say it.")
+            raise ValueError(
+                "`jobs` belongs to the executor local; on Ray, `cpus` and `gpus` in the file determine it."
+            )
         return Ray(address or "auto", cpus, gpus)
     if name != "local":
-        raise ValueError(f"`engine` is {name!r}, expected local, ray or ray:ADDRESS.")
+        raise ValueError(f"`executor` is {name!r}, expected local, ray or ray:ADDRESS.")
     if jobs < 0:
-        raise ValueError(f"`jobs` is {jobs}, expected 0 (as many as there are cores for) or more.")
+        raise ValueError(f"`jobs` is {jobs}, expected 0 (as many as the cores allow) or more.")
     most = joblib.cpu_count() // cpus if not gpus else min(joblib.cpu_count() // cpus, int(1 / gpus))
     return Local(jobs or max(most, 1))

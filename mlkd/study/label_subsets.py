@@ -1,7 +1,8 @@
-"""Teachers of parts of the labels: `train_label_subsets(data, config, "cgp", 5)` trains five and gives them as one."""
+"""Teachers of label subsets: `train_label_subsets(data, config, "cgp", 5)` trains five networks and merges them."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -16,8 +17,10 @@ from mlkd.models import MergedTeacher
 from mlkd.training.config import Config
 from mlkd.training.loop import fit
 
-STRATEGIES = (*graphs.STRATEGIES, "whole")
-SUBTASK_IMAGES = ("containing", "all")
+logger = logging.getLogger(__name__)
+
+STRATEGIES = (*graphs.STRATEGIES, "all_labels")
+SUBSET_IMAGES = ("containing", "all")
 
 
 def train_label_subsets(
@@ -32,40 +35,39 @@ def train_label_subsets(
     runs: str | Path = "runs",
     subset_images: str = "containing",
 ) -> MergedTeacher:
-    r"""Divides the labels into parts, trains a model of each and merges them into one teacher of all labels.
+    r"""Partitions the labels, trains a network on each label subset and merges them into one teacher of all labels.
 
     $$ \hat F_{C_t} \leftarrow \arg\min_{F_{C_t}} L_{cls}^{C_t}, \quad t = 1, ..., k $$
 
-    Each model is a run of its own, with role "part": a second call reads the complete ones, and an interrupted one
-    goes on.
+    Each network is a run with the role "label_subset": complete runs are read, interrupted ones are resumed.
 
     Source: Xu et al., CPSD, IJCAI 2022, Sec. 3.1 and Eq. (3), arXiv:2205.10986.
-    Differs from the released code, which trains each model on all pictures: as printed, a part's training pictures
-    are those with one of its labels. `subset_images="all"` is the released behaviour.
+    Differs from the official code, which trains each network on all images: as in the paper, the training images of
+    a label subset are those with one of its labels. `subset_images="all"` is the official code's choice.
 
     Args:
-        data: as for `fit`. The graph is made of the training labels; `val` and `test` keep all their pictures.
-        config: how each model is trained; the same network as the student's in self-distillation.
-        strategy: "cgp", "dgp" or "random" as in `mlkd.graphs.partition`; or "whole" for one model of all labels on
-            all pictures, the teacher of plain self-distillation.
-        k: how many parts.
+        data: as for `fit`. The graph is built from the training labels; `val` and `test` keep all their images.
+        config: how each network is trained; in self-distillation the student's architecture.
+        strategy: "cgp", "dgp" or "random" as in `mlkd.graphs.partition`; or "all_labels" for one network of all labels
+            on all images, the teacher of plain self-distillation.
+        k: the number of label subsets.
         tau, seed: as in `mlkd.graphs.partition`.
-        method: what the models are trained with; None for the asymmetric loss on the labels.
+        method: the method of the networks; None for the asymmetric loss on the labels.
         runs: the folder of all runs.
         subset_images: "containing" or "all".
 
     Raises:
-        ValueError: an unknown strategy or choice of pictures; k is not possible.
-        DataError: a part has no picture in a split.
-        TrainingError: one of them cannot go on; which, and why.
+        ValueError: an unknown strategy or `subset_images`; an impossible k.
+        DataError: a label subset has no image in a split.
+        TrainingError: one of the trainings failed.
     """
-    tasks = label_subset_data(data, strategy, k, tau=tau, seed=seed, subset_images=subset_images)
-    method, config = method or create_method("vanilla", loss="asl"), config.replace(role="part")
+    subsets = label_subset_data(data, strategy, k, tau=tau, seed=seed, subset_images=subset_images)
+    method, config = method or create_method("vanilla", loss="asl"), config.replace(role="label_subset")
     models = []
-    for number, task in enumerate(tasks, start=1):
-        if strategy != "whole":
-            print(f"{strategy}, label subset {number} of {k}: {', '.join(task['train'].classes)}")
-        models.append(fit(method, task, config, runs=runs).model())  # Eq. (3)
+    for number, splits in enumerate(subsets, start=1):
+        if strategy != "all_labels":
+            logger.info(f"{strategy}, label subset {number} of {k}: {', '.join(splits['train'].classes)}")
+        models.append(fit(method, splits, config, runs=runs).model())  # Eq. (3)
     return MergedTeacher(models, data["train"].classes)
 
 
@@ -78,21 +80,23 @@ def label_subset_data(
     seed: int = 0,
     subset_images: str = "containing",
 ) -> list[dict[str, MultiLabelData]]:
-    """The splits that the model of each part is trained, chosen and scored on; arguments as of `train_label_subsets`."""
+    """The splits that the network of each label subset is trained and evaluated on; arguments as above."""
     check_choice("strategy", strategy, STRATEGIES)
-    check_choice("subset_images", subset_images, SUBTASK_IMAGES)
-    if strategy == "whole":
+    check_choice("subset_images", subset_images, SUBSET_IMAGES)
+    if strategy == "all_labels":
         if k != 1:
-            raise ValueError(f"`k` is {k}, expected 1: the strategy 'whole' has one model of all labels.")
+            raise ValueError(f"`k` is {k}, expected 1: the strategy 'all_labels' has one network of all labels.")
         return [dict(data)]
-    parts = graphs.partition(graphs.cooccurrence(data["train"].targets), k, strategy, tau, seed)
-    return [_subtask(data, np.flatnonzero(parts == part), subset_images) for part in range(k)]
+    subsets = graphs.partition(graphs.cooccurrence(data["train"].targets), k, strategy, tau, seed)
+    return [_select_labels(data, np.flatnonzero(subsets == number), subset_images) for number in range(k)]
 
 
-def _subtask(data: Mapping[str, MultiLabelData], labels: np.ndarray, subset_images: str) -> dict[str, MultiLabelData]:
-    """The splits a model of some labels is trained, chosen and scored on."""
+def _select_labels(
+    data: Mapping[str, MultiLabelData], labels: np.ndarray, subset_images: str
+) -> dict[str, MultiLabelData]:
+    """The splits with only these labels."""
     name = f"{data['train'].name}, {len(labels)} of {len(data['train'].classes)} labels"
-    task = {split: replace(data[split].select_classes(labels), name=name) for split in ("train", "val", "test")}
+    splits = {split: replace(data[split].select_classes(labels), name=name) for split in ("train", "val", "test")}
     if subset_images == "containing":
-        task["train"] = task["train"].subset(np.flatnonzero(task["train"].targets.any(axis=1)))
-    return task
+        splits["train"] = splits["train"].subset(np.flatnonzero(splits["train"].targets.any(axis=1)))
+    return splits

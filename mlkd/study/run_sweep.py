@@ -1,4 +1,4 @@
-"""`run(read("sweep.yml"))` trains a sweep's runs in the order of their needs, and tells how they go."""
+"""Runs the tasks of a sweep in the order of their dependencies, and displays their progress."""
 
 from __future__ import annotations
 
@@ -15,132 +15,146 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from mlkd.analysis import summary_table
 from mlkd.files import explain_write_errors
 from mlkd.progress import is_interactive
 from mlkd.study.executors import Executor, Job, command, create_executor
-from mlkd.study.sweep import Sweep, Task, tasks
+from mlkd.study.sweep import Sweep, Task, expand_tasks
 from mlkd.training.runs import Run
 
 SCORES = ": mAP % "
-"""What stands between the run's folder and its scores in the last line of `mlkd train`."""
+"""The text between the run's folder and its scores in the last line of `mlkd train`."""
 
 
-def run(sweep: Sweep, executor: str = "local", jobs: int = 0) -> int:
-    """Trains all runs of a sweep that are not finished, and prints their scores and what failed.
+def run_sweep(sweep: Sweep, executor: str = "local", jobs: int = 0) -> int:
+    """Trains all runs of a sweep that are not finished, and prints their scores and the failures.
 
     Args:
-        sweep: as `read` gives it.
-        engine, jobs: as for `mlkd.study.executors.create_engine`.
+        sweep: as `load_sweep` returns it.
+        executor, jobs: as for `mlkd.study.executors.create_executor`.
 
     Returns:
-        The command's exit status: 0, or 1 where a run failed.
+        The exit status of the command: 0, or 1 if a run failed.
     """
-    todo = tasks(sweep)
-    progress = run_tasks(todo, sweep.folder, create_executor(executor, sweep.cpus, sweep.gpus, jobs), sweep.cpus)
-    for data, groups in _groups(todo, progress).items():
+    from mlkd.analysis import summary_table
+
+    tasks = expand_tasks(sweep)
+    statuses = run_tasks(tasks, sweep.folder, create_executor(executor, sweep.cpus, sweep.gpus, jobs), sweep.cpus)
+    for data, groups in _finished_groups(tasks, statuses).items():
         print(f"\n{data}\n{summary_table(groups).to_string(index=False)}")
-    undone = {name: one for name, one in progress.items() if not one.done}
-    if undone:
-        failed = sum(one.state == "failed" for one in undone.values())
-        print(f"\n{failed} of {len(todo)} runs failed, {len(undone) - failed} were not begun:", file=sys.stderr)
-        for name, one in undone.items():
-            print(f"  {name}: {one.note}", file=sys.stderr)
-    return int(bool(undone))
+    unfinished = {name: status for name, status in statuses.items() if not status.finished}
+    if unfinished:
+        failed = sum(status.state == "failed" for status in unfinished.values())
+        print(f"\n{failed} of {len(tasks)} runs failed, {len(unfinished) - failed} were skipped:", file=sys.stderr)
+        for name, status in unfinished.items():
+            print(f"  {name}: {status.note}", file=sys.stderr)
+    return int(bool(unfinished))
 
 
 @dataclass
-class Progress:
-    """Where one task is.
+class TaskStatus:
+    """The state of one task.
 
     Attributes:
-        state: "waits" (for what it needs, or for a place), "runs", "done", "found" (finished before), "failed" or
-            "not run" (what it needs failed).
-        note: how far it is, its scores, or what went wrong.
-        seconds: how long it ran.
-        run: where it was trained, once it is.
+        state: "pending" (its dependencies are not finished, or there is no capacity), "queued" (given to the
+            executor), "running", "done", "cached" (finished before), "failed" or "skipped" (a dependency failed).
+        note: its progress, its scores, or the reason of the failure.
+        started: when it began to run, by `time.monotonic`.
+        seconds: how long it has run.
+        run: its run, once it is finished.
     """
 
-    state: str = "waits"
+    state: str = "pending"
     note: str = ""
     started: float = 0.0
     seconds: float = 0.0
     run: Run | None = None
 
     @property
-    def done(self) -> bool:
-        return self.state in ("done", "found")
+    def finished(self) -> bool:
+        return self.state in ("done", "cached")
 
 
-def run_tasks(todo: Sequence[Task], folder: Path, executor: Executor, threads: int = 1) -> dict[str, Progress]:
-    """Trains every task that is not finished, each after those it needs.
+def run_tasks(tasks: Sequence[Task], folder: Path, executor: Executor, threads: int = 1) -> dict[str, TaskStatus]:
+    """Trains every task that is not finished, each after those it depends on.
 
-    A task is finished where its log's last command is the same as now, ended well, its run is still complete, and all
-    it needs is finished. A failed one leaves the others as they are, except those that need it.
+    A task is cached if the last command in its log is the same as now and ended well, its run is still complete, and
+    all its dependencies are cached. If one fails, those that depend on it are skipped and the others are trained.
 
     Args:
-        todo: each after those it needs.
-        folder: the logs' folder. What failed has its reason there, in `<task>.log`.
-        engine: where they run; it is stopped at the end, and on Ctrl-C.
-        threads: how many each computes with.
+        tasks: each after those it depends on.
+        folder: the folder of the logs. The reason of a failure is in `<task>.log`.
+        executor: trains them; it is terminated at the end, and on Ctrl-C.
+        threads: the number of threads of each.
     """
     with explain_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    jobs = {task.name: _job(task, folder, threads) for task in todo}
-    progress = {task.name: Progress() for task in todo}
-    for task in todo:
-        found = finished(jobs[task.name])
-        if found and all(progress[name].state == "found" for name in task.needs):
-            progress[task.name] = Progress("found", _scores(jobs[task.name]), run=found)
-        jobs[task.name].status.unlink(missing_ok=True)
-    waiting = [task for task in todo if not progress[task.name].done]
-    running: set[str] = set()
-    with SweepProgress(progress) as screen:
+    jobs = {task.name: _job(task, folder, threads) for task in tasks}
+    statuses: dict[str, TaskStatus] = {}
+    for task in tasks:
+        statuses[task.name] = _initial_status(task, jobs[task.name], statuses)
+    with SweepProgress(statuses) as display:
         try:
-            while waiting or running:
-                for task in list(waiting):
-                    needed = [progress[name] for name in task.needs]
-                    if any(other.state in ("failed", "not run") for other in needed):
-                        failed = next(name for name in task.needs if progress[name].state in ("failed", "not run"))
-                        screen.change(task.name, "not run", f"needs {failed}")
-                        waiting.remove(task)
-                    elif all(other.done for other in needed) and executor.has_capacity():
-                        executor.start(jobs[task.name])
-                        waiting.remove(task)
-                        running.add(task.name)
-                for name, error in executor.ended() if running else []:
-                    running.remove(name)
-                    ended = None if error else finished(jobs[name])
-                    if ended is None:
-                        error = error or "it ended well, but its log names no complete run"
-                        screen.change(name, "failed", f"{error} ({jobs[name].log})")
-                    else:
-                        progress[name].run = ended
-                        screen.change(name, "done", _scores(jobs[name]))
-                for name in running:
-                    screen.look(name, jobs[name].status)
+            while any(status.state in ("pending", "queued", "running") for status in statuses.values()):
+                for task in tasks:
+                    if statuses[task.name].state == "pending":
+                        _start_or_skip(task, jobs[task.name], statuses, executor, display)
+                for name, error in executor.poll():
+                    _finish(name, error, jobs[name], statuses[name], display)
+                for name, status in statuses.items():
+                    if status.state in ("queued", "running"):
+                        display.update(name, jobs[name].status)
         finally:
-            executor.stop()
+            executor.terminate()
             for job in jobs.values():
                 job.status.unlink(missing_ok=True)
-    return progress
+    return statuses
 
 
 def _job(task: Task, folder: Path, threads: int) -> Job:
     here = Path.cwd()
     log, status = here / folder / f"{task.name}.log", here / folder / f"{task.name}.status"
-    told = {name: value for name, value in os.environ.items() if name.startswith("MLKD_")}
-    return Job(task.name, task.arguments, log, status, here, threads, told)
+    environment = {name: value for name, value in os.environ.items() if name.startswith("MLKD_")}
+    return Job(task.name, task.arguments, log, status, here, threads, environment)
 
 
-def finished(job: Job) -> Run | None:
-    """The complete run that the log of a job tells of, if its last command was the same as now."""
+def _initial_status(task: Task, job: Job, statuses: Mapping[str, TaskStatus]) -> TaskStatus:
+    """Cached or pending; `statuses` are those of the tasks before."""
+    job.status.unlink(missing_ok=True)
+    run = finished_run(job)
+    if run and all(statuses[name].state == "cached" for name in task.depends_on):
+        return TaskStatus("cached", _scores(job), run=run)
+    return TaskStatus()
+
+
+def _start_or_skip(
+    task: Task, job: Job, statuses: Mapping[str, TaskStatus], executor: Executor, display: SweepProgress
+) -> None:
+    """Starts a pending task if its dependencies are finished and there is capacity; skips it if one of them failed."""
+    failed = [name for name in task.depends_on if statuses[name].state in ("failed", "skipped")]
+    if failed:
+        display.change(task.name, "skipped", f"depends on {failed[0]}")
+    elif all(statuses[name].finished for name in task.depends_on) and executor.has_capacity():
+        executor.start(job)
+        statuses[task.name].state = "queued"
+
+
+def _finish(name: str, error: str, job: Job, status: TaskStatus, display: SweepProgress) -> None:
+    """Records the end of a task: done with its run, or failed."""
+    status.run = None if error else finished_run(job)
+    if status.run is None:
+        display.change(name, "failed", f"{error or 'it ended well, but its log has no complete run'} ({job.log})")
+    else:
+        display.change(name, "done", _scores(job))
+
+
+def finished_run(job: Job) -> Run | None:
+    """The complete run in the log of a job, if the last command there is the same as now."""
     lines = job.log.read_text(errors="replace").splitlines() if job.log.is_file() else []
     starts = [number for number, line in enumerate(lines) if line.startswith("$ mlkd train ")]
     if not starts or lines[starts[-1]] != f"$ {command(job.arguments)}":
         return None
-    told = [line for line in lines[starts[-1] :] if SCORES in line]
-    path = job.folder / told[-1].partition(SCORES)[0] if told else None
+    results = [line for line in lines[starts[-1] :] if SCORES in line]
+    path = job.folder / results[-1].partition(SCORES)[0] if results else None
     if path is None or not (path / "config.json").is_file():
         return None
     run = Run(path)
@@ -151,17 +165,26 @@ def _scores(job: Job) -> str:
     return [line for line in job.log.read_text().splitlines() if SCORES in line][-1].partition(SCORES)[2]
 
 
-class SweepProgress:
-    """A live table in a terminal, elsewhere a line for each change; as a context manager."""
+def _finished_groups(tasks: Iterable[Task], statuses: Mapping[str, TaskStatus]) -> dict[str, dict[str, list[Run]]]:
+    """For each data set the finished runs, by everything that determines them except the seed."""
+    groups: dict[str, dict[str, list[Run]]] = {}
+    for task in tasks:
+        run = statuses[task.name].run
+        if task.group and run:
+            groups.setdefault(task.data, {}).setdefault(task.group, []).append(run)
+    return groups
 
-    def __init__(self, progress: Mapping[str, Progress]):
-        self.progress, self.live = progress, is_interactive()
-        self.console = Console(stderr=True)
-        self.table = Live(console=self.console, auto_refresh=False, get_renderable=self.show)
+
+class SweepProgress:
+    """A live table in a terminal, elsewhere a line for each change; a context manager."""
+
+    def __init__(self, statuses: Mapping[str, TaskStatus]):
+        self.statuses, self.live = statuses, is_interactive()
+        self.table = Live(console=Console(stderr=True), auto_refresh=False, get_renderable=self.render)
 
     def __enter__(self) -> SweepProgress:
-        found = sum(one.state == "found" for one in self.progress.values())
-        print(f"{len(self.progress)} runs, {found} of them finished before.", flush=True)
+        cached = sum(status.state == "cached" for status in self.statuses.values())
+        print(f"{len(self.statuses)} runs, {cached} of them finished before.", flush=True)
         if self.live:
             self.table.start()
         return self
@@ -170,42 +193,33 @@ class SweepProgress:
         if self.live:
             self.table.stop()
 
-    def look(self, name: str, status: Path) -> None:
-        """What a task that was started says of itself; nothing as long as it waits for a place."""
-        one, said = self.progress[name], status.read_text() if status.is_file() else ""
-        if said and one.state == "waits":
-            one.started = time.monotonic()
-            self.change(name, "runs")
-        if one.state == "runs":
-            one.note, one.seconds = said.rpartition(": ")[2], time.monotonic() - one.started
+    def update(self, name: str, file: Path) -> None:
+        """Reads the progress of a started task from its status file, which is absent while the task is queued."""
+        status, progress = self.statuses[name], file.read_text() if file.is_file() else ""
+        if progress and status.state == "queued":
+            status.started = time.monotonic()
+            self.change(name, "running")
+        if status.state == "running":
+            status.note, status.seconds = progress.rpartition(": ")[2], time.monotonic() - status.started
         if self.live:
             self.table.refresh()
 
     def change(self, name: str, state: str, note: str = "") -> None:
-        one = self.progress[name]
-        one.state, one.note = state, note
+        """Sets the state of a task and displays it."""
+        status = self.statuses[name]
+        status.state, status.note = state, note
         if self.live:
             self.table.refresh()
         else:
-            took = f" after {one.seconds:.0f} s" if state in ("done", "failed") else ""
-            print(f"{name}: {state}{took}{', ' if note else ''}{note}", flush=True)
+            duration = f" after {status.seconds:.0f} s" if state in ("done", "failed") else ""
+            print(f"{name}: {state}{duration}{', ' if note else ''}{note}", flush=True)
 
-    def show(self) -> Group:
-        """The tasks that run or failed, and how many there are of each state."""
+    def render(self) -> Group:
+        """The running, failed and skipped tasks, and how many there are of each state."""
         table = Table("run", "state", "seconds", "", expand=True)
-        for name, one in self.progress.items():
-            if one.state in ("runs", "failed", "not run"):
-                seconds = f"{one.seconds:.0f}" if one.seconds else ""
-                table.add_row(Text(name), one.state, seconds, Text(one.note, overflow="ellipsis", no_wrap=True))
-        counts = Counter(one.state for one in self.progress.values())
+        for name, status in self.statuses.items():
+            if status.state in ("running", "failed", "skipped"):
+                seconds = f"{status.seconds:.0f}" if status.seconds else ""
+                table.add_row(Text(name), status.state, seconds, Text(status.note, overflow="ellipsis", no_wrap=True))
+        counts = Counter(status.state for status in self.statuses.values())
         return Group(table, Text(", ".join(f"{count} {state}" for state, count in counts.items())))
-
-
-def _groups(tasks: Iterable[Task], progress: Mapping[str, Progress]) -> dict[str, dict[str, list[Run]]]:
-    """For each data set the runs that are done, by what made them except the seed."""
-    found: dict[str, dict[str, list[Run]]] = {}
-    for task in tasks:
-        run = progress[task.name].run
-        if task.group and run:
-            found.setdefault(task.data, {}).setdefault(task.group, []).append(run)
-    return found

@@ -1,335 +1,251 @@
-"""What a study trains: the networks, schedules and weights of a preset, on one data set.
-
-A notebook or a command says `plan(data="scenes", preset="quick")` and gets the data, a teacher's and a student's
-configuration, each method's settings and the seeds; everything in it was chosen on the validation split.
-"""
+"""The object that describes what is trained: data, teacher, students, methods and seeds."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-import numpy as np
-from torch import nn
+import yaml
+from pydantic import Field, Strict, field_validator, model_validator
 
-from mlkd.data import ImageFiles, MultiLabelData, load_data
-from mlkd.errors import check_choice
-from mlkd.methods import METHODS, Method, create_method
-from mlkd.registry import run_plugin
-from mlkd.study.label_subsets import label_subset_data, train_label_subsets
-from mlkd.study.recipes import get_recipe
+from mlkd.data import MultiLabelData, load_data
+from mlkd.data.subset import first_images
+from mlkd.methods import Method, create_method
+from mlkd.registry import load_plugin
+from mlkd.settings import Settings
+from mlkd.study.read import merge, nested, read_study
 from mlkd.training.config import Config
-from mlkd.training.loop import fit
-from mlkd.training.runs import Run
-from mlkd.training.teachers import CachedTeacher
 
-PRESETS = ("smoke", "quick", "full")
+if TYPE_CHECKING:
+    from torch import nn
+
+    from mlkd.training.runs import Run
 
 
-@dataclass(frozen=True)
-class Study:
-    """A teacher, students and their data.
+class Reported(Settings):
+    """The scores that a paper reports for a recipe, in % on its test images; for information."""
+
+    title: ClassVar[str] = "reported"
+
+    paper: str
+    table: str
+    dataset: Literal["coco", "voc", "nuswide", "mirflickr"]
+    networks: str
+    method: str
+    mean_ap: float
+    vanilla_mean_ap: float | None = None
+    teacher_mean_ap: float | None = None
+
+
+class Study(Settings):
+    """A teacher, students, their methods and their data: everything that determines what is trained.
+
+    `create_study` builds one from a preset, a recipe or a YAML file with these attributes as keys.
 
     Attributes:
-        spec, data: the data set, as given to `load_data` and as read.
-        preset: "smoke" (does it run?), "quick" (minutes on a CPU) or "full".
-        teacher_config, student_config: how each is trained; the seed is set by each training.
-        settings: method name -> its settings.
-        seeds: the students' seeds.
+        name: the preset, the recipe or the file it comes from.
+        data: the data address, as for `mlkd.load_data`.
+        teacher, student: how each is trained; the seed is set by each training.
+        teacher_model: a model file that is used in place of training the teacher; "" for none.
+        teacher_cache: a folder of cached teacher outputs, in place of the teacher; "" for none.
+        label_subsets: settings of `student` that are different when a network of the student's architecture is trained
+            on a label subset (CPSD), such as `{"epochs": 20}`.
+        methods: method -> its settings.
+        reduction: the reduction of the losses of all methods, "sum" or "batchmean"; None for each method's default.
+        seeds: the seeds of the students; a number n stands for 0 to n - 1.
+        max_images: uses only that many images of each split, and at least one of every class; 0 for all.
+        plugins: Python files that register methods, data readers, heads or backbones.
         runs: the folder of all runs.
-        recipe: the name of the paper's recipe it follows, or "".
-        part_training: what the training of a part's model has instead of the student's, as `{"epochs": 20}`.
-        teacher_cache: a folder of answers that stand in for the teacher, or "".
+        reported, notes: of a recipe: what the paper reports, and what it leaves open.
     """
 
-    spec: str
-    preset: str
-    data: Mapping[str, MultiLabelData]
-    teacher_config: Config
-    student_config: Config
-    settings: Mapping[str, Mapping[str, Any]]
-    seeds: tuple[int, ...]
-    runs: Path = field(default=Path("runs"))
-    recipe: str = ""
-    part_training: Mapping[str, Any] = field(default_factory=dict)
+    title: ClassVar[str] = "the study"
+
+    name: str = ""
+    data: str = "scenes"
+    teacher: Config = Config(role="teacher")
+    student: Config = Config()
+    teacher_model: str = ""
     teacher_cache: str = ""
+    label_subsets: dict[str, Any] = Field(default_factory=dict)
+    methods: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    reduction: Literal["sum", "batchmean"] | None = None
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Strict(False), Field(min_length=1)] = (0,)
+    max_images: Annotated[int, Field(ge=0)] = 0
+    plugins: Annotated[tuple[str, ...], Strict(False)] = ()
+    runs: Annotated[Path, Strict(False)] = Path("runs")
+    reported: Reported | None = None
+    notes: Annotated[tuple[str, ...], Strict(False)] = ()
+
+    @field_validator("seeds", mode="before")
+    @classmethod
+    def _count_seeds(cls, seeds: Any) -> Any:
+        return range(seeds) if type(seeds) is int and seeds > 0 else seeds
+
+    @model_validator(mode="after")
+    def _check_parts(self) -> Study:
+        try:
+            self._label_subset_config()
+        except ValueError as error:
+            raise ValueError(f"`label_subsets`: {error}") from None
+        for name in self.methods:
+            self.create_method(name)
+        return self
+
+    # What it consists of
+
+    @cached_property
+    def splits(self) -> Mapping[str, MultiLabelData]:
+        """The data by split: "train", "val", "test" and others; loaded on first use."""
+        splits = load_data(self.data)
+        if self.max_images:
+            return {name: first_images(split, self.max_images) for name, split in splits.items()}
+        return splits
 
     @property
     def classes(self) -> tuple[str, ...]:
-        return self.data["train"].classes
+        """The q class names."""
+        return self.splits["train"].classes
 
-    def teacher(self) -> Run:
-        """The teacher's run: read if it is complete, else trained."""
-        return fit(create_method("vanilla", **self.settings["vanilla"]), self.data, self.teacher_config, runs=self.runs)
+    def to_yaml(self) -> str:
+        """The study as a YAML file that `create_study` reads."""
+        content = self.model_dump(mode="json", exclude={"runs"}, exclude_none=True)
+        for section in ("teacher", "student"):
+            del content[section]["seed"], content[section]["role"]
+        return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=110)
 
-    def method(self, name: str, **changes: Any) -> Method:
-        """A method with this plan's settings, and with the teachers it needs."""
-        method = self.untaught(name, **changes)
-        return replace(method, **{role: self._model(role, method) for role in method.required_teachers})
+    def create_method(self, name: str, **changes: Any) -> Method:
+        """The method of that name with this study's settings, without the teachers it requires."""
+        reduction = {"reduction": self.reduction} if self.reduction else {}
+        return create_method(name, **{**reduction, **self.methods.get(name, {}), **changes})
 
-    def untaught(self, name: str, **changes: Any) -> Method:
-        """A method with this plan's settings, without the teachers it needs."""
-        return create_method(name, **{**self.settings.get(name, {}), **changes})
+    def build_method(self, name: str, **changes: Any) -> Method:
+        """The method of that name with this study's settings and its teachers, which are trained first if necessary."""
+        method = self.create_method(name, **changes)
+        return method.replace(**{role: self._teacher_for(method, role) for role in method.required_teachers})
 
-    def _model(self, role: str, method: Method) -> nn.Module:
-        """The model that a method needs in that role: the teacher, or one merged from models of parts of the labels."""
-        if role == "teacher":
-            return CachedTeacher(self.teacher_cache) if self.teacher_cache else self.teacher().model()
-        k, tau = division(role, method)
-        return train_label_subsets(
-            self.data, self._part_config, role, k, tau=tau, method=self._part_method, runs=self.runs
-        )
+    # What it trains. A finished run is returned, not trained again.
 
-    def part(self, name: str, strategy: str, number: int, **changes: Any) -> Run:
-        """One of the runs that a teacher of the method of that name is merged from: read if complete, else trained.
+    def teacher_config(self) -> Config:
+        """How the teacher's run is made: trained, or only evaluated if there is a `teacher_model`."""
+        if not self.teacher_model:
+            return self.teacher
+        return self.teacher.replace(init_from=self.teacher_model, epochs=0, precision="float32")
+
+    def train_teacher(self) -> Run:
+        """The teacher's run."""
+        from mlkd.training.loop import fit
+
+        return fit(self.create_method("vanilla"), self.splits, self.teacher_config(), runs=self.runs)
+
+    def train_student(self, name: str, seed: int = 0, *, log_gradients_every: int = 0, **changes: Any) -> Run:
+        """A student's run with the method of that name.
+
+        `changes` are settings of the method (`lambda_cd=0.01`); `log_gradients_every` is that of `mlkd.fit`.
+        """
+        return self._fit(self.build_method(name, **changes), seed, log_gradients_every)
+
+    def train_students(self, name: str, **changes: Any) -> list[Run]:
+        """One run per seed, all with the same teachers."""
+        method = self.build_method(name, **changes)
+        return [self._fit(method, seed) for seed in self.seeds]
+
+    def train_label_subset(self, name: str, strategy: str, number: int, **changes: Any) -> Run:
+        """The run of one of the networks that a method's merged teacher consists of.
 
         Args:
             name, changes: the method, such as "cpsd", and settings of it, such as `k=5`.
-            strategy: which of its teachers: "cgp", "dgp", "random" or "whole".
-            number: which part, from 1 to k.
+            strategy: which of its teachers: "cgp", "dgp", "random" or "all_labels".
+            number: which label subset, from 1 to k.
 
         Raises:
-            ValueError: the method has no such teacher, or that no such part.
+            ValueError: the method has no such teacher, or that teacher no such label subset.
         """
-        method = self.untaught(name, **changes)
+        from mlkd.study.label_subsets import label_subset_data
+        from mlkd.training.loop import fit
+
+        method = self.create_method(name, **changes)
         merged = [role for role in method.required_teachers if role != "teacher"]
         if strategy not in merged:
-            expected = f"expected one of {', '.join(merged)}" if merged else "it has no teachers of parts"
-            raise ValueError(f"`part` is of {strategy!r}, which the method {name!r} does not need; {expected}.")
-        k, tau = division(strategy, method)
+            expected = f"expected one of {', '.join(merged)}" if merged else "it has no merged teacher"
+            raise ValueError(f"The method {name!r} has no label subsets {strategy!r}; {expected}.")
+        k, tau = partition_settings(strategy, method)
         if not 1 <= number <= k:
-            raise ValueError(f"`part` has the number {number}, expected 1 to {k}: the method {name!r} has k={k}.")
-        task = label_subset_data(self.data, strategy, k, tau=tau)[number - 1]
-        return fit(self._part_method, task, self._part_config.replace(role="part"), runs=self.runs)
-
-    @property
-    def _part_config(self) -> Config:
-        return self.student_config.replace(**self.part_training)
-
-    @property
-    def _part_method(self) -> Method:
-        return create_method("vanilla", **{**self.settings["vanilla"], "loss": "asl"})
-
-    def student(self, name: str, seed: int = 0, *, log_gradients_every: int = 0, **changes: Any) -> Run:
-        """A student's run with the method of that name: read if it is complete, else trained.
-
-        `changes` go to the method (`lambda_cd=0.01`); `log_gradients_every` is that of `mlkd.fit`.
-        """
-        return self._fit(self.method(name, **changes), seed, log_gradients_every)
-
-    def students(self, name: str, **changes: Any) -> list[Run]:
-        """One run per seed, with the same teachers."""
-        method = self.method(name, **changes)
-        return [self._fit(method, seed) for seed in self.seeds]
+            raise ValueError(f"The label subset is number {number}, expected 1 to {k}: the method {name!r} has k={k}.")
+        splits = label_subset_data(self.splits, strategy, k, tau=tau)[number - 1]
+        return fit(self._label_subset_method(), splits, self._label_subset_config(), runs=self.runs)
 
     def _fit(self, method: Method, seed: int, log_gradients_every: int = 0) -> Run:
-        return fit(
-            method,
-            self.data,
-            self.student_config.replace(seed=seed),
-            runs=self.runs,
-            log_gradients_every=log_gradients_every,
-        )
+        from mlkd.training.loop import fit
+
+        config = self.student.replace(seed=seed)
+        return fit(method, self.splits, config, runs=self.runs, log_gradients_every=log_gradients_every)
+
+    def _teacher_for(self, method: Method, role: str) -> nn.Module:
+        """The model that a method requires as `role`: the teacher, or networks of label subsets merged into one."""
+        from mlkd.study.label_subsets import train_label_subsets
+        from mlkd.training.teachers import CachedTeacher
+
+        if role == "teacher":
+            return CachedTeacher(self.teacher_cache) if self.teacher_cache else self.train_teacher().model()
+        k, tau = partition_settings(role, method)
+        config, training = self._label_subset_config(), self._label_subset_method()
+        return train_label_subsets(self.splits, config, role, k, tau=tau, method=training, runs=self.runs)
+
+    def _label_subset_config(self) -> Config:
+        return self.student.replace(**{**self.label_subsets, "role": "label_subset"})
+
+    def _label_subset_method(self) -> Method:
+        return self.create_method("vanilla", loss="asl")
 
 
 def create_study(
-    data: str = "scenes",
-    preset: str = "",
+    study: str | Path | Mapping[str, Any] = "quick",
+    data: str = "",
     seeds: int = 0,
-    *,
-    recipe: str = "",
-    runs: str | Path = "runs",
-    teacher_backbone: str = "",
-    teacher_weights: str = "",
-    student_backbone: str = "",
-    student_weights: str = "",
-    teacher_cache: str = "",
-    image_size: int = 0,
-    plugin: str = "",
+    runs: str | Path = "",
+    overrides: Mapping[str, Any] | None = None,
 ) -> Study:
-    """The plan of a preset, or of a paper's recipe, on a data set.
+    """A study: a preset, a recipe or a YAML file, on a data set, with some settings changed.
 
     Args:
-        data: as for `load_data`: "scenes", "voc:/path?year=2007", "coco:/path".
-        preset: "smoke", "quick" or "full"; "" for quick, or full with a recipe. A recipe has no quick.
-        seeds: how many students of each method; 0 for as many as the preset says.
-        recipe: a name of `mlkd.RECIPES`, such as "l2d-coco-r101-r34": networks, schedules and weights of a row of a
-            paper's tables. In preset smoke they are trained for an epoch on small pictures.
-        runs: the folder of all runs.
-        teacher_backbone, student_backbone: other timm names than the preset's; "" keeps them.
-        teacher_weights, student_weights: local weight files for the backbones; "" for the preset's way.
-        teacher_cache: a folder of `cache_teacher_outputs`, in place of the teacher; "" for the teacher itself.
-        image_size: side of the pictures in pixels; 0 keeps the preset's.
-        plugin: a Python file that is run first; it may register backbones with timm, or methods.
+        study: a preset ("smoke": does it run?, "quick": minutes on a CPU, "full"), a recipe of `mlkd recipes` such as
+            "l2d-coco-r101-r34", the path of a YAML file, or a mapping with the same keys.
+        data: as for `load_data`: "scenes", "voc:/path?year=2007", "coco:/path"; "" for the study's.
+        seeds: how many students of each method; 0 for as many as the study has.
+        runs: the folder of all runs; "" for the study's, which is "runs" if it has none.
+        overrides: dotted key -> value: "student.epochs", "teacher.backbone", "l2d.lambda_cd", "reduction".
 
     Raises:
-        ValueError: an unknown preset or recipe, or a plugin that is not there; the argument is named.
+        ValueError: an unknown study or setting (the closest is given), or a value of the wrong kind.
+
+    Example:
+        >>> study = create_study("quick", overrides={"student.epochs": 20, "l2d.lambda_cd": 1.0})
+        >>> study.student.epochs
+        20
     """
-    preset = preset or ("full" if recipe else "quick")
-    check_choice("preset", preset, PRESETS)
-    if recipe and preset == "quick":
-        raise ValueError(f"`preset` is 'quick', which the recipe {recipe!r} does not have; expected full or smoke.")
-    if seeds < 0:
-        raise ValueError(f"`seeds` is {seeds}, expected 0 (as the preset says) or more.")
-    if plugin:
-        run_plugin(plugin)
-    scheme = data.split("?")[0].split(":")[0]
-    if recipe:
-        base = _paper(recipe, preset)
-    elif scheme == "scenes":
-        base = _scenes(preset)
-    else:
-        base = _photographs(preset)
-    splits: Mapping[str, MultiLabelData] = load_data(data)
-    if preset == "smoke":
-        splits = {name: _first(split, 96) for name, split in splits.items()}
-    common = {"image_size": image_size} if image_size else {}
-    teacher = _with(base.teacher_config, teacher_backbone, teacher_weights).replace(role="teacher", **common)
-    student = _with(base.student_config, student_backbone, student_weights).replace(**common)
-    count = seeds or len(base.seeds)
-    return replace(
-        base,
-        spec=data,
-        data=splits,
-        teacher_config=teacher,
-        student_config=student,
-        seeds=tuple(range(count)),
-        runs=Path(runs),
-        teacher_cache=teacher_cache,
-    )
+    changes = nested(overrides or {}, Study.model_fields)
+    changes |= {key: value for key, value in (("data", data), ("seeds", seeds), ("runs", runs)) if value}
+    where = f"{study}: " if isinstance(study, str | Path) and str(study).endswith((".yml", ".yaml")) else ""
+    content = merge(read_study(study, changes.get("data", "")), changes)
+    for file in content.get("plugins", ()):
+        load_plugin(file)
+    for section, role in (("teacher", "teacher"), ("student", "student")):
+        try:
+            content[section] = Config(**{**content[section], "role": role})
+        except ValueError as error:
+            raise ValueError(f"{where}`{section}`: {error}") from None
+    try:
+        if content.get("reported"):
+            content["reported"] = Reported(**content["reported"])
+        return Study(**content)
+    except ValueError as error:
+        raise ValueError(f"{where}{error}") from None
 
 
-def division(role: str, method: Method) -> tuple[int, float]:
-    """k and tau of the parts that a method's teacher in that role is merged from."""
+def partition_settings(role: str, method: Method) -> tuple[int, float]:
+    """k and tau of the label subsets that a method's merged teacher of that role consists of."""
     settings = method.settings()
-    return (1 if role == "whole" else settings["k"]), settings.get("tau", 3.0)
-
-
-def _with(config: Config, backbone: str, weights: str) -> Config:
-    """The configuration with another backbone or other weights: then it is trained, not read from a file."""
-    if (backbone or weights) and config.init_from:
-        config = config.replace(init_from="", epochs=TEACHER_EPOCHS)
-    if backbone:
-        config = config.replace(
-            backbone=backbone, backbone_settings={}, pretrained=bool(config.pretrained), init_from=""
-        )
-    return config.replace(pretrained=weights) if weights else config
-
-
-def _first(data: MultiLabelData, count: int) -> MultiLabelData:
-    """The first pictures of a split, and for every class at least one that has it."""
-    rows = set(range(min(count, len(data)))) | set(data.targets.argmax(axis=0)[data.targets.any(axis=0)].tolist())
-    first = data.subset(np.array(sorted(rows)))
-    if isinstance(first.images, ImageFiles):  # pictures of their own, so that only they are decoded
-        first = replace(first, images=ImageFiles(first.images.root, first.images.paths))
-    return first
-
-
-TEACHER_EPOCHS = 36
-
-SMALL_NET = Config(
-    backbone="resnet8_cifar",
-    backbone_settings={"stem_stride": 2},
-    embed_dim=64,
-    pretrained=False,
-    image_size=96,
-    epochs=15,
-    optimizer="adamw",
-    lr=6e-3,
-    weight_decay=0.05,
-    max_grad_norm=5.0,
-    augmentations=("flip", "cutout"),
-    precision="bf16",
-)
-"""Small residual nets from scratch: what the drawn scenes are trained with."""
-
-
-def _scenes(preset: str) -> Study:
-    teacher = SMALL_NET.replace(backbone="resnet14x2_cifar", embed_dim=128, epochs=TEACHER_EPOCHS, lr=5e-3)
-    student = SMALL_NET
-    if preset == "quick":
-        teacher = teacher.replace(init_from="mlkd:scenes_teacher", epochs=0, precision="float32")
-        student = student.replace(
-            backbone_settings={"stem_stride": 3},  # less than half of the work
-            epochs=6,
-            precision="float32",  # bf16 is far slower on some CPUs
-            augmentations=("flip",),
-            cache_teacher_outputs=True,  # the teachers are asked once, not at every epoch
-        )
-    if preset == "smoke":
-        teacher = teacher.replace(backbone="resnet8_cifar", epochs=1, precision="float32")
-        student = student.replace(epochs=1, precision="float32")
-    settings = _averaged(preset)
-    part_training = {"epochs": 5} if preset == "quick" else {}
-    seeds = {"smoke": 1, "quick": 2, "full": 5}[preset]
-    return Study("", preset, {}, teacher, student, settings, tuple(range(seeds)), part_training=part_training)
-
-
-NEW_HEAD: dict[str, Any] = {
-    "image_size": 128,
-    "epochs": 10,
-    "batch_size": 32,
-    "optimizer": "adamw",
-    "lr": 1e-3,
-    "weight_decay": 0.01,
-    "max_grad_norm": 5.0,
-    "augmentations": ("flip",),
-}
-"""A trained backbone under a new head, on a few thousand pictures: the head learns, the backbone moves little."""
-
-
-def _photographs(preset: str) -> Study:
-    """Pretrained backbones: the paper's recipe, ResNet-101 to ResNet-34 (L2D, Sec. 4); shorter and smaller in quick."""
-    teacher = Config(backbone="resnet101")
-    student = Config(backbone="resnet34")
-    settings: dict[str, dict[str, Any]] = {"vanilla": {}, **_parts(preset, "sum")}
-    if preset != "full":
-        teacher = teacher.replace(**NEW_HEAD, backbone_lr_scale=0.05)
-        student = student.replace(**NEW_HEAD, backbone_lr_scale=0.2, cache_teacher_outputs=True)
-        settings = _averaged(preset)
-    if preset == "smoke":
-        tiny = {"epochs": 1, "image_size": 64}
-        teacher, student = teacher.replace(**tiny), student.replace(**tiny)
-    part_training = {"epochs": 20} if preset == "full" else {}  # CPSD, Sec. 4.1
-    seeds = {"smoke": 1, "quick": 2, "full": 3}[preset]
-    return Study("", preset, {}, teacher, student, settings, tuple(range(seeds)), part_training=part_training)
-
-
-def _averaged(preset: str) -> dict[str, dict[str, Any]]:
-    """Every method with losses averaged over the batch; L2D and MSE with weights chosen on the drawn scenes."""
-    settings = _reduced_as({"reduction": "batchmean"}) | _parts(preset, "batchmean")
-    settings["l2d"] |= {"lambda_mld": 1.0, "lambda_cd": 0.01, "lambda_id": 0.1}
-    settings["mse"]["lambda_mse"] = 0.01
-    return settings
-
-
-def _parts(preset: str, reduction: str) -> dict[str, dict[str, Any]]:
-    """The settings of CPSD and its relatives: five parts as in the paper, or fewer in less time."""
-    k = {"smoke": 2, "quick": 2, "full": 5}[preset]
-    names = ("cgpd", "dgpd", "random-psd", "cpsd")
-    return {"sd": {"reduction": reduction}, **{name: {"reduction": reduction, "k": k} for name in names}}
-
-
-def _paper(name: str, preset: str) -> Study:
-    """The networks, schedules and weights of a paper's recipe."""
-    recipe = get_recipe(name)
-    student = recipe.student
-    teacher = recipe.teacher or student.replace(role="teacher")
-    if preset == "smoke":
-        tiny = {"epochs": 1, "image_size": 64, "batch_size": 16}
-        teacher, student = teacher.replace(**tiny), student.replace(**tiny)
-    seeds = {"smoke": 1, "full": 3}[preset]
-    settings = {**_reduced_as(recipe.settings["vanilla"]), **recipe.settings}
-    part_training = {"epochs": teacher.epochs, "lr": teacher.lr} if recipe.method == "cpsd" else {}
-    return Study(
-        "", preset, {}, teacher, student, settings, tuple(range(seeds)), recipe=name, part_training=part_training
-    )
-
-
-def _reduced_as(vanilla: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """For each method the reduction of its BCE that a vanilla training has: with another, lr would mean another."""
-    name = "reduction"
-    having = [method for method, kind in METHODS.items() if name in {field.name for field in fields(kind)}]
-    return {method: {name: vanilla[name]} for method in having} if name in vanilla else {}
+    return (1 if role == "all_labels" else settings["k"]), settings.get("tau", 3.0)

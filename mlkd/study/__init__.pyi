@@ -1,0 +1,3 @@
+from .study import Study, create_study
+
+__all__ = ["Study", "create_study"]

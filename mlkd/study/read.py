@@ -1,0 +1,164 @@
+"""From a name, a file or a mapping to a study's plain settings: `base` studies are merged, dotted keys override."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mlkd.errors import closest_match
+from mlkd.methods import METHODS
+
+FILES = Path(__file__).parent / "files"
+PRESETS = ("smoke", "quick", "full")
+SECTIONS = ("teacher", "student", "label_subsets")
+
+
+def read_study(study: str | Path | Mapping[str, Any], data: str = "") -> dict[str, Any]:
+    """The settings of a study as nested plain values, merged with those of its base studies.
+
+    Args:
+        study: a preset, a recipe, a YAML file, or a mapping with the same keys.
+        data: the data address, on which a preset depends; "" for the study's own.
+
+    Raises:
+        ValueError: an unknown name (the closest is given), or a file that is not a mapping in YAML.
+    """
+    content = dict(study) if isinstance(study, Mapping) else _read(str(study), data)
+    for key in ("methods", *SECTIONS):
+        if not isinstance(content.setdefault(key, {}), dict):
+            raise ValueError(f"`{key}` is {content[key]!r}, expected a mapping.")
+    content["methods"] = {name: settings or {} for name, settings in content["methods"].items()}
+    base = content.pop("base", "")
+    if not base:
+        return content
+    return merge(read_study(base, data or content.get("data", "")), content)
+
+
+def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with `changes`; mappings are merged key by key, notes are appended, other values are replaced.
+
+    Another backbone drops the settings and the weight file of the base's backbone. A change of the teacher drops the
+    base's `teacher_model`, so that the changed teacher is trained.
+    """
+    merged = {**base, **{key: value for key, value in changes.items() if not isinstance(value, dict)}}
+    for key, value in changes.items():
+        if not isinstance(value, dict):
+            continue
+        old = dict(base.get(key) or {})
+        if key in ("teacher", "student") and value.get("backbone", old.get("backbone")) != old.get("backbone"):
+            old |= {"backbone_settings": {}, "pretrained": bool(old.get("pretrained", True))}
+        merged[key] = merge(old, value)
+    if changes.get("teacher") and "teacher_model" not in changes:
+        merged["teacher_model"] = ""
+    if "notes" in changes:
+        merged["notes"] = [*base.get("notes", ()), *changes["notes"]]
+    return merged
+
+
+def nested(overrides: Mapping[str, Any], known: Iterable[str]) -> dict[str, Any]:
+    """Overrides with dotted keys as a study's nested settings: "student.epochs", "l2d.lambda_cd", "seeds".
+
+    Args:
+        overrides: dotted key -> value.
+        known: the names of a study's own settings.
+
+    Raises:
+        ValueError: a key that begins with neither a setting of the study nor a method; the closest is given.
+    """
+    known = list(known)
+    content: dict[str, Any] = {}
+    for key, value in overrides.items():
+        first, *rest = key.split(".")
+        if first not in known and first not in METHODS:
+            settings = [f"{name}.{setting}" for name in METHODS for setting in METHODS[name].setting_names()]
+            raise ValueError(f"There is no setting {key!r}. Did you mean {_closest_key(key, [*known, *settings])!r}?")
+        path = [first, *rest] if first in known else ["methods", first, *rest]
+        section = content
+        for name in path[:-1]:
+            section = section.setdefault(name, {})
+        section[path[-1]] = value
+    return content
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """`student.epochs=5` as ("student.epochs", 5).
+
+    Raises:
+        ValueError: no equals sign.
+    """
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise ValueError(f"`--set` is {text!r}, expected a key and a value, as in student.epochs=5.")
+    return key, parse_value(value)
+
+
+def parse_value(text: str) -> Any:
+    """A number, true, false, a list or a mapping in JSON's notation, else the text itself."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def format_value(value: Any) -> str:
+    """The text that `parse_value` reads as this value."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file.
+
+    Raises:
+        ValueError: no such file, not YAML, or no mapping.
+    """
+    try:
+        content = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror}); expected a YAML file.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise ValueError(f"{path}: expected a mapping of settings, as in `student: {{epochs: 5}}`.")
+    return content
+
+
+@cache
+def recipe_files() -> dict[str, Path]:
+    """The recipes by name, such as "l2d-coco-r101-r34": one study for each row of the papers' tables."""
+    files = sorted((FILES / "recipes").glob("*/*.yml"))
+    return {f"{file.parent.name}-{file.stem}": file for file in files}
+
+
+@cache
+def unavailable_recipes() -> dict[str, str]:
+    """Rows of the papers' tables without a recipe: name -> the reason."""
+    return read_yaml(FILES / "recipes" / "unavailable.yml")
+
+
+def _read(study: str, data: str) -> dict[str, Any]:
+    """The content of a preset, a recipe or a file."""
+    if study in PRESETS:
+        family = "scenes" if data.split("?")[0] in ("", "scenes") else "images"
+        return {"name": study, **read_yaml(FILES / "presets" / family / f"{study}.yml")}
+    if study in recipe_files():
+        return {"name": study, **read_yaml(recipe_files()[study])}
+    if study in unavailable_recipes():
+        raise ValueError(f"There is no recipe {study!r}: {unavailable_recipes()[study]}")
+    if study.endswith((".yml", ".yaml")) or Path(study).is_file():
+        return {"name": Path(study).stem, **read_yaml(Path(study).expanduser())}
+    names = [*PRESETS, *recipe_files()]
+    raise ValueError(
+        f"There is no study {study!r}, expected smoke, quick, full, a recipe of `mlkd recipes`, or a .yml file. "
+        f"Did you mean {closest_match(study, names)!r}?"
+    )
+
+
+def _closest_key(key: str, known: list[str]) -> str:
+    """The known key that is meant: one that ends in the same name, else the one spelled most alike."""
+    same = [name for name in known if name.split(".")[-1] == key]
+    return same[0] if same else closest_match(key, known)
