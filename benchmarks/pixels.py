@@ -40,8 +40,8 @@ def run() -> list[tuple[str, float, float, float]]:
                     torch.stack([plain(Image.open(path).convert("RGB")) for path in paths])
 
             def ours(batches: BatchDataset = batches) -> None:
-                for drawn in batches.loaded(0, 0, torch.device("cpu")):
-                    drawn.images.contiguous()
+                for augmented in batches.make_loader(0, 0, torch.device("cpu")):
+                    augmented.images.contiguous()
 
             what = f"{COUNT} pictures of 500 x 375 at {SIZE} pixels, {' and '.join(names)}, second epoch on"
             rows.append((f"{what}, against Pillow and torchvision", *side_by_side(ours, reference, repeats=5)))

@@ -1,11 +1,14 @@
 from .data import DataError, MultiLabelData, load_data
+from .errors import RunError, TrainingError
 from .metrics import evaluate
 from .models import Output, create_model, load_model, save_model
 from .notebook.launch import launch
 from .study import Study, create_study
 from .training.config import Config
-from .training.loop import TrainingError, find_run, fit, predict
-from .training.runs import Predictions, Run, RunError, environment, iter_runs
+from .training.evaluate import predict
+from .training.identity import find_run
+from .training.loop import fit
+from .training.runs import Predictions, Run, environment, iter_runs
 from .training.teachers import CachedTeacher, cache_teacher_outputs
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""How a training tells where it is: a live bar, or one line per epoch where nobody can watch one move."""
+"""Progress of a training: a live bar, or one line per epoch where the output is not interactive."""
 
 from __future__ import annotations
 
@@ -11,24 +11,27 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 PROGRESS_FILE = "MLKD_PROGRESS_FILE"
-"""Environment variable: where a headless training writes its status line, for the report that waits for it."""
-
+"""Environment variable: the file to which a training writes its status line, for a report or sweep that started it."""
 
 TIMING = ("epoch", "lr", "seconds", "images_per_second")
-"""What a history has beside losses and scores."""
+"""The columns of a history other than losses and scores."""
 
 
 class Progress:
-    """Progress of one training, as a context manager.
+    """The progress display of one training, a context manager.
 
-    A terminal and a notebook get a live bar with the loss terms, images per second and the time left; anything
-    else one line per epoch. Under a report, the status line also goes to the file that `$MLKD_PROGRESS_FILE` names.
-    `silent` ones say nothing: those of the other processes of one training.
+    A terminal and a notebook show a live bar with the loss terms, images per second and the remaining time; any other
+    output has one line per epoch on stdout. The status line also goes to the file of `$MLKD_PROGRESS_FILE`, if set.
+
+    Args:
+        title: the training's name.
+        epochs, steps, batch_size: of the training; steps are per epoch.
+        done: the number of finished epochs.
+        silent: show nothing, as in all but the first process of a distributed training.
     """
 
     def __init__(self, title: str, epochs: int, steps: int, batch_size: int, done: int = 0, silent: bool = False):
-        self.title, self.epochs, self.steps, self.batch_size = title, epochs, steps, batch_size
-        self.silent = silent
+        self.title, self.epochs, self.batch_size, self.silent = title, epochs, batch_size, silent
         self.file = None if silent else os.environ.get(PROGRESS_FILE)
         self.live = is_interactive() and not silent
         self.bar = tqdm(
@@ -40,7 +43,7 @@ class Progress:
             dynamic_ncols=True,
             bar_format="{l_bar}{bar}| {n_fmt}/{total_fmt} [{remaining} left{postfix}]",
         )
-        self.started, self.steps_done, self.told = time.monotonic(), 0, 0.0
+        self.started, self.steps_done, self.last_update = time.monotonic(), 0, 0.0
 
     def __enter__(self) -> Progress:
         return self
@@ -53,29 +56,29 @@ class Progress:
         return self.steps_done * self.batch_size / max(time.monotonic() - self.started, 1e-9)
 
     def step(self, epoch: int, losses: dict[str, float]) -> None:
-        """One step done. `losses`: the running means of the loss terms."""
+        """Shows that a step is finished, at most twice a second. `losses`: the running means of the loss terms."""
         self.steps_done += 1
         self.bar.update()
         now = time.monotonic()
-        if now - self.told < 0.5:
+        if now - self.last_update < 0.5:
             return
-        self.told = now
-        parts = [f"{name} {value:.3g}" for name, value in losses.items()] + [f"{self.images_per_second:.0f} img/s"]
-        self.bar.set_postfix_str(", ".join(parts), refresh=False)
+        self.last_update = now
+        values = [f"{name} {value:.3g}" for name, value in losses.items()] + [f"{self.images_per_second:.0f} img/s"]
+        self.bar.set_postfix_str(", ".join(values), refresh=False)
         if self.file:
-            with suppress(OSError):  # a full disk: the training itself says so
-                Path(self.file).write_text(f"{self.title}: epoch {epoch + 1}/{self.epochs}, {', '.join(parts)}")
+            with suppress(OSError):  # on a full disk the training itself raises the error
+                Path(self.file).write_text(f"{self.title}: epoch {epoch + 1}/{self.epochs}, {', '.join(values)}")
 
     def epoch(self, epoch: int, row: dict[str, float]) -> None:
-        """One epoch done and scored."""
+        """Shows that an epoch is finished. `row`: its row of the history."""
         if not self.live and not self.silent:
-            shown = [f"{name} {value:.3g}" for name, value in row.items() if name not in TIMING]
+            values = [f"{name} {value:.3g}" for name, value in row.items() if name not in TIMING]
             speed = f"{row['images_per_second']:.0f} img/s"
-            print(f"{self.title}: epoch {epoch + 1}/{self.epochs}, {', '.join(shown)}, {speed}", flush=True)
+            print(f"{self.title}: epoch {epoch + 1}/{self.epochs}, {', '.join(values)}, {speed}", flush=True)
 
 
 def is_interactive() -> bool:
-    """Whether somebody can see a bar move: in a terminal or a notebook, and not under a report."""
+    """Whether a moving bar is visible: in a terminal or a notebook, and not under a report or sweep."""
     return PROGRESS_FILE not in os.environ and (sys.stderr.isatty() or _in_notebook())
 
 

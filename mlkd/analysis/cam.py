@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from mlkd.data import MultiLabelData
 from mlkd.errors import check_choice, closest_match
 from mlkd.models import GapHead, MergedTeacher, MultiLabelModel
-from mlkd.training.evaluate import answer, batches
+from mlkd.training.evaluate import iter_batches, model_output
 
 METHODS = {
     "cam": "GradCAM",
@@ -110,9 +110,9 @@ def cam_per_image(
         ValueError: as `cam`.
     """
     maps, probabilities = [], []
-    for (_, images), label in zip(batches(model, data, rows, batch=1), labels, strict=True):
+    for (_, images), label in zip(iter_batches(model, data, rows, batch_size=1), labels, strict=True):
         maps.append(cam(model, images, [label], method=method, layer=layer)[0, 0])
-        probabilities.append(answer(model, images).logits[0, label].sigmoid().item())
+        probabilities.append(model_output(model, images).logits[0, label].sigmoid().item())
     return LabelCAM(np.stack(maps), np.array(probabilities))
 
 
@@ -143,7 +143,7 @@ def map_layers(model: MultiLabelModel | MergedTeacher) -> tuple[str, ...]:
     hooks = [module.register_forward_hook(note(name)) for name, module in named if name.count(".") < 2]
     try:
         parameter = next(model.parameters())
-        answer(model, torch.full((1, 3, model.image_size, model.image_size), 0.5, device=parameter.device))
+        model_output(model, torch.full((1, 3, model.image_size, model.image_size), 0.5, device=parameter.device))
     finally:
         for hook in hooks:
             hook.remove()

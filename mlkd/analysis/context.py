@@ -17,7 +17,7 @@ from mlkd.data import MultiLabelData
 from mlkd.data.image_cache import decoded_images
 from mlkd.graphs import Counts, conditional_probability
 from mlkd.models import MergedTeacher, MultiLabelModel
-from mlkd.training.evaluate import answer
+from mlkd.training.evaluate import model_output
 from mlkd.training.runs import Run
 
 GREY = 127
@@ -174,7 +174,7 @@ def _falls(model, images: np.ndarray, label: int) -> pd.DataFrame:
     device = next(model.parameters()).device
     said = [np.zeros(0)]
     for start in range(0, len(images), 96):
-        logits = answer(model, torch.from_numpy(images[start : start + 96].copy()).to(device)).logits[:, label]
+        logits = model_output(model, torch.from_numpy(images[start : start + 96].copy()).to(device)).logits[:, label]
         said.append(torch.sigmoid(logits.double()).cpu().numpy())
     whole, without, control = np.concatenate(said).reshape(-1, 3).T
     return pd.DataFrame({"drop": whole - without, "control": whole - control, "reliance": control - without})

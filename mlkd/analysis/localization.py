@@ -12,7 +12,7 @@ from mlkd.analysis.cam import cam
 from mlkd.analysis.intervals import mean_over_pictures
 from mlkd.analysis.recall import SIDE
 from mlkd.data import MultiLabelData
-from mlkd.training.evaluate import batches
+from mlkd.training.evaluate import iter_batches
 
 SIZES = {"small": 32, "medium": 96, "large": np.inf}
 """Name of a size -> side of a box, in pixels at 224 x 224, that it stays below."""
@@ -88,7 +88,7 @@ def box_scores(
     """
     found = []
     data.normalized_boxes(0)  # without boxes the error comes before any work
-    for part, images in batches(model, data, rows, batch):
+    for part, images in iter_batches(model, data, rows, batch):
         boxes = [data.normalized_boxes(int(row)) for row in part]
         asked = np.zeros((len(part), len(data.classes)), np.uint8)
         for place, of_picture in enumerate(boxes):

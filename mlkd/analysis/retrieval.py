@@ -10,7 +10,7 @@ import pandas as pd
 from mlkd.analysis.intervals import mean_over_pictures
 from mlkd.data import MultiLabelData
 from mlkd.errors import check_choice
-from mlkd.training.evaluate import answer, batches
+from mlkd.training.evaluate import iter_batches, model_output
 
 KINDS = ("features", "embeddings")
 
@@ -34,8 +34,8 @@ def extract_features(
     """
     check_choice("kind", kind, KINDS)
     found = []
-    for _, images in batches(model, data, rows):
-        output = answer(model, images)
+    for _, images in iter_batches(model, data, rows):
+        output = model_output(model, images)
         vectors = output.features.mean(dim=(2, 3)) if kind == "features" else output.embeddings
         if vectors is None or not vectors.numel():
             raise ValueError(

@@ -19,11 +19,11 @@ def gradient_terms(table: pd.DataFrame) -> Figure:
     looks = other_looks(dict.fromkeys(table["term"]))
     base = next(iter(looks), "")
     fig, axes = subplots(1, 2, width=8.5, height=3.3)
-    for ax, column in zip(axes.flat, ("share", "cosine"), strict=True):
+    for ax, column in zip(axes.flat, ("fraction", "cosine"), strict=True):
         for term, look in looks.items():
             own = table[table["term"] == term]
-            if column == "share" or term != base:
-                ax.plot(own["step"], own[column] * (100 if column == "share" else 1), ms=5, lw=1.3, **look)
+            if column == "fraction" or term != base:
+                ax.plot(own["step"], own[column] * (100 if column == "fraction" else 1), ms=5, lw=1.3, **look)
         ax.set_xlabel("step")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.grid(alpha=0.3)
@@ -42,7 +42,7 @@ def gradient_classes(table: pd.DataFrame) -> Figure:
     """
     table = table[table["class"] != ""]
     terms, classes = list(dict.fromkeys(table["term"])), list(dict.fromkeys(table["class"]))
-    means = table.groupby(["class", "term"])[["share", "cosine"]].mean()
+    means = table.groupby(["class", "term"])[["fraction", "cosine"]].mean()
     fig, axes = subplots(
         1,
         2,
@@ -52,12 +52,12 @@ def gradient_classes(table: pd.DataFrame) -> Figure:
         width_ratios=(max(len(terms), 1), max(len(terms) - 1, 1)),
     )
     panels = {
-        "share": (terms, "Share of the gradient norm (%)", "viridis", (0, 100), "{:.0f}"),
+        "fraction": (terms, "Share of the gradient norm (%)", "viridis", (0, 100), "{:.0f}"),
         "cosine": (terms[1:], f"Cosine to the gradient of {(terms or [''])[0]}", "RdBu", (-1, 1), "{:+.2f}"),
     }
     for ax, (column, (shown, title, shades, limits, form)) in zip(axes.flat, panels.items(), strict=True):
         values = means[column].unstack("term").reindex(index=classes, columns=shown).to_numpy(float)
-        values = values * 100 if column == "share" else values
+        values = values * 100 if column == "fraction" else values
         ax.set(facecolor="#dddddd", title=title)
         ax.title.set_fontsize(9)
         if not values.size:

@@ -1,8 +1,9 @@
-"""Where a training runs: the device, its precision, and the processes that share the work. All of it is accelerate's.
+"""Device and process group of a training, by accelerate, and the collective operations it needs.
 
-Several processes (`torchrun --nproc-per-node 4 -m mlkd train ...`) take a share of each batch each. What the student
-and the teachers say is then gathered, so that every process computes the losses of the whole batch, whatever the loss
-compares; the gradient of a process's share is what it would be in one process. Batch normalisation sees the share.
+With several processes (`torchrun --nproc-per-node 4 -m mlkd train ...`) each processes its slice of every batch. The
+outputs of student and teachers are gathered, so every process computes the losses of the whole batch, also those that
+compare images with each other, and the gradient equals that of one process. Batch normalization uses the statistics of
+the slice.
 """
 
 from __future__ import annotations
@@ -20,89 +21,86 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 
-def create_accelerator(precision: str = "float32") -> Accelerator:
-    """Device, autocast, gradient scaling and process group; one process may train with several precisions."""
+def create_accelerator() -> Accelerator:
+    """Device and process group. Its mixed precision is off: `ComputeFormat` has the autocast."""
     from accelerate import Accelerator, DistributedDataParallelKwargs
-    from accelerate.state import AcceleratorState
 
-    AcceleratorState._reset_state()
-    # A method may run the student again, outside of the wrapper's forward, and train parts of its own.
-    wrapper = DistributedDataParallelKwargs(static_graph=True)
+    # static_graph: a method may evaluate the student again, outside of the wrapper's forward, and train an auxiliary.
     return Accelerator(
-        mixed_precision={"float32": "no"}.get(precision, precision),
-        cpu=not torch.accelerator.is_available(),  # several processes on the CPU are not looked for otherwise
-        kwargs_handlers=[wrapper],
+        mixed_precision="no",
+        cpu=not torch.accelerator.is_available(),  # otherwise several processes on the CPU are not detected
+        kwargs_handlers=[DistributedDataParallelKwargs(static_graph=True)],
     )
 
 
-class Trained(nn.Module):
-    """The student and what is trained beside it, as the one module that the engine wraps."""
+class StudentWithAuxiliary(nn.Module):
+    """The student and the method's auxiliary module as one, for DistributedDataParallel and the checkpoint."""
 
-    def __init__(self, student: nn.Module, parts: nn.Module):
+    def __init__(self, student: nn.Module, auxiliary: nn.Module):
         super().__init__()
-        self.student, self.parts = student, parts
+        self.student, self.auxiliary = student, auxiliary
 
     def forward(self, images: Tensor) -> Output:
-        """What the student says."""
+        """The student's output."""
         return self.student(images)
 
 
 def rank_slice(accelerator: Accelerator, count: int) -> slice:
-    """This process's part of `count` things; all processes' parts follow each other and are as equal as possible."""
+    """This process's slice of `count` items; the slices of all processes are consecutive and of nearly equal length."""
     edges = np.linspace(0, count, accelerator.num_processes + 1).astype(int)
     return slice(edges[accelerator.process_index], edges[accelerator.process_index + 1])
 
 
 def even_rank_slice(accelerator: Accelerator, batch_size: int) -> slice:
-    """This process's part of a batch, as large as everyone's.
+    """This process's slice of a batch, of the same length for all processes.
 
     Raises:
-        ValueError: the batch cannot be shared equally.
+        ValueError: the batch size is no multiple of the number of processes.
     """
     if batch_size % accelerator.num_processes:
         raise ValueError(
-            f"`batch_size` is {batch_size}, which {accelerator.num_processes} processes cannot share equally; choose a "
-            f"multiple of {accelerator.num_processes}."
+            f"`batch_size` is {batch_size}, expected a multiple of the number of processes, "
+            f"{accelerator.num_processes}."
         )
     return rank_slice(accelerator, batch_size)
 
 
-def all_gather(accelerator: Accelerator, mine: Tensor) -> Tensor:
+def all_gather(accelerator: Accelerator, rows: Tensor) -> Tensor:
     """The rows of all processes, (b, ...) from (b / processes, ...), with their gradient."""
-    return mine if accelerator.num_processes == 1 else _AllGather.apply(mine)
+    return rows if accelerator.num_processes == 1 else _AllGather.apply(rows)
 
 
 class _AllGather(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, mine: Tensor) -> Tensor:
-        everyone = [torch.empty_like(mine) for _ in range(torch.distributed.get_world_size())]
-        torch.distributed.all_gather(everyone, mine.contiguous())
-        return torch.cat(everyone)
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        gathered = [torch.empty_like(rows) for _ in range(torch.distributed.get_world_size())]
+        torch.distributed.all_gather(gathered, rows.contiguous())
+        return torch.cat(gathered)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        """The sum over the processes, which the wrapper's mean over them turns into the gradient of one process."""
+        """The sum over the processes; DistributedDataParallel's mean turns it into the gradient of one process."""
         gradient = gradient.contiguous()
         torch.distributed.all_reduce(gradient)
         return gradient.chunk(torch.distributed.get_world_size())[torch.distributed.get_rank()]
 
 
 def all_gather_output(accelerator: Accelerator, output: Output) -> Output:
-    """Logits and embeddings of the whole batch, feature maps of the share, in float32."""
+    """Logits and embeddings of the whole batch and feature maps of this process's slice, in float32."""
     embeddings = None if output.embeddings is None else all_gather(accelerator, output.embeddings.float())
     features = output.features if output.features is None else output.features.float()
     return Output(all_gather(accelerator, output.logits.float()), embeddings, features)
 
 
-def gather_arrays(accelerator: Accelerator, mine: np.ndarray) -> np.ndarray:
-    """The arrays of all processes, one after another along the first axis."""
+def gather_arrays(accelerator: Accelerator, array: np.ndarray) -> np.ndarray:
+    """The arrays of all processes, concatenated along the first axis."""
     from accelerate.utils import gather_object
 
-    return mine if accelerator.num_processes == 1 else np.concatenate(gather_object([mine]))
+    return array if accelerator.num_processes == 1 else np.concatenate(gather_object([array]))
 
 
 def broadcast_buffers(accelerator: Accelerator, model: nn.Module) -> None:
-    """Gives every process the running statistics of the first."""
+    """Gives every process the buffers (running statistics) of the first one."""
     from accelerate.utils import broadcast
 
     if accelerator.num_processes > 1:
@@ -110,10 +108,11 @@ def broadcast_buffers(accelerator: Accelerator, model: nn.Module) -> None:
 
 
 def set_seed(*numbers: int) -> None:
-    """Everything that torch draws until the next call follows from these numbers."""
+    """Seeds torch with a number that is derived from these."""
     torch.manual_seed(derive_seed(*numbers))
 
 
 def derive_seed(*numbers: int) -> int:
+    """A 64-bit seed from several numbers; other numbers give an independent seed."""
     digest = hashlib.sha256(" ".join(map(str, numbers)).encode()).digest()
     return int.from_bytes(digest[:8], "little")

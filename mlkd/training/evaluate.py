@@ -1,8 +1,9 @@
-"""What a finished model says of the pictures of a split, batch by batch."""
+"""A trained model's outputs on the images of a split, in batches."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -10,29 +11,82 @@ from torch import Tensor, nn
 
 from mlkd.data import MultiLabelData
 from mlkd.data.image_cache import decoded_images
-from mlkd.models import Output
+from mlkd.errors import first_few
+from mlkd.metrics import average_precision
+from mlkd.models import MultiLabelModel, Output
+from mlkd.training.distributed import create_accelerator, gather_arrays, rank_slice
+from mlkd.training.precision import ComputeFormat
+from mlkd.training.runs import Predictions
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 
-def batches(model, data: MultiLabelData, rows: Sequence[int] | None = None, batch: int = 128) -> Iterator[tuple]:
-    """The pictures at `rows` (all of them for None) as the model takes them.
+def iter_batches(
+    model: nn.Module, data: MultiLabelData, indices: Sequence[int] | np.ndarray | None = None, batch_size: int = 128
+) -> Iterator[tuple[np.ndarray, Tensor]]:
+    """The images of a split in batches, at the model's image size and on its device.
+
+    Args:
+        model: a model with `image_size`.
+        indices: (n,) which images of the split, in this order; None for all.
+        batch_size: images per batch; the last batch may be smaller.
 
     Yields:
-        The rows of a batch, (b,) int64, and their pictures, (b, 3, H, W) uint8 at the model's size, on its device.
+        The indices of the batch, (b,) int64, and its images, (b, 3, H, W) uint8.
     """
     pixels = decoded_images(data, model.image_size)
-    chosen = np.arange(len(data)) if rows is None else np.asarray(rows, np.int64)
+    indices = np.arange(len(data)) if indices is None else np.asarray(indices, np.int64)
     device = next(model.parameters()).device
-    for start in range(0, len(chosen), batch):
-        part = chosen[start : start + batch]
-        yield part, torch.from_numpy(np.array(pixels[part])).permute(0, 3, 1, 2).to(device)
+    for start in range(0, len(indices), batch_size):
+        batch_indices = indices[start : start + batch_size]
+        yield batch_indices, torch.from_numpy(np.array(pixels[batch_indices])).permute(0, 3, 1, 2).to(device)
 
 
 @torch.no_grad()
-def answer(model: nn.Module, images: Tensor) -> Output:
-    """The model's output for pictures (b, 3, H, W), in evaluation mode; the mode is as before afterwards."""
+def model_output(model: nn.Module, images: Tensor) -> Output:
+    """The model's output for images (b, 3, H, W), in eval mode and without gradient; the mode is restored."""
     modes = [(module, module.training) for module in model.modules()]
     try:
         return model.eval()(images)
     finally:
         for module, mode in modes:
             module.training = mode
+
+
+def predict(model: MultiLabelModel, data: MultiLabelData) -> Predictions:
+    """A model's logits for every image of a split, in the order of the split, computed in float32.
+
+    Raises:
+        ValueError: the model has other labels than the data.
+    """
+    check_labels(model, data)
+    accelerator = create_accelerator()
+    return predict_split(accelerator, model.to(accelerator.device), data, ComputeFormat("float32"))
+
+
+def predict_split(
+    accelerator: Accelerator, model: MultiLabelModel, data: MultiLabelData, compute_format: ComputeFormat
+) -> Predictions:
+    """As `predict`; each process evaluates its slice of the split and receives the logits of all of it."""
+    shard = rank_slice(accelerator, len(data))
+    logits = [np.zeros((0, len(data.classes)), np.float32)]
+    for _, images in iter_batches(model, data, range(shard.start, shard.stop), 256):
+        with compute_format.autocast(accelerator.device):
+            logits.append(model_output(model, images).logits.float().cpu().numpy())
+    all_logits = gather_arrays(accelerator, np.concatenate(logits))
+    return Predictions(np.array(data.ids), data.targets, all_logits, data.classes, data.ignore_mask)
+
+
+def mean_average_precision(predictions: Predictions) -> float:
+    """mAP, the mean over the classes that have a positive, as a fraction."""
+    return float(np.nanmean(average_precision(predictions.targets, predictions.logits, predictions.ignore_mask)))
+
+
+def check_labels(model: MultiLabelModel, data: MultiLabelData) -> None:
+    """Raises ValueError when the model has other labels than the data, or in another order."""
+    if model.classes != data.classes:
+        raise ValueError(
+            f"The model has the labels {first_few(model.classes)}, {data.name} has {first_few(data.classes)}; both "
+            f"must have the same names in the same order. Was the model of `init_from` trained on other data?"
+        )

@@ -1,13 +1,13 @@
-"""The loop: `fit(method, data, config)` trains a student and returns its `Run`."""
+"""The training loop: `fit(method, data, config)` trains a student and returns its `Run`."""
 
 from __future__ import annotations
 
-import hashlib
-import json
+import logging
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from functools import lru_cache, partial
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,24 +18,33 @@ from torch import nn
 from mlkd.data.dataset import DataError, MultiLabelData
 from mlkd.data.image_cache import decoded_images
 from mlkd.data.validate import validate
-from mlkd.errors import TrainingError, first_few
+from mlkd.errors import TrainingError
 from mlkd.methods import Batch, Method, create_method
-from mlkd.metrics import average_precision
-from mlkd.models import MultiLabelModel, create_model, fingerprint, load_model, save_model
+from mlkd.models import MultiLabelModel, create_model, load_model, save_model
 from mlkd.progress import Progress
-from mlkd.training import distributed
 from mlkd.training.config import Config
-from mlkd.training.evaluate import answer
-from mlkd.training.evaluate import batches as pictures
+from mlkd.training.distributed import (
+    StudentWithAuxiliary,
+    all_gather,
+    all_gather_output,
+    broadcast_buffers,
+    create_accelerator,
+    even_rank_slice,
+    set_seed,
+)
+from mlkd.training.evaluate import check_labels, mean_average_precision, predict_split
 from mlkd.training.gradients import GradientMonitor
+from mlkd.training.identity import find_run
 from mlkd.training.loader import AugmentedBatch, BatchDataset
 from mlkd.training.optimizers import create_optimizer, create_scheduler
-from mlkd.training.precision import ComputeFormat, autotune_precision
-from mlkd.training.runs import Predictions, Run, open_run
-from mlkd.training.teachers import Ask, asked
+from mlkd.training.precision import choose_compute_format
+from mlkd.training.runs import Run
+from mlkd.training.teachers import prepare_teachers
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
+logger = logging.getLogger(__name__)
 
 
 def fit(
@@ -45,273 +54,321 @@ def fit(
     *,
     runs: str | Path = "runs",
     num_workers: int | None = None,
-    keep: int = 1,
     log_gradients_every: int = 0,
 ) -> Run:
-    """Trains one model, keeps the epoch that is best on `val`, and scores every other split once with it.
+    """Trains a model and evaluates the weights of its best epoch on every split but the training images.
 
-    The same method, data and config are the same run: a complete one is returned as it is, an interrupted one
-    goes on after its last finished epoch, with the same result as if it had never stopped (bit for bit on the
-    CPU), because what is random at a step depends on the seed and the step alone. A run that another process is
-    training is waited for.
+    The best epoch is the one with the highest mAP on `val`, the first of several; no other split has an influence.
 
-    Under torchrun each process takes a share of every batch and the losses are those of the whole batch; see
+    The same method, data and config give the same run. A complete run is returned as it is. An interrupted run resumes
+    after its last finished epoch with the same result as without the interruption (bit for bit on the CPU), because
+    the random numbers of a step depend on the seed and the step only. If another process trains the run, `fit` waits
+    for it.
+
+    Under torchrun each process takes a slice of every batch, and the losses are those of the whole batch; see
     `mlkd.training.distributed`.
 
     Args:
-        method: a `Method`, or the name of one that needs no teacher.
-        data: "train", "val" and "test" (and what other splits there are), as `mlkd.load_data` gives them.
+        method: a `Method`, or the name of one that requires no teacher.
+        data: "train", "val" and "test", and any other splits, as `mlkd.load_data` returns them.
         config: network, schedule, augmentation and seed.
         runs: the folder of all runs.
-        workers: processes that make the batches ahead; 0 for none. None for what suits the device and the
-            augmentation. The batches are the same.
-        keep: how many checkpoints stay while it trains.
-        log_gradients_every: steps from one look at the loss terms' gradients to the next (`Run.gradients`);
-            0 for none. The weights are the same; a look takes two more backward passes per term. Not for several
-            processes, and not for `compile`.
+        num_workers: processes that prepare the batches in advance; 0 for none, None for an automatic choice by device
+            and augmentation. The batches do not depend on it.
+        log_gradients_every: record the gradients of the loss terms every n steps (`Run.gradients`); 0 for never. The
+            weights do not depend on it; each record takes two more backward passes per term. It requires one process
+            and `compile=False`.
 
     Raises:
-        DataError: something in the data is wrong; found before the first step.
-        ValueError: the method lacks its teacher, or the teacher does not fit.
+        DataError: the data is invalid; raised before the first step.
+        ValueError: a teacher of the method is missing or does not fit.
         TrainingError: a loss term is not finite, or a process of the training was killed.
         WriteError: the disk is full or read-only, or the like.
     """
-    if keep < 1:
-        raise ValueError(f"`keep` is {keep}, expected at least 1 checkpoint.")
     if log_gradients_every < 0:
-        raise ValueError(f"`log_gradients_every` is {log_gradients_every}, expected a number of steps, or 0 for none.")
+        raise ValueError(f"`log_gradients_every` is {log_gradients_every}, expected a number of steps, or 0 for never.")
     method = create_method(method) if isinstance(method, str) else method
     for name in ("train", "val", "test"):
         if name not in data:
             raise DataError(f"The split {name!r} is missing; found {', '.join(data)}.")
     validate(data)
     run = find_run(method, data, config, runs=runs)
-    title = f"{method.name} {config.role}, seed {config.seed}"
-    accelerator = distributed.create_accelerator()
-    if log_gradients_every and (config.compile or accelerator.num_processes > 1):
+    accelerator = create_accelerator()
+    single_process = accelerator.num_processes == 1
+    if log_gradients_every and (config.compile or not single_process):
         raise ValueError(
-            f"`log_gradients_every` is {log_gradients_every}, but gradients are looked at in one process and without `compile`."
+            f"`log_gradients_every` is {log_gradients_every}, but gradients are recorded with one process and "
+            f"compile=False only."
         )
-    alone = accelerator.num_processes == 1  # several would wait for each other longer than they are allowed to
-    with run.locked(wait=alone) if accelerator.is_main_process and not run.complete else nullcontext():
+    trainer = Trainer(
+        run, method, data, config, accelerator, num_workers=num_workers, log_gradients_every=log_gradients_every
+    )
+    # Several processes do not wait for the lock: the others would exceed the time limit of their barrier.
+    with run.locked(wait=single_process) if accelerator.is_main_process and not run.complete else nullcontext():
         accelerator.wait_for_everyone()
         if run.complete:
-            unseen = " Its gradients were not recorded." if log_gradients_every and run.gradients.empty else ""
-            accelerator.print(f"{title}: found complete in {run.path}, not trained again.{unseen}")
+            if accelerator.is_main_process:
+                missing = log_gradients_every and run.gradients.empty
+                note = " Its gradients were not recorded." if missing else ""
+                logger.info("%s: found complete in %s, not trained again.%s", trainer.title, run.path, note)
             return run
-        with torch.random.fork_rng(), _told(accelerator):
-            _train(run, title, method, data, config, num_workers, keep, log_gradients_every)
+        with torch.random.fork_rng(), _translate_errors(accelerator):
+            trainer.train()
     accelerator.wait_for_everyone()
     return run
 
 
-def find_run(method: Method, data: Mapping[str, MultiLabelData], config: Config, *, runs: str | Path = "runs") -> Run:
-    """The run that `fit` would return: complete, interrupted, or not begun and empty."""
-    return open_run(runs, _description(method, data, config))
+@dataclass
+class TrainState:
+    """The state that a training resumes from; its checkpoint is exactly this."""
+
+    networks: StudentWithAuxiliary
+    optimizer: torch.optim.Optimizer
+    scheduler: torch.optim.lr_scheduler.LRScheduler
+    scaler: torch.amp.GradScaler
+    epoch: int = 0
+    best_score: float = -1.0
+    best_epoch: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)
+
+    def save(self, run: Run) -> None:
+        """Writes the checkpoint."""
+        state = {name: value for name, value in vars(self).items() if not hasattr(value, "state_dict")}
+        for name in ("optimizer", "scheduler", "scaler"):
+            state[name] = getattr(self, name).state_dict()
+        run.save_checkpoint(self.epoch, self.networks.state_dict(), state)
+
+    def load(self, run: Run) -> None:
+        """Reads the checkpoint, if there is one."""
+        if (checkpoint := run.load_checkpoint()) is None:
+            return
+        weights, state = checkpoint
+        self.networks.load_state_dict(weights)
+        for name, value in state.items():
+            if name in ("optimizer", "scheduler", "scaler"):
+                getattr(self, name).load_state_dict(value)
+            else:
+                setattr(self, name, value)
 
 
-def _train(
-    run: Run,
-    title: str,
-    method: Method,
-    data: Mapping[str, MultiLabelData],
-    config: Config,
-    num_workers: int | None,
-    keep: int,
-    log_gradients_every: int,
-) -> None:
-    distributed.set_seed(config.seed, 0)
-    model = load_model(config.init_from) if config.init_from else _new_model(config, data["train"].classes)
-    _check_labels(model, data["train"])
-    method.check(model)
-    speed = _speed(run, model, config)
-    accelerator = distributed.create_accelerator(speed.precision)
-    model.to(accelerator.device).to(memory_format=speed.layout)
-    if config.compile:
-        model.compile()
-    parts = method.build_auxiliary(model, len(data["train"])) or nn.Identity()
-    optimizer = create_optimizer(model, parts, config)
-    share = distributed.even_rank_slice(accelerator, min(config.batch_size, len(data["train"])))
-    batches = BatchDataset(data["train"], config, method.needs_overlapping_batches, method.needs_two_views, share)
-    scheduler = create_scheduler(optimizer, config, len(batches))
-    trained = distributed.Trained(model, parts)
-    student, optimizer = accelerator.prepare(trained, optimizer)
-    microscope = GradientMonitor(model, log_gradients_every) if log_gradients_every else None
+class Trainer:
+    """The training of one student.
 
-    state: dict[str, Any] = {"epoch": 0, "best": -1.0, "best_epoch": 0, "history": []}
-    if found := run.load_checkpoint():
-        weights, state = found
-        trained.load_state_dict(weights)
-        optimizer.load_state_dict(state["optimizer"])
-        scheduler.load_state_dict(state["scheduler"])
-        if accelerator.scaler:
-            accelerator.scaler.load_state_dict(state["scaler"])
-    best, best_epoch, history = state["best"], state["best_epoch"], state["history"]
+    `train` calls `setup` and `resume`, then `train_step` for each step and `end_epoch` for each epoch, and `finish`.
 
-    for name, split in data.items():
-        if name != "trainval":
-            decoded_images(
-                split, model.image_size
-            )  # all of them now: a picture that is broken is told before the first step
-    teachers = asked(accelerator, method, data["train"], config, speed)
-    steps, first = batches.steps, state["epoch"]
-    drawn = batches.loaded(first * steps, num_workers, accelerator.device)
-    with Progress(title, config.epochs, steps, config.batch_size, first, not accelerator.is_main_process) as progress:
-        for epoch in range(first, config.epochs):
-            started, sums = time.monotonic(), dict[str, float]()
-            model.train()
-            for step in range(steps):
-                distributed.set_seed(config.seed, 1 + epoch * steps + step, accelerator.process_index)
-                now = next(drawn)
-                with accelerator.autocast():
-                    batch = _batch(accelerator, data["train"], now, teachers, speed.layout)
-                    batch = batch._replace(model=model, parts=parts, progress=epoch / config.epochs)
-                    terms = method.loss_terms(distributed.all_gather_output(accelerator, student(batch.images)), batch)
-                losses = torch.stack([value.float() for value in terms.values()])
-                told = dict(zip(terms, losses.tolist(), strict=True))
-                if not np.isfinite(list(told.values())).all():
-                    ids = [data["train"].ids[row] for row in now.rows.tolist()]
-                    raise _not_finite(run, accelerator, told, epoch, step, ids)
-                if microscope:
-                    microscope.step(terms, epoch * steps + step)
-                optimizer.zero_grad()
-                accelerator.backward(losses.sum())
-                if config.max_grad_norm:
-                    accelerator.clip_grad_norm_(trained.parameters(), config.max_grad_norm)
-                optimizer.step()
-                if not accelerator.optimizer_step_was_skipped:
-                    scheduler.step()
-                sums = {name: sums.get(name, 0.0) + value for name, value in told.items()}
-                progress.step(epoch, {name: value / (step + 1) for name, value in sums.items()})
+    Args:
+        run: where the training is stored.
+        method, data, config, num_workers, log_gradients_every: as for `fit`.
+        accelerator: device and process group.
 
-            seconds = time.monotonic() - started
-            distributed.broadcast_buffers(accelerator, model)
-            scored = _predict(accelerator, model, data["val"])
-            if not np.isfinite(scored.logits).all():
-                raise TrainingError(
-                    f"The model's logits on `val` are not finite after epoch {epoch + 1}: lower `lr`, or use "
-                    f"precision='float32'. The epoch before is kept."
-                )
-            score = _mean_ap(scored)
-            row: dict[str, float] = {"epoch": epoch + 1, "lr": float(scheduler.get_last_lr()[0])}
-            row |= {name: value / steps for name, value in sums.items()}
-            row |= {
-                "val_mAP": score,
-                "seconds": seconds,
-                "images_per_second": steps * config.batch_size / seconds,
-            }
-            history.append(row)
-            if score > best:
-                best, best_epoch = score, epoch + 1
-            if accelerator.is_main_process:
-                if best_epoch == epoch + 1:
-                    save_model(model, run.path / "model.safetensors", epoch=str(epoch + 1), val_mAP=f"{score:.6f}")
-                run.write_history(history)
-                if microscope:
-                    run.write_gradients(epoch + 1, microscope.take())
-                state = {
-                    "epoch": epoch + 1,
-                    "best": best,
-                    "best_epoch": best_epoch,
-                    "history": history,
-                    "optimizer": optimizer.state_dict(),
-                    "scheduler": scheduler.state_dict(),
-                    "scaler": accelerator.scaler.state_dict() if accelerator.scaler else {},
-                }
-                run.save_checkpoint(epoch + 1, trained.state_dict(), state, keep)
-            progress.epoch(epoch, row)
-
-    if not config.epochs and accelerator.is_main_process:
-        save_model(model, run.path / "model.safetensors", epoch="0")
-    metrics: dict[str, Any] = {
-        "best_epoch": best_epoch,
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "seconds": sum(row["seconds"] for row in history),
-    }
-    _score(accelerator, run, data, metrics)
-
-
-def _score(accelerator: Accelerator, run: Run, data: Mapping[str, MultiLabelData], metrics: dict[str, Any]) -> None:
-    """Scores every split but the training pictures with the weights that were best on `val`, and completes the run."""
-    accelerator.wait_for_everyone()
-    model = load_model(run.path / "model.safetensors").to(accelerator.device)
-    for name, split in data.items():
-        if name not in ("train", "trainval"):
-            predictions = _predict(accelerator, model, split)
-            if accelerator.is_main_process:
-                run.write_predictions(name, predictions)
-            metrics[name] = {"mAP": _mean_ap(predictions)}
-    if accelerator.is_main_process:
-        run.finish(metrics)
-
-
-def predict(model: MultiLabelModel, data: MultiLabelData) -> Predictions:
-    """A model's logits for every picture of a split, in its order.
-
-    Raises:
-        ValueError: the model has other labels than the data.
+    Attributes:
+        state: the networks, optimizer and progress of the training.
+        model: the student.
+        student: the same as one module with the method's auxiliary, wrapped for several processes.
     """
-    _check_labels(model, data)
-    accelerator = distributed.create_accelerator()
-    return _predict(accelerator, model.to(accelerator.device), data)
 
+    state: TrainState
+    batches: Iterator[AugmentedBatch]
+    progress: Progress
 
-def _predict(accelerator: Accelerator, model: MultiLabelModel, data: MultiLabelData) -> Predictions:
-    """Each process asks about its share of the pictures; every process gets all answers."""
-    mine = distributed.rank_slice(accelerator, len(data))
-    logits = [np.zeros((0, len(data.classes)), np.float32)]
-    for _, images in pictures(model, data, range(mine.start, mine.stop), 256):
-        with accelerator.autocast():
-            logits.append(answer(model, images).logits.float().cpu().numpy())
-    gather_arrays = distributed.gather_arrays(accelerator, np.concatenate(logits))
-    return Predictions(np.array(data.ids), data.targets, gather_arrays, data.classes, data.ignore_mask)
+    def __init__(
+        self,
+        run: Run,
+        method: Method,
+        data: Mapping[str, MultiLabelData],
+        config: Config,
+        accelerator: Accelerator,
+        *,
+        num_workers: int | None = None,
+        log_gradients_every: int = 0,
+    ):
+        self.run, self.method, self.data, self.config, self.accelerator = run, method, data, config, accelerator
+        self.num_workers, self.log_gradients_every = num_workers, log_gradients_every
+        self.title = f"{method.name} {config.role}, seed {config.seed}"
 
+    def train(self) -> None:
+        """Trains the remaining epochs and evaluates the best one."""
+        self.setup()
+        self.resume()
+        config, steps, main = self.config, self.dataset.steps, self.accelerator.is_main_process
+        with Progress(self.title, config.epochs, steps, config.batch_size, self.state.epoch, not main) as self.progress:
+            while self.state.epoch < config.epochs:
+                started, sums = time.monotonic(), dict[str, float]()
+                self.model.train()
+                for step in range(steps):
+                    terms = self.train_step(self.state.epoch * steps + step)
+                    sums = {name: sums.get(name, 0.0) + value for name, value in terms.items()}
+                    self.progress.step(self.state.epoch, {name: value / (step + 1) for name, value in sums.items()})
+                seconds = time.monotonic() - started
+                self.end_epoch({name: value / steps for name, value in sums.items()}, seconds)
+        self.finish()
 
-def _check_labels(model: MultiLabelModel, data: MultiLabelData) -> None:
-    if model.classes != data.classes:
-        raise ValueError(
-            f"The model knows the labels {first_few(model.classes)}, {data.name} has {first_few(data.classes)}; both "
-            f"must have the same names in the same order. Is `init_from` a model of other data?"
+    def setup(self) -> None:
+        """Creates student, optimizer, schedule and batches, and prepares the images and the teachers."""
+        config, accelerator, train_split = self.config, self.accelerator, self.data["train"]
+        set_seed(config.seed, 0)
+        self.model = load_model(config.init_from) if config.init_from else _create_student(config, train_split.classes)
+        check_labels(self.model, train_split)
+        self.method.check(self.model)
+        self.compute_format = choose_compute_format(accelerator, self.run, self.model, config)
+        self.model.to(accelerator.device).to(memory_format=self.compute_format.layout)
+        if config.compile:
+            self.model.compile()
+        self.auxiliary = self.method.build_auxiliary(self.model, len(train_split))
+        networks = StudentWithAuxiliary(self.model, nn.Identity() if self.auxiliary is None else self.auxiliary)
+        self.dataset = BatchDataset(
+            train_split,
+            config,
+            overlap=self.method.needs_overlapping_batches,
+            second_view=self.method.needs_two_views,
+            rank_slice=even_rank_slice(accelerator, min(config.batch_size, len(train_split))),
+        )
+        optimizer = create_optimizer(self.model, networks.auxiliary, config)
+        scheduler = create_scheduler(optimizer, config, len(self.dataset))
+        self.state = TrainState(networks, optimizer, scheduler, self.compute_format.grad_scaler(accelerator.device))
+        self.student = accelerator.prepare(networks)
+        self.gradient_monitor = GradientMonitor(self.model, n) if (n := self.log_gradients_every) else None
+        for name, split in self.data.items():
+            if name != "trainval":
+                decoded_images(split, self.model.image_size)  # an unreadable image is an error before the first step
+        self.teachers = prepare_teachers(accelerator, self.method, train_split, config, self.compute_format)
+
+    def resume(self) -> None:
+        """Loads the checkpoint, if there is one, and starts with the batches after its last epoch."""
+        self.state.load(self.run)
+        first_step = self.state.epoch * self.dataset.steps
+        self.batches = self.dataset.make_loader(first_step, self.num_workers, self.accelerator.device)
+
+    def train_step(self, step: int) -> dict[str, float]:
+        """One optimizer step on the next batch; returns the loss terms. `step` is counted over all epochs."""
+        state = self.state
+        set_seed(self.config.seed, 1 + step, self.accelerator.process_index)
+        augmented = next(self.batches)
+        with self.compute_format.autocast(self.accelerator.device):
+            batch = self.make_batch(augmented, epoch_fraction=step // self.dataset.steps / self.config.epochs)
+            student_output = all_gather_output(self.accelerator, self.student(batch.images))
+            loss_terms = self.method.loss_terms(student_output, batch)
+        losses = torch.stack([term.float() for term in loss_terms.values()])
+        values = dict(zip(loss_terms, losses.tolist(), strict=True))
+        self.check_finite(values, augmented, step)
+        if self.gradient_monitor:
+            self.gradient_monitor.record(loss_terms, step)
+
+        loss = losses.sum()
+        state.optimizer.zero_grad()
+        state.scaler.scale(loss).backward()
+        if self.config.max_grad_norm:
+            state.scaler.unscale_(state.optimizer)
+            nn.utils.clip_grad_norm_(state.networks.parameters(), self.config.max_grad_norm)
+        scale = state.scaler.get_scale()
+        state.scaler.step(state.optimizer)
+        state.scaler.update()
+        if state.scaler.get_scale() >= scale:  # otherwise a gradient overflowed in fp16 and the step was skipped
+            state.scheduler.step()
+        return values
+
+    def make_batch(self, augmented: AugmentedBatch, epoch_fraction: float) -> Batch:
+        """The step's data on the device, with the teachers' outputs."""
+        device, layout, split = self.accelerator.device, self.compute_format.layout, self.data["train"]
+        indices = augmented.sample_indices.numpy()
+        images, second_view = (
+            views.to(device, non_blocking=True, memory_format=layout)
+            for views in (augmented.images, augmented.second_view)
+        )
+        ignore_mask = None if split.ignore_mask is None else torch.from_numpy(split.ignore_mask[indices]).to(device)
+        return Batch(
+            images=images,
+            targets=torch.from_numpy(split.targets[indices]).float().to(device),
+            ignore_mask=ignore_mask,
+            teachers={
+                role: all_gather_output(self.accelerator, teacher(augmented, images))
+                for role, teacher in self.teachers.items()
+            },
+            model=self.model,
+            auxiliary=self.auxiliary,
+            second_view=second_view,
+            sample_indices=augmented.sample_indices.to(device),
+            epoch_fraction=epoch_fraction,
+            all_gather=partial(all_gather, self.accelerator),
         )
 
+    def check_finite(self, losses: Mapping[str, float], augmented: AugmentedBatch, step: int) -> None:
+        """Raises TrainingError when a loss term is not finite, and writes the ids of the batch's images to the run."""
+        if np.isfinite(list(losses.values())).all():
+            return
+        epoch, epoch_step = divmod(step, self.dataset.steps)
+        if self.accelerator.is_main_process:
+            ids = [self.data["train"].ids[index] for index in augmented.sample_indices.tolist()]
+            terms = {name: str(value) for name, value in losses.items()}
+            self.run.write_json(
+                "not_finite.json", {"epoch": epoch + 1, "step": epoch_step + 1, "terms": terms, "ids": ids}
+            )
+        name, value = next((name, value) for name, value in losses.items() if not np.isfinite(value))
+        raise TrainingError(
+            f"The loss term {name!r} is {value} at epoch {epoch + 1}, step {epoch_step + 1}: lower `lr` or the term's "
+            f"weight, or use precision='float32'. {self.run.path / 'not_finite.json'} names the images of the batch; "
+            f"the last finished epoch is kept."
+        )
 
-def _batch(
-    accelerator: Accelerator,
-    data: MultiLabelData,
-    drawn: AugmentedBatch,
-    teachers: Mapping[str, Ask],
-    layout: torch.memory_format,
-) -> Batch:
-    """One step as a method sees it."""
-    rows = drawn.rows.numpy()
-    images, second_view = (
-        x.to(accelerator.device, non_blocking=True, memory_format=layout) for x in (drawn.images, drawn.second_view)
-    )
-    return Batch(
-        images,
-        torch.from_numpy(data.targets[rows]).float().to(accelerator.device),
-        None if data.ignore_mask is None else torch.from_numpy(data.ignore_mask[rows]).to(accelerator.device),
-        {name: distributed.all_gather_output(accelerator, ask(drawn, images)) for name, ask in teachers.items()},
-        second_view=second_view,
-        rows=drawn.rows.to(accelerator.device),
-        all_gather=partial(distributed.all_gather, accelerator),
-    )
+    def end_epoch(self, losses: Mapping[str, float], seconds: float) -> None:
+        """Evaluates the student on `val` and writes weights (if they are the best), history and checkpoint."""
+        state, main = self.state, self.accelerator.is_main_process
+        broadcast_buffers(self.accelerator, self.model)
+        predictions = predict_split(self.accelerator, self.model, self.data["val"], self.compute_format)
+        if not np.isfinite(predictions.logits).all():
+            raise TrainingError(
+                f"The model's logits on `val` are not finite after epoch {state.epoch + 1}: lower `lr`, or use "
+                f"precision='float32'. The epoch before is kept."
+            )
+        score = mean_average_precision(predictions)
+        state.epoch += 1
+        state.history.append(
+            {
+                "epoch": state.epoch,
+                "lr": float(state.scheduler.get_last_lr()[0]),
+                **losses,
+                "val_mAP": score,
+                "seconds": seconds,
+                "images_per_second": self.dataset.steps * self.config.batch_size / seconds,
+            }
+        )
+        if score > state.best_score:
+            state.best_score, state.best_epoch = score, state.epoch
+            if main:
+                self.save_weights(epoch=str(state.epoch), val_mAP=f"{score:.6f}")
+        if main:
+            self.run.write_history(state.history)
+            if self.gradient_monitor:
+                self.run.write_gradients(state.epoch, self.gradient_monitor.collect())
+            state.save(self.run)
+        self.progress.epoch(state.epoch - 1, state.history[-1])
+
+    def finish(self) -> None:
+        """Evaluates the best weights on every split but the training images, and completes the run."""
+        if not self.config.epochs and self.accelerator.is_main_process:
+            self.save_weights(epoch="0")
+        metrics: dict[str, Any] = {
+            "best_epoch": self.state.best_epoch,
+            "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
+            "seconds": sum(row["seconds"] for row in self.state.history),
+        }
+        self.accelerator.wait_for_everyone()
+        model = load_model(self.run.path / "model.safetensors").to(self.accelerator.device)
+        for name, split in self.data.items():
+            if name not in ("train", "trainval"):
+                predictions = predict_split(self.accelerator, model, split, self.compute_format)
+                if self.accelerator.is_main_process:
+                    self.run.write_predictions(name, predictions)
+                metrics[name] = {"mAP": mean_average_precision(predictions)}
+        if self.accelerator.is_main_process:
+            self.run.finish(metrics)
+
+    def save_weights(self, **notes: str) -> None:
+        """Writes the student as the model of the run."""
+        save_model(self.model, self.run.path / "model.safetensors", **notes)
 
 
-def _speed(run: Run, model: MultiLabelModel, config: Config) -> ComputeFormat:
-    """What to compute in: as the configuration says, or as it was measured when the run began."""
-    if config.precision != "auto":
-        return ComputeFormat(config.precision)
-    accelerator = distributed.create_accelerator()
-    if accelerator.is_main_process and not run.speed:
-        share = distributed.rank_slice(accelerator, config.batch_size)
-        speed = autotune_precision(model, share.stop - share.start, accelerator.device, config.compile)
-        run.write_json("speed.json", speed._asdict())
-    accelerator.wait_for_everyone()
-    return ComputeFormat(**run.speed)
-
-
-def _new_model(config: Config, classes: tuple[str, ...]) -> MultiLabelModel:
+def _create_student(config: Config, classes: tuple[str, ...]) -> MultiLabelModel:
     return create_model(
         config.backbone,
         classes,
@@ -324,76 +381,23 @@ def _new_model(config: Config, classes: tuple[str, ...]) -> MultiLabelModel:
     )
 
 
-def _mean_ap(found: Predictions) -> float:
-    return float(np.nanmean(average_precision(found.targets, found.logits, found.ignore_mask)))
-
-
-def _not_finite(
-    run: Run, accelerator: Accelerator, terms: Mapping[str, float], epoch: int, step: int, ids: list[str]
-) -> TrainingError:
-    """The error for a step whose loss is nan or infinite; the batch's pictures are written to the run."""
-    if accelerator.is_main_process:
-        shown = {name: str(value) for name, value in terms.items()}
-        run.write_json("not_finite.json", {"epoch": epoch + 1, "step": step + 1, "terms": shown, "ids": ids})
-    name, value = next((name, value) for name, value in terms.items() if not np.isfinite(value))
-    return TrainingError(
-        f"The loss term {name!r} is {value} at epoch {epoch + 1}, step {step + 1}: lower `lr` or the term's weight, or "
-        f"use precision='float32'. The batch's pictures are named in {run.path / 'not_finite.json'}; the last finished "
-        f"epoch is kept."
-    )
-
-
 @contextmanager
-def _told(accelerator: Accelerator) -> Iterator[None]:
-    """Says in a sentence what happened where a process that helps this one was killed."""
+def _translate_errors(accelerator: Accelerator) -> Iterator[None]:
+    """Turns the error that follows when another process of the training was killed into a TrainingError."""
     try:
         yield
     except RuntimeError as error:
         message = str(error)
         if "DataLoader worker" in message:
             raise TrainingError(
-                f"A process that makes the batches ended by itself, mostly because the memory was full: use fewer "
-                f"`workers` (0 for none) or a smaller `batch_size`. The last finished epoch is kept. ({message})"
+                f"A process that prepares the batches ended unexpectedly, usually because the memory was full: use "
+                f"fewer `num_workers` (0 for none) or a smaller `batch_size`. The last finished epoch is kept. "
+                f"({message})"
             ) from error
         if accelerator.num_processes > 1 and not isinstance(error, TrainingError):
             raise TrainingError(
-                f"Process {accelerator.process_index} of {accelerator.num_processes} cannot go on, mostly because another one "
-                f"ended; its message is above or below. The last finished epoch is kept, and the same command, or "
-                f"torchrun's --max-restarts, goes on from there. ({message.splitlines()[0]})"
+                f"Process {accelerator.process_index} of {accelerator.num_processes} cannot continue, usually because "
+                f"another process ended; see its message above or below. The last finished epoch is kept; the same "
+                f"command, or torchrun's --max-restarts, resumes after it. ({message.splitlines()[0]})"
             ) from error
         raise
-
-
-def _description(method: Method, data: Mapping[str, MultiLabelData], config: Config) -> dict[str, Any]:
-    """All that makes a run, as plain values."""
-    splits = {}
-    for name, split in data.items():
-        digest = hashlib.sha256(json.dumps([split.classes, split.ids]).encode())
-        digest.update(split.targets.tobytes())
-        if split.ignore_mask is not None:
-            digest.update(b"ignored" + split.ignore_mask.tobytes())
-        for boxes in split.boxes or ():
-            digest.update(boxes.tobytes())
-        splits[name] = digest.hexdigest()[:16]
-    name = next(iter(data.values())).name
-    return {
-        "method": method.name,
-        "settings": method.settings(),
-        "data": {"name": name, "splits": splits},
-        "training": config.as_dict(),
-        **({"init_from": fingerprint(load_model(config.init_from))} if config.init_from else {}),
-        **({"files": files} if (files := _weight_files(config)) else {}),
-    }
-
-
-def _weight_files(config: Config) -> dict[str, str]:
-    """The files that a configuration names by their paths, as hashes of what is in them."""
-    named = {"pretrained": config.pretrained, "word_vectors": config.head_settings.get("word_vectors")}
-    paths = {name: Path(path) for name, path in named.items() if isinstance(path, str | Path)}
-    return {name: _hash(path, path.stat().st_mtime_ns) for name, path in paths.items() if path.is_file()}
-
-
-@lru_cache
-def _hash(path: Path, _changed_ns: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]

@@ -1,9 +1,9 @@
-"""The run store: one folder per training, named after what made it.
+"""The run store: one folder per training, named after its description.
 
-A run's folder holds `config.json` (all that made it), `history.csv` (one row per epoch), `checkpoint/` (while it
-trains), `model.safetensors` (the weights that were best on validation), `predictions/<split>.npz` (ids, targets,
-logits), `environment.json` and, written last, `metrics.json`: a run with that file is complete. `.lock` is held by the
-process that trains it.
+A run's folder holds `config.json` (the description), `history.csv` (one row per epoch), `checkpoint/` (during the
+training), `model.safetensors` (the weights of the best epoch on validation), `predictions/<split>.npz` (ids, targets,
+logits), `environment.json` and, written last, `metrics.json`: a run with that file is complete. The process that trains
+it holds `.lock`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import logging
 import os
 import pickle
 import platform
@@ -25,21 +26,26 @@ from filelock import FileLock, Timeout
 from mlkd.errors import RunError
 from mlkd.files import atomic_write, create_once, explain_write_errors, remove
 
-if TYPE_CHECKING:  # loaded where they are used, so that `mlkd runs` answers at once
+if TYPE_CHECKING:  # imported where they are used, so that `mlkd runs` is fast
     import pandas as pd
     from torch import Tensor
 
     from mlkd.models import MultiLabelModel
 
+logger = logging.getLogger(__name__)
 
 NO_TRAIN = "MLKD_NO_TRAIN"
-"""Environment variable: where it is set, finished runs are read and nothing is trained (`mlkd report --no-train`)."""
+"""Environment variable: if set, finished runs are read and nothing is trained (`mlkd report --no-train`)."""
+
+
+HOLDER = ".lock_holder"
+"""File in a run's folder that names the process that trains it."""
 
 
 class Predictions(NamedTuple):
-    """What a run says of one split: ids (N,), targets (N, q) uint8, logits (N, q) float32, class names (q,).
+    """A model's predictions for one split: ids (N,), targets (N, q) uint8, logits (N, q) float32, class names (q,).
 
-    `ignored` is None, or (N, q) bool: labels that count neither way, as in `MultiLabelData`.
+    `ignore_mask` is None, or (N, q) bool: labels that count neither as present nor as absent, as in `MultiLabelData`.
     """
 
     ids: np.ndarray
@@ -49,7 +55,7 @@ class Predictions(NamedTuple):
     ignore_mask: np.ndarray | None = None
 
     def same_samples(self, other: Any) -> bool:
-        """Whether `other`, predictions or data, is about the same pictures, in their order, with the same labels."""
+        """Whether `other`, predictions or data, has the same images in the same order with the same labels."""
         same = self.classes == other.classes and np.array_equal(self.ids, np.asarray(other.ids))
         return (
             same
@@ -72,7 +78,7 @@ class Run:
 
     @property
     def config(self) -> dict[str, Any]:
-        """All that made it: "method", "settings" of the method, "data" and "training"."""
+        """Its description: "method", "settings" of the method, "data" and "training"."""
         return self._json("config.json")
 
     @property
@@ -81,32 +87,32 @@ class Run:
 
     @property
     def state(self) -> str:
-        """One of "finished", "training" (a process holds it now) and "not finished"."""
+        """One of "finished", "training" (by a process that runs now) and "not finished"."""
         if self.complete:
             return "finished"
-        if (self.path / ".held").is_file():  # also left behind by a process that was killed, but its lock is not
+        if (self.path / HOLDER).is_file():  # a killed process leaves this file, but not its lock
             try:
                 with FileLock(self.path / ".lock").acquire(blocking=False):
                     return "not finished"
-            except OSError:  # the lock is taken, or it is not ours to look at
+            except OSError:  # the lock is held, or belongs to another user
                 return "training"
         return "not finished"
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """Scores: "best_epoch", and for each split that was scored its mAP. Only a complete run has them."""
+        """ "best_epoch", "parameters", "seconds" and, for each evaluated split, its mAP; of a complete run only."""
         if not self.complete:
-            raise RunError(f"{self.path}: not finished; run the same training again and it goes on.")
+            raise RunError(f"{self.path}: not finished; start the same training again to resume it.")
         return self._json("metrics.json")
 
     @property
     def mean_ap(self) -> dict[str, float]:
-        """mAP of every scored split, as fractions."""
+        """mAP of every evaluated split, as a fraction."""
         return {name: value["mAP"] for name, value in self.metrics.items() if isinstance(value, dict)}
 
     @property
     def epochs_done(self) -> int:
-        """How many epochs are finished."""
+        """The number of finished epochs."""
         path = self.path / "history.csv"
         return max(path.read_bytes().count(b"\n") - 1, 0) if path.is_file() else 0
 
@@ -119,13 +125,13 @@ class Run:
         return pd.read_csv(path) if path.is_file() else pd.DataFrame({"epoch": []})
 
     @property
-    def speed(self) -> dict[str, Any]:
-        """With precision="auto": what was measured when it began, and chosen; else empty."""
-        return self._json("speed.json") if (self.path / "speed.json").is_file() else {}
+    def compute_format(self) -> dict[str, Any]:
+        """With precision="auto" the measured and chosen `ComputeFormat`; otherwise empty."""
+        return self._json("compute_format.json") if (self.path / "compute_format.json").is_file() else {}
 
     @property
     def gradients(self) -> pd.DataFrame:
-        """What the microscope saw, where `fit(log_gradients_every=...)` asked for it; else no rows.
+        """The gradients of the loss terms, as recorded by `fit(log_gradients_every=...)`; otherwise no rows.
 
         Rows of `mlkd.training.gradients.gradients` with `epoch`, from 1, and `step`, counted over all epochs from 0.
         """
@@ -133,11 +139,11 @@ class Run:
 
         path = self.path / "gradients.csv"
         if not path.is_file():
-            return pd.DataFrame(columns=["epoch", "step", "term", "class", "norm", "share", "cosine"])
-        return pd.read_csv(path, keep_default_na=False, na_values={name: [""] for name in ("share", "cosine")})
+            return pd.DataFrame(columns=["epoch", "step", "term", "class", "norm", "fraction", "cosine"])
+        return pd.read_csv(path, keep_default_na=False, na_values={name: [""] for name in ("fraction", "cosine")})
 
     def predictions(self, split: str = "test") -> Predictions:
-        """What the best weights say of every picture of a split."""
+        """The predictions of the best epoch for every image of a split."""
         path = self.path / "predictions" / f"{split}.npz"
         if not path.is_file():
             raise RunError(f"{path}: this run has no predictions for the split {split!r}.")
@@ -148,12 +154,12 @@ class Run:
             )
 
     def model(self) -> MultiLabelModel:
-        """The trained model with the weights that were best on validation, in eval mode on the CPU."""
+        """The trained model with the weights of the best epoch on validation, in eval mode on the CPU."""
         from mlkd.models import load_model
 
         path = self.path / "model.safetensors"
         if not self.complete:
-            raise RunError(f"{path}: the training is not finished; run it again and it goes on.")
+            raise RunError(f"{path}: the training is not finished; start it again to resume it.")
         return load_model(path)
 
     def write_json(self, name: str, value: Mapping[str, Any]) -> None:
@@ -166,13 +172,13 @@ class Run:
             pd.DataFrame(rows).to_csv(unfinished, index=False)
 
     def write_gradients(self, epoch: int, rows: pd.DataFrame) -> None:
-        """Adds those of an epoch; what an interrupted training left of this epoch or later ones goes."""
+        """Adds the rows of an epoch; those that an interrupted training left of it or of later ones are replaced."""
         import pandas as pd
 
-        found = self.gradients
-        kept = [table for table in (found[found["epoch"] < epoch], rows.assign(epoch=epoch)) if len(table)]
+        recorded = self.gradients
+        tables = [table for table in (recorded[recorded["epoch"] < epoch], rows.assign(epoch=epoch)) if len(table)]
         with atomic_write(self.path / "gradients.csv") as unfinished:
-            (pd.concat(kept) if kept else found).to_csv(unfinished, index=False)
+            (pd.concat(tables) if tables else recorded).to_csv(unfinished, index=False)
 
     def write_predictions(self, split: str, predictions: Predictions) -> None:
         arrays: dict[str, Any] = {
@@ -189,11 +195,11 @@ class Run:
         ):
             np.savez_compressed(file, **arrays)
 
-    # A checkpoint is a folder `checkpoint/epoch-0003` that is renamed into place whole: `weights.safetensors` (of all
-    # that is trained) and `state.pt` (the rest of what the next epoch needs; read without running pickled code).
+    # A checkpoint is a folder such as `checkpoint/epoch-0003`, which is written under another name and then renamed:
+    # `weights.safetensors`, and `state.pt` with the rest, which is read without executing pickled code.
 
-    def save_checkpoint(self, epoch: int, weights: Mapping[str, Tensor], state: Mapping[str, Any], keep: int) -> None:
-        """Adds the checkpoint of a finished epoch; of all only the last `keep` stay."""
+    def save_checkpoint(self, epoch: int, weights: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+        """Writes the checkpoint of a finished epoch, which replaces that of the epoch before."""
         import torch
         from safetensors.torch import save
 
@@ -204,16 +210,11 @@ class Run:
             buffer = io.BytesIO()
             torch.save(dict(state), buffer)
             (unfinished / "state.pt").write_bytes(buffer.getbuffer())
-        for old in self.checkpoints[:-keep]:
-            remove(old)
-
-    @property
-    def checkpoints(self) -> list[Path]:
-        """The checkpoints' folders, the last one last."""
-        return sorted((self.path / "checkpoint").glob("epoch-*"))
+        for previous in self.checkpoints[:-1]:
+            remove(previous)
 
     def load_checkpoint(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """Weights and state of the last finished epoch, or None before the first."""
+        """Weights and state after the last finished epoch, or None before the first."""
         import torch
         from safetensors import SafetensorError
         from safetensors.torch import load_file
@@ -223,45 +224,49 @@ class Run:
                 return load_file(path / "weights.safetensors"), torch.load(path / "state.pt", weights_only=True)
             except (SafetensorError, pickle.UnpicklingError, OSError, RuntimeError, EOFError, ValueError) as error:
                 raise RunError(
-                    f"{path}: not a readable checkpoint. Remove it to go on from the one before, or remove "
-                    f"{self.path} to train anew."
+                    f"{path}: not a readable checkpoint. Remove the folder {self.path} to restart the training."
                 ) from error
         return None
 
+    @property
+    def checkpoints(self) -> list[Path]:
+        """The folders of the checkpoint and, if a process was killed while it replaced it, of the one before."""
+        return sorted((self.path / "checkpoint").glob("epoch-*"))
+
     @contextmanager
     def locked(self, wait: bool = True) -> Iterator[None]:
-        """Keeps other processes from training this run; waits, and says for whom, while one does.
+        """Holds the run's lock, so that no other process trains it; waits for a process that does.
 
-        A process that ends, however it ends, holds nothing any more.
+        The operating system releases the lock when its process ends, also when it is killed.
 
         Raises:
             RunError: another process trains this run and `wait` is False.
             WriteError: the folder cannot be written to.
         """
-        lock, holder = FileLock(self.path / ".lock"), self.path / ".held"
+        lock, holder = FileLock(self.path / ".lock"), self.path / HOLDER
         try:
             with explain_write_errors(self.path):
                 lock.acquire(blocking=False)
         except Timeout:
-            who = holder.read_text() if holder.is_file() else "another process"
+            owner = holder.read_text() if holder.is_file() else "another process"
             if not wait:
                 raise RunError(
-                    f"{self.path}: {who} is training this run; give the same command again when it has ended."
+                    f"{self.path}: {owner} is training this run; start the same command again when it has ended."
                 ) from None
-            print(f"{self.path}: {who} is training this run; waiting for it to end.", flush=True)
+            logger.warning("%s: %s is training this run; waiting for it to end.", self.path, owner)
             lock.acquire()
         try:
-            for left in self.path.rglob(".*.unfinished"):
-                remove(left)  # of a process that was killed
+            for leftover in self.path.rglob(".*.unfinished"):
+                remove(leftover)  # of a killed process
             with atomic_write(holder) as unfinished:
                 unfinished.write_text(f"process {os.getpid()} on {platform.node()}")
             yield
         finally:
             remove(holder)
-            lock.release()  # its file stays: who waits for it must not wait for a deleted one
+            lock.release()  # the lock file is kept, so that waiting processes do not lock a deleted file
 
     def finish(self, metrics: Mapping[str, Any]) -> None:
-        """Marks the run complete; its checkpoint is not needed any more."""
+        """Writes the metrics, which marks the run as complete, and removes its checkpoint."""
         self.write_json("metrics.json", metrics)
         remove(self.path / "checkpoint")
 
@@ -269,18 +274,20 @@ class Run:
         try:
             return json.loads((self.path / name).read_text())
         except ValueError as error:
-            raise RunError(f"{self.path / name}: not valid JSON ({error}); remove the folder to train anew.") from error
+            raise RunError(
+                f"{self.path / name}: not valid JSON ({error}); remove the folder to restart the training."
+            ) from error
 
 
 def open_run(root: str | Path, description: Mapping[str, Any]) -> Run:
-    """The run that this description makes: the folder that exists already, or a new one.
+    """The run of a description; its folder is created if it does not exist.
 
     Args:
         root: the folder of all runs.
         description: plain values; the same description gives the same folder.
 
     Raises:
-        RunError: the run is not finished, and `$MLKD_NO_TRAIN` forbids to train it.
+        RunError: the run is not finished, and `$MLKD_NO_TRAIN` is set.
     """
     text = json.dumps(description, sort_keys=True)
     name = "-".join(
@@ -295,19 +302,19 @@ def open_run(root: str | Path, description: Mapping[str, Any]) -> Run:
     path = Path(root) / name
     if os.environ.get(NO_TRAIN) and not (path / "metrics.json").is_file():
         raise RunError(
-            f"{path}: no finished run here, and with --no-train nothing is trained; leave it out to train it."
+            f"{path}: no finished run, and with --no-train nothing is trained; leave out --no-train to train it."
         )
 
-    def begin(unfinished: Path) -> None:
+    def write(unfinished: Path) -> None:
         _write_json(path / "environment.json", environment())
         unfinished.write_text(_as_json(description))
 
-    create_once(path / "config.json", begin)  # with it the folder is a run
+    create_once(path / "config.json", write)
     return Run(path)
 
 
 def iter_runs(root: str | Path) -> Iterator[Run]:
-    """Every run in a folder, by name."""
+    """Every run in a folder, sorted by name."""
     folder = Path(root)
     for name in sorted(os.listdir(folder)) if folder.is_dir() else ():
         if (folder / name / "config.json").is_file():
@@ -333,7 +340,7 @@ def summarize_runs(root: str | Path) -> list[dict[str, str]]:
 
 
 def environment() -> dict[str, str]:
-    """Versions and machine, kept beside every result."""
+    """Versions of Python and the main packages, and the machine; stored with every run."""
     from importlib.metadata import version
 
     import timm

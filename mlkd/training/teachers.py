@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,68 +26,71 @@ from mlkd.training.precision import ComputeFormat
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-VIEWS = ("as it is", "mirrored")
+VIEWS = ("original", "horizontal flip")
 
 
 class CachedTeacher(nn.Module):
-    """A teacher's logits, and label-wise embeddings if kept, for every training picture and its mirror image.
+    """The cached outputs of a teacher for each training image and its horizontal flip.
 
-    It stands in for the teacher wherever a method needs one (`L2D(teacher=CachedTeacher("answers"))`), so a student can
-    be distilled where there is no teacher: on these pictures, with augmentations=() or ("flip",). The run is the same as with
-    the teacher itself, if both are asked in the same precision (`mlkd cache-teacher` asks in float32).
+    These are the logits and, if stored, the label-wise embeddings.
+
+    It takes the place of the teacher of a method (`L2D(teacher=CachedTeacher("outputs"))`), so that a student can be
+    distilled without the teacher: on the same images, with augmentations=() or ("flip",). The run is the same as with
+    the teacher, if both are evaluated in the same precision (`mlkd cache-teacher` uses float32).
 
     Args:
-        folder: as `cache_teacher_outputs` wrote it: `answers.json`, `logits.npy` (2, N, q) and perhaps `embeddings.npy`
-            (2, N, q, d), both float32 and read as memory maps.
+        folder: as `cache_teacher_outputs` wrote it: `teacher.json`, `logits.npy` (2, N, q) and, if stored,
+            `embeddings.npy` (2, N, q, d), both float32 and read as memory maps.
 
     Attributes:
-        classes, image_size, settings, fingerprint: the teacher's.
-        asked_at: side of the pictures it was asked about, in pixels.
+        classes, image_size, settings, fingerprint: those of the teacher.
+        evaluated_at: side of the images that it was evaluated on, in pixels.
+        images_hash: identifies those images.
 
     Raises:
-        ValueError: no such folder.
+        ValueError: the folder has no cached outputs.
     """
 
     def __init__(self, folder: str | Path):
         super().__init__()
         self.folder = Path(folder)
         try:
-            about = json.loads((self.folder / "answers.json").read_text())
-            self.classes = tuple(about["classes"])
-            self.image_size: int = about["image_size"]
-            self.settings: dict[str, Any] = about["settings"]
-            self.fingerprint: str = about["fingerprint"]
-            self.pictures: str = about["pictures"]
-            self.asked_at: int = about["asked_at"]
+            description = json.loads((self.folder / "teacher.json").read_text())
+            self.classes = tuple(description["classes"])
+            self.image_size: int = description["image_size"]
+            self.settings: dict[str, Any] = description["settings"]
+            self.fingerprint: str = description["fingerprint"]
+            self.images_hash: str = description["images_hash"]
+            self.evaluated_at: int = description["evaluated_at"]
         except (OSError, ValueError, KeyError) as error:
             raise ValueError(
-                f"{self.folder}: no kept answers of a teacher, answers.json is missing or broken. "
-                f"`mlkd cache-teacher MODEL FOLDER` makes them in a new folder."
+                f"{self.folder}: no cached teacher outputs, teacher.json is missing or not valid. "
+                f"`mlkd cache-teacher MODEL FOLDER` writes them to a new folder."
             ) from error
         self.logits = np.load(self.folder / "logits.npy", mmap_mode="r")
-        path = self.folder / "embeddings.npy"
-        self.embeddings = np.load(path, mmap_mode="r") if path.is_file() else None
-        self.head = self  # where a method looks whether there are embeddings
+        embeddings = self.folder / "embeddings.npy"
+        self.embeddings = np.load(embeddings, mmap_mode="r") if embeddings.is_file() else None
+        self.head = self  # a method reads `teacher.head.has_embeddings`
         self.has_embeddings = self.embeddings is not None
 
-    def answer(self, rows: Tensor, mirrored: Tensor) -> Output:
-        """The answers to these rows' pictures, mirrored or not; the feature maps are not kept."""
-        at = mirrored.long().numpy(), rows.numpy()
-        embeddings = None if self.embeddings is None else torch.from_numpy(self.embeddings[at])
-        nothing: Any = None  # so that a method that reads them without `needs_features` fails at once
-        return Output(torch.from_numpy(self.logits[at]), embeddings, nothing)
+    def lookup(self, sample_indices: Tensor, hflipped: Tensor) -> Output:
+        """The outputs for these images of the training split, flipped or not; without feature maps."""
+        index = hflipped.long().numpy(), sample_indices.numpy()
+        embeddings = None if self.embeddings is None else torch.from_numpy(self.embeddings[index])
+        features: Any = None  # a method that reads them without `needs_features` fails at once
+        return Output(torch.from_numpy(self.logits[index]), embeddings, features)
 
-    def check(self, data: MultiLabelData, size: int) -> None:
-        """Raises ValueError when the answers are about other pictures than these, at this size."""
-        if self.pictures != _pictures(data):
+    def check(self, data: MultiLabelData, image_size: int) -> None:
+        """Raises ValueError when the outputs belong to other images, or to another image size."""
+        if self.images_hash != _hash_images(data):
             raise ValueError(
-                f"{self.folder}: the teacher was asked about other pictures than those of {data.name} {data.split}; "
+                f"{self.folder}: the teacher was evaluated on other images than those of {data.name} {data.split}; "
                 f"expected the same ids in the same order."
             )
-        if self.asked_at != size:
+        if self.evaluated_at != image_size:
             raise ValueError(
-                f"{self.folder}: the teacher was asked about pictures of {self.asked_at} pixels, but the training's "
-                f"`image_size` is {size}; `mlkd cache-teacher --image-size {size}` asks about those."
+                f"{self.folder}: the teacher was evaluated on images of {self.evaluated_at} pixels, but the training's "
+                f"`image_size` is {image_size}; use `mlkd cache-teacher --image-size {image_size}`."
             )
 
 
@@ -98,162 +100,164 @@ def cache_teacher_outputs(
     pixels: DecodedImages,
     folder: str | Path,
     *,
-    ask: Callable[[Tensor], Output] | None = None,
+    forward: Callable[[Tensor], Output] | None = None,
     embeddings: bool = True,
 ) -> CachedTeacher:
-    """Asks a teacher about every picture and its mirror image and keeps the answers in a folder.
+    """Evaluates a teacher on every image and its horizontal flip and stores the outputs in a folder.
 
-    N pictures of q labels take 8 * N * q bytes, or with embeddings of width d 8 * N * q * (1 + d).
+    N images with q labels take 8 * N * q bytes, or with embeddings of width d 8 * N * q * (1 + d).
 
     Args:
-        teacher: any model of `data.classes`, in eval mode.
-        data: the split the students will be trained on.
-        pixels: its pictures as `decoded_images` gives them, N of (H, W, 3).
-        folder: a new one; with the same answers there already, it is only read.
-        ask: from pictures (b, 3, H, W), uint8, to the output; None to call the teacher where it is.
-        embeddings: whether label-wise embeddings are kept too, where the teacher has some.
+        teacher: a model of `data.classes`, in eval mode.
+        data: the split that the students are trained on.
+        pixels: its images as `decoded_images` returns them, N of (H, W, 3).
+        folder: a new folder; one that holds these outputs already is only read.
+        forward: from images (b, 3, H, W), uint8, to the output; None calls the teacher on its device.
+        embeddings: whether label-wise embeddings are stored too, if the teacher has them.
 
     Raises:
-        ValueError: the folder holds something else, or answers of another teacher or to other pictures.
+        ValueError: the folder holds something else, or the outputs of another teacher or on other images.
     """
-    size = pixels.table.shape[1]
+    image_size = pixels.table.shape[1]
 
-    def make(unfinished: Path) -> None:
+    def write(unfinished: Path) -> None:
         unfinished.mkdir()
-        _ask(ask or torch.no_grad()(teacher), data, pixels, embeddings, unfinished)
-        about = {
+        _write_outputs(forward or torch.no_grad()(teacher), data, pixels, embeddings, unfinished)
+        description = {
             "classes": list(teacher.classes),
             "image_size": teacher.image_size,
             "settings": teacher.settings,
             "fingerprint": fingerprint(teacher),
-            "pictures": _pictures(data),
-            "asked_at": size,
+            "images_hash": _hash_images(data),
+            "evaluated_at": image_size,
             "views": VIEWS,
         }
-        (unfinished / "answers.json").write_text(json.dumps(about, indent=1, default=str) + "\n")
+        (unfinished / "teacher.json").write_text(json.dumps(description, indent=1, default=str) + "\n")
 
-    create_once(Path(folder), make)
-    kept = CachedTeacher(folder)
-    kept.check(data, size)
-    lacks = embeddings and teacher.head.has_embeddings and not kept.has_embeddings
-    if kept.fingerprint != fingerprint(teacher) or lacks:
-        other = "no embeddings" if lacks else "another teacher's answers"
-        raise ValueError(f"{folder}: there are {other} in this folder; choose a new one.")
-    return kept
+    create_once(Path(folder), write)
+    cached = CachedTeacher(folder)
+    cached.check(data, image_size)
+    if cached.fingerprint != fingerprint(teacher):
+        raise ValueError(f"{folder}: this folder has the outputs of another teacher; choose a new one.")
+    if embeddings and teacher.head.has_embeddings and not cached.has_embeddings:
+        raise ValueError(f"{folder}: this folder has the teacher's outputs without embeddings; choose a new one.")
+    return cached
 
 
-def _ask(
-    ask: Callable[[Tensor], Output],
+def _write_outputs(
+    forward: Callable[[Tensor], Output],
     data: MultiLabelData,
     pixels: DecodedImages,
     embeddings: bool,
     folder: Path,
-    batch: int = 128,
+    batch_size: int = 128,
 ) -> None:
-    """Writes what is said of each picture and of its mirror image, each kind into a file of its own."""
-    maps: dict[str, np.memmap] = {}
-    title = f"asking the teacher about {data.name}"
-    for start in tqdm(range(0, len(data), batch), title, leave=False, disable=not is_interactive()):
-        images = torch.from_numpy(np.array(pixels[start : start + batch])).permute(0, 3, 1, 2)
+    """Writes the outputs for each image and its flip, one file per kind of output."""
+    tables: dict[str, np.memmap] = {}
+    title = f"evaluating the teacher on {data.name}"
+    for start in tqdm(range(0, len(data), batch_size), title, leave=False, disable=not is_interactive()):
+        images = torch.from_numpy(np.array(pixels[start : start + batch_size])).permute(0, 3, 1, 2)
         for view in range(len(VIEWS)):
-            output = ask(images.flip(-1) if view else images)
-            said = {"logits": output.logits}
+            output = forward(images.flip(-1) if view else images)
+            outputs = {"logits": output.logits}
             if embeddings and output.embeddings is not None:
-                said["embeddings"] = output.embeddings
-            for name, values in said.items():
-                if name not in maps:
+                outputs["embeddings"] = output.embeddings
+            for name, values in outputs.items():
+                if name not in tables:
                     shape = (len(VIEWS), len(data), *values.shape[1:])
-                    maps[name] = create_memmap(folder / f"{name}.npy", np.float32, shape)
-                maps[name][view, start : start + batch] = values.float().cpu().numpy()
-    for table in maps.values():
+                    tables[name] = create_memmap(folder / f"{name}.npy", np.float32, shape)
+                tables[name][view, start : start + batch_size] = values.float().cpu().numpy()
+    for table in tables.values():
         table.flush()
 
 
-def _pictures(data: MultiLabelData) -> str:
-    """Names a split's pictures by their ids."""
+def _hash_images(data: MultiLabelData) -> str:
+    """Identifies the images of a split by their ids."""
     return hashlib.sha256(json.dumps([data.split, *data.ids]).encode()).hexdigest()[:24]
 
 
-Ask = Callable[[AugmentedBatch, Tensor], Output]
-"""From a step's pictures, as drawn and on the device, to what a teacher says of them."""
+TeacherFunction = Callable[[AugmentedBatch, Tensor], Output]
+"""From a step's batch, and its images on the device, to a teacher's output."""
 
 
-def asked(
-    accelerator: Accelerator, method: Method, data: MultiLabelData, config: Config, speed: ComputeFormat
-) -> dict[str, Ask]:
-    """For each teacher of a method, by its role, how to ask it.
+def prepare_teachers(
+    accelerator: Accelerator, method: Method, data: MultiLabelData, config: Config, compute_format: ComputeFormat
+) -> dict[str, TeacherFunction]:
+    """For each teacher of a method, by its role, the function that gives its output at each step.
 
     Args:
-        data: the split the student is trained on.
-        speed: what the training computes in, and so its teachers.
+        data: the training split.
+        compute_format: of the training; teachers are evaluated in it too.
 
     Raises:
-        ValueError: kept answers that do not fit the data or the training.
+        ValueError: cached outputs that do not fit the data or the training.
     """
-    found: dict[str, Ask] = {}
+    functions: dict[str, TeacherFunction] = {}
     for role, teacher in method.teachers.items():
         if not isinstance(teacher, CachedTeacher) and config.cache_teacher_outputs and not method.needs_features:
-            teacher = _kept(accelerator, teacher, method, data, config, speed)
+            teacher = _cache_automatically(accelerator, teacher, method, data, config, compute_format)
         if isinstance(teacher, CachedTeacher):
-            _check(teacher, method, data, config)
-            found[role] = _remembering(accelerator, teacher)
+            _check_cached(teacher, method, data, config)
+            functions[role] = _cached_function(accelerator, teacher)
         else:
-            found[role] = partial(_looking, _live(accelerator, teacher, speed.layout))
-    return found
+            functions[role] = _live_function(accelerator, teacher, compute_format)
+    return functions
 
 
-def _live(accelerator: Accelerator, teacher: nn.Module, layout: torch.memory_format) -> Callable[[Tensor], Output]:
-    """Without gradient, in eval mode, in the training's precision."""
-    teacher = teacher.to(accelerator.device).to(memory_format=layout).eval()
+def _live_function(accelerator: Accelerator, teacher: nn.Module, compute_format: ComputeFormat) -> TeacherFunction:
+    forward = _forward_function(accelerator, teacher, compute_format)
+    return lambda _, images: forward(images)
+
+
+def _cached_function(accelerator: Accelerator, teacher: CachedTeacher) -> TeacherFunction:
+    def look_up(augmented: AugmentedBatch, _: Tensor) -> Output:
+        sample_indices = augmented.sample_indices[augmented.rank_positions]
+        logits, embeddings, features = teacher.lookup(sample_indices, augmented.hflipped)
+        device = accelerator.device
+        return Output(logits.to(device), None if embeddings is None else embeddings.to(device), features)
+
+    return look_up
+
+
+def _forward_function(
+    accelerator: Accelerator, teacher: nn.Module, compute_format: ComputeFormat
+) -> Callable[[Tensor], Output]:
+    """The teacher without gradient, in eval mode, in the training's precision."""
+    teacher = teacher.to(accelerator.device).to(memory_format=compute_format.layout).eval()
 
     @torch.no_grad()
-    def ask(images: Tensor) -> Output:
-        with accelerator.autocast():
+    def forward(images: Tensor) -> Output:
+        with compute_format.autocast(accelerator.device):
             return teacher(images.to(accelerator.device))
 
-    return ask
+    return forward
 
 
-def _looking(ask: Callable[[Tensor], Output], _: AugmentedBatch, images: Tensor) -> Output:
-    return ask(images)
-
-
-def _remembering(accelerator: Accelerator, kept: CachedTeacher) -> Ask:
-    def ask(drawn: AugmentedBatch, _: Tensor) -> Output:
-        logits, embeddings, features = kept.answer(drawn.rows[drawn.mine], drawn.mirrored)
-        return Output(
-            logits.to(accelerator.device), None if embeddings is None else embeddings.to(accelerator.device), features
-        )
-
-    return ask
-
-
-def _kept(
+def _cache_automatically(
     accelerator: Accelerator,
     teacher: nn.Module,
     method: Method,
     data: MultiLabelData,
     config: Config,
-    speed: ComputeFormat,
+    compute_format: ComputeFormat,
 ) -> CachedTeacher:
-    """Its answers in the cache folder, asked for now if they are not there yet."""
+    """The teacher's outputs in the cache folder, evaluated now if they are not there yet."""
     pixels, embeddings = decoded_images(data, config.image_size), method.needs_embeddings
-    key = f"{fingerprint(teacher)} {pixels.name} {speed.precision} {accelerator.device.type} {embeddings}"
-    folder = cache_dir() / "answers" / hashlib.sha256(key.encode()).hexdigest()[:24]
-    return cache_teacher_outputs(
-        teacher, data, pixels, folder, ask=_live(accelerator, teacher, speed.layout), embeddings=embeddings
-    )
+    key = f"{fingerprint(teacher)} {pixels.name} {compute_format.precision} {accelerator.device.type} {embeddings}"
+    folder = cache_dir() / "teacher_outputs" / hashlib.sha256(key.encode()).hexdigest()[:24]
+    forward = _forward_function(accelerator, teacher, compute_format)
+    return cache_teacher_outputs(teacher, data, pixels, folder, forward=forward, embeddings=embeddings)
 
 
-def _check(kept: CachedTeacher, method: Method, data: MultiLabelData, config: Config) -> None:
-    kept.check(data, config.image_size)
+def _check_cached(teacher: CachedTeacher, method: Method, data: MultiLabelData, config: Config) -> None:
+    teacher.check(data, config.image_size)
     if method.needs_features:
         raise ValueError(
-            f"The method {method.name!r} compares feature maps, which {kept.folder} does not keep; give the teacher "
-            f"itself."
+            f"The method {method.name!r} compares feature maps, which {teacher.folder} does not have; pass the "
+            f"teacher itself."
         )
     if set(config.augmentations) - {"flip"}:
         raise ValueError(
-            f"`augmentations` is {list(config.augmentations)}, but {kept.folder} has the teacher's answers to each picture and its "
-            f"mirror image only; use augmentations=() or ('flip',), or give the teacher itself."
+            f"`augmentations` is {list(config.augmentations)}, but {teacher.folder} has the teacher's outputs for each "
+            f"image and its horizontal flip only; use augmentations=() or ('flip',), or pass the teacher itself."
         )

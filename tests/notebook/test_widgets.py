@@ -28,7 +28,7 @@ from mlkd.analysis.cam import cam_per_image
 from mlkd.data import MultiLabelData
 from mlkd.graphs import affinity, cooccurrence, cut_fraction, partition
 from mlkd.models import MultiLabelModel, create_model, save_model
-from mlkd.training.loop import predict
+from mlkd.training.evaluate import predict
 from mlkd.training.runs import Run, RunError, open_run
 
 ipywidgets = pytest.importorskip("ipywidgets")

@@ -18,7 +18,7 @@ from mlkd.data import MultiLabelData
 from mlkd.errors import check_choice
 from mlkd.models import MergedTeacher, MultiLabelModel
 from mlkd.notebook.widgets.explorer import Explorer, menu, number, slider
-from mlkd.training.evaluate import answer, batches
+from mlkd.training.evaluate import iter_batches, model_output
 
 
 class CamExplorer(Explorer):
@@ -120,7 +120,7 @@ class CamExplorer(Explorer):
 
     def _answer(self, network: str, row: int) -> np.ndarray:
         """The probabilities of all labels, (q,)."""
-        return expit(answer(self.models[network], self._pixels(network, row)).logits[0].float().cpu().numpy())
+        return expit(model_output(self.models[network], self._pixels(network, row)).logits[0].float().cpu().numpy())
 
     def _cam(self, network: str, row: int, label: int, method: str, layer: str) -> np.ndarray:
         """A map, (H, W)."""
@@ -128,7 +128,7 @@ class CamExplorer(Explorer):
         return cam(self.models[network], images, [label], method=method, layer=layer or None)[0, 0]
 
     def _pixels(self, network: str, row: int) -> Any:
-        ((_, images),) = batches(self.models[network], self.data, [row])
+        ((_, images),) = iter_batches(self.models[network], self.data, [row])
         return images
 
 

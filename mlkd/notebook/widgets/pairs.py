@@ -17,7 +17,7 @@ from mlkd.analysis.cam import cam
 from mlkd.data import MultiLabelData
 from mlkd.graphs import cooccurrence, seriation
 from mlkd.notebook.widgets.explorer import Explorer, menu
-from mlkd.training.evaluate import batches
+from mlkd.training.evaluate import iter_batches
 from mlkd.training.runs import Run
 
 PICTURES, CELLS = 3, 8
@@ -164,7 +164,7 @@ class LabelPairInspector(Explorer):
 
     def _cams(self, title: str, rows: tuple[int, ...], first: int, second: int) -> np.ndarray:
         """The maps of both labels, (b, 2, H, W)."""
-        ((_, images),) = batches(self.models[title], self.data, rows)
+        ((_, images),) = iter_batches(self.models[title], self.data, rows)
         return cam(self.models[title], images, [first, second])
 
 
