@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.timing import side_by_side
-from mlkd.losses.uncertainty import ps
+from mlkd.losses.ps import ps_loss
 
 
 def loop(student: Tensor, teacher: Tensor, targets: Tensor) -> Tensor:
@@ -20,8 +20,8 @@ def loop(student: Tensor, teacher: Tensor, targets: Tensor) -> Tensor:
     for s, t, y in zip(student, teacher, targets, strict=True):
         positive = y > 0
         if positive.any():
-            known = groups(t, positive)
-            total = total + (known.exp() * (known - groups(s, positive))).sum()
+            teacher_probs = groups(t, positive)
+            total = total + (teacher_probs.exp() * (known - groups(s, positive))).sum()
     return total / len(student)
 
 
@@ -31,9 +31,9 @@ def run() -> list[tuple[str, float, float, float]]:
         torch.manual_seed(0)
         student, teacher = torch.randn(b, q, requires_grad=True), torch.randn(b, q)
         targets = (torch.rand(b, q) < 3 / q).float()
-        torch.testing.assert_close(ps(student, teacher, targets), loop(student, teacher, targets))
+        torch.testing.assert_close(ps_loss(student, teacher, targets), loop(student, teacher, targets))
         times = side_by_side(
-            lambda s=student, t=teacher, y=targets: torch.autograd.grad(ps(s, t, y), s),
+            lambda s=student, t=teacher, y=targets: torch.autograd.grad(ps_loss(s, t, y), s),
             lambda s=student, t=teacher, y=targets: torch.autograd.grad(loop(s, t, y), s),
             repeats=15,
         )

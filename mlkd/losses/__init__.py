@@ -1,37 +1,9 @@
-"""One module per paper; each function stands next to its equation."""
+"""Loss functions, `losses.bce(student_logits, targets)`, in one module per paper, each beside its equation.
 
-from mlkd.losses import (
-    classification,
-    cpsd,
-    ddgsd,
-    dlb,
-    l2d,
-    mdkd,
-    mskd,
-    mulsupcon,
-    pkt,
-    ps_kd,
-    reviewkd,
-    rkd,
-    tf_kd,
-    uncertainty,
-    uskd,
-)
+The public names are listed in `__init__.pyi` and loaded when they are first used. A loss that would have the name of
+its module ends in `_loss` instead.
+"""
 
-__all__ = [
-    "classification",
-    "cpsd",
-    "ddgsd",
-    "dlb",
-    "l2d",
-    "mdkd",
-    "mskd",
-    "mulsupcon",
-    "pkt",
-    "ps_kd",
-    "reviewkd",
-    "rkd",
-    "tf_kd",
-    "uncertainty",
-    "uskd",
-]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,4 +1,4 @@
-"""Losses of a student against the labels."""
+"""Losses against the labels: binary cross entropy and the asymmetric loss."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def bce(
     where $\hat y$ is the sigmoid of a logit and $y$ the target.
 
     Source: Yang et al., Multi-Label Knowledge Distillation, ICCV 2023, Eq. (1), arXiv:2308.06453.
-    Differs from the print, which has 1/b in front: the released code sums over the batch, and the weights
-    10, 100, 1000 of the other terms belong to that. "batchmean" is the print.
+    Differs from the paper, which has the factor 1/b: the official code sums over the batch, and the weights
+    10, 100, 1000 of the other terms belong to that. "batchmean" is as in the paper.
 
     Args:
         student_logits: any finite real.
         targets: 0 or 1, of any dtype.
         reduction: "sum", "batchmean" (sum over labels, mean over images) or "none".
-        ignored: True where a label counts neither way (its term is 0), or None.
+        ignore_mask: True where a label counts neither as present nor as absent (its term is 0), or None.
 
     Shape: all (b, q); output () or, for "none", (b, q). Range: >= 0.
 
@@ -61,29 +61,29 @@ def asl(
     reduction: str = "sum",
     ignore_mask: Tensor | None = None,
 ) -> Tensor:
-    r"""Asymmetric loss: a cross entropy in which labels that are easily told absent count little, or not at all.
+    r"""Asymmetric loss: a cross entropy with little or no weight on labels that are easily recognized as absent.
 
     $$ L_{ASL} = - \sum_{i=1}^{b} \sum_{k=1}^{q} \begin{cases}
        (1 - \hat y_{ik})^{\gamma_+} \log \hat y_{ik} & y_{ik} = 1 \\
        \tilde y_{ik}^{\gamma_-} \log(1 - \tilde y_{ik}) & y_{ik} = 0 \end{cases}
        \qquad \tilde y_{ik} = \max(\hat y_{ik} - \mu, 0) $$
 
-    where $\hat y$ is the sigmoid of a logit, $y$ the target and $\mu$ the probability below which an absent label
-    costs nothing.
+    where $\hat y$ is the sigmoid of a logit, $y$ the target and $\mu$ the probability below which the term of an
+    absent label is 0.
 
     Source: Ridnik et al., Asymmetric Loss For Multi-Label Classification, ICCV 2021, arXiv:2009.14119;
-    Xu et al., CPSD, IJCAI 2022, Eq. (4), arXiv:2205.10986, whose minus sign is missing.
-    Differs from the print by default: as in the released code the factors with the exponents are constants to the
-    gradient. `detach_focus=False` is the print.
+    Xu et al., CPSD, IJCAI 2022, Eq. (4), arXiv:2205.10986, where the minus sign is missing.
+    Differs from the paper by default: as in the official code, the factors with the exponents are constants to the
+    gradient. `detach_focus=False` is as in the paper.
 
     Args:
         student_logits: any finite real.
         targets: 0 or 1, of any dtype.
         gamma_neg, gamma_pos: the exponents of absent and present labels, >= 0; both 0 with `clip` 0 is `bce`.
         clip: the threshold mu, in [0, 1).
-        detach_focus: whether the gradient passes the factors with the exponents by.
-        reduction: "sum" (the paper's), "batchmean" (sum over labels, mean over images) or "none".
-        ignored: True where a label counts neither way (its term is 0), or None.
+        detach_focus: whether the factors with the exponents are constants to the gradient.
+        reduction: "sum" (as in the paper), "batchmean" (sum over labels, mean over images) or "none".
+        ignore_mask: True where a label counts neither as present nor as absent (its term is 0), or None.
 
     Shape: all (b, q); output () or, for "none", (b, q). Range: >= 0.
 
@@ -103,12 +103,12 @@ def asl(
     if not 0 <= clip < 1:
         raise ValueError(f"`clip` is {clip}, expected a probability, 0 or more and below 1.")
     present = targets > 0
-    wrong = torch.where(present, torch.sigmoid(-student_logits), torch.sigmoid(student_logits) - clip)
+    error = torch.where(present, torch.sigmoid(-student_logits), torch.sigmoid(student_logits) - clip)
     gamma = torch.where(present, gamma_pos, gamma_neg).to(student_logits)
-    focus = wrong.clamp(min=torch.finfo(wrong.dtype).tiny) ** gamma  # where it would be 0, so is the logarithm
+    focus = error.clamp(min=torch.finfo(error.dtype).tiny) ** gamma  # where it would be 0, the logarithm is 0
     if detach_focus:
         focus = focus.detach()
-    shift = torch.tensor(clip, dtype=wrong.dtype, device=wrong.device).log()
+    shift = torch.tensor(clip, dtype=error.dtype, device=error.device).log()
     absent = torch.logaddexp(F.logsigmoid(-student_logits), shift).clamp(max=0)  # log(1 - max(p - clip, 0))
     terms = -focus * torch.where(present, F.logsigmoid(student_logits), absent)  # Eq. (4) of CPSD
     if ignore_mask is not None:

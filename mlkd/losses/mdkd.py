@@ -1,10 +1,10 @@
 r"""The losses of MDKD: Wang et al., Beyond Direct Relationships: Exploring Multi-Order Label Pair Dependencies for
 Knowledge Distillation, ACM MM 2024.
 
-`batch_dependency` and `instance_dependency` compare how student and teacher see labels depend on each other, along
-every sequence of `order` labels; `dependencies` reads one sequence.
+`batch_dependency` and `instance_dependency` compare the label dependencies of student and teacher along all
+sequences of `order` labels; `dependencies` gives those along one sequence.
 
-There are 19 million sequences of 4 among 80 labels. Here their sum is taken in closed form, for any order at the
+There are 19 million sequences of 4 among 80 labels. Here their sum is computed in closed form, for any order at the
 cost of order 2. Let $D_{kl} = \Psi^T_{(2)}(k, l) - \Psi^S_{(2)}(k, l)$ be the disparity of two labels. A sequence
 of $n$ labels has the mean of its $n - 1$ disparities. All of them lie in [-1, 1], where the Huber loss is half the
 square: a sum of products of two disparities. In the mean over all sequences a product depends only on whether its
@@ -39,13 +39,13 @@ def batch_dependency(student_logits: Tensor, teacher_logits: Tensor, order: int 
        U\big(\Psi^T_{(n)}(L^j_1, \dots, L^j_n), \Psi^S_{(n)}(L^j_1, \dots, L^j_n)\big), \quad
        \Psi_{(2)}(k, l) = \frac{1}{b} \sum_{i=1}^{b} (\hat y_{ik} - \hat y_{il})^2 $$
 
-    where $L^j$ runs through the sequences of $n$ different labels, one and its reverse being the same;
-    $P_q^n = q! / (q-n)!$; $\Psi_{(n)}$ is the mean of $\Psi_{(2)}$ over the neighbours in a sequence; $U$ is the Huber
+    where $L^j$ runs through the sequences of $n$ different labels, with a sequence and its reverse counted once;
+    $P_q^n = q! / (q-n)!$; $\Psi_{(n)}$ is the mean of $\Psi_{(2)}$ over the neighbors in a sequence; $U$ is the Huber
     loss with threshold 1; $\hat y$ is the sigmoid of a logit, $T$ the teacher and $S$ the student.
 
     Source: Wang et al., ACM MM 2024, Eqs. (4)-(8).
-    Differs from the print: Eq. (6) read literally counts each pair twice and is twice Eq. (8) at order 2, which the
-    paper says it equals. Here a pair counts once.
+    Differs from the paper: Eq. (6) counts each pair twice and so is twice Eq. (8) at order 2, although the paper states
+    that they are equal. Here a pair counts once.
 
     Args:
         student_logits: any finite real. Gradients flow here only.
@@ -54,7 +54,7 @@ def batch_dependency(student_logits: Tensor, teacher_logits: Tensor, order: int 
 
     Shape: logits (b, q); output () or, for several orders, one entry each. Range: [0, 1/2] up to rounding (1e-6 of
     `instance_dependency`, in float32); 0 when all dependencies agree. Time is that of products of (b, q) matrices
-    to (b, b), memory that of such matrices, whatever the order.
+    to (b, b), memory that of such matrices, for every order.
 
     Raises:
         ValueError: the shapes differ or are not (b, q), or an order is not in 2..q.
@@ -67,7 +67,7 @@ def batch_dependency(student_logits: Tensor, teacher_logits: Tensor, order: int 
     b, q = u.shape
     pairs = max(b, 1) ** 2
     g = (u * v).sum(dim=0) / max(b, 1)
-    # |H + H'|² with H = u'v / b is a sum over pairs of labels of sums over pairs of images; here the latter are outside
+    # |H + H'|² with H = u'v / b is a sum over pairs of labels and pairs of images; here the images are the outer sum
     cross = u @ v.T
     h = 2 * ((u @ u.T) * (v @ v.T) + cross * cross.T).sum() / pairs
     return _over_sequences(g.square().sum(), g.sum().square(), h, q, order)
@@ -84,12 +84,12 @@ def instance_dependency(student_logits: Tensor, teacher_logits: Tensor, order: i
     with the symbols of `batch_dependency`, which for a batch of one image is the same.
 
     Source: Wang et al., ACM MM 2024, Eqs. (10)-(13).
-    Differs from the print: as Eq. (6), Eq. (11) counts each pair twice. Here a pair counts once.
+    Differs from the paper: like Eq. (6), Eq. (11) counts each pair twice. Here a pair counts once.
 
     Args and Raises: as `batch_dependency`.
 
     Shape: as `batch_dependency`. Range: [0, 1/2] up to rounding; never below the batch-level loss; 0 when all
-    dependencies agree. Time and memory are linear in b and q, whatever the order.
+    dependencies agree. Time and memory are linear in b and q, for every order.
 
     Example:
         >>> instance_dependency(torch.zeros(2, 2), torch.tensor([[9., -9.], [0., 0.]]), order=2)
@@ -105,7 +105,7 @@ def instance_dependency(student_logits: Tensor, teacher_logits: Tensor, order: i
 
 @force_float32
 def dependencies(probs: Tensor, order: int, sequence: Sequence[int]) -> Tensor:
-    r"""The dependency along one sequence of labels, for each image: low where the labels go together.
+    r"""The dependency along one sequence of labels, for each image: low where the probabilities are similar.
 
     $$ \Phi^{(i)}_{(n)}(L_1, \dots, L_n) = \frac{1}{n-1} \sum_{k=1}^{n-1} (\hat y_{i L_k} - \hat y_{i L_{k+1}})^2 $$
 
@@ -127,7 +127,7 @@ def dependencies(probs: Tensor, order: int, sequence: Sequence[int]) -> Tensor:
         >>> dependencies(torch.tensor([[1., 0.5, 0.]]), 3, (0, 1, 2))
         tensor([0.2500])
     """
-    q = _labels("probs", probs)
+    q = _num_labels("probs", probs)
     _check_order(order, q)
     labels = [index(label) for label in sequence]
     if len(labels) != order or len(set(labels)) != order or not set(labels) <= set(range(q)):
@@ -138,21 +138,23 @@ def dependencies(probs: Tensor, order: int, sequence: Sequence[int]) -> Tensor:
 def _factors(student_logits: Tensor, teacher_logits: Tensor) -> tuple[Tensor, Tensor]:
     """u = t - s and v = t + s, probabilities of teacher and student, each less its mean over the image's labels.
 
-    An image's disparity is (t_k - t_l)² - (s_k - s_l)² = (u_k - u_l) (v_k - v_l), whatever is subtracted. With
-    H = u'v and g its diagonal that is g_k + g_l - H_kl - H_lk; thanks to the means, H's rows and columns sum to 0.
+    An image's disparity is (t_k - t_l)² - (s_k - s_l)² = (u_k - u_l) (v_k - v_l), with or without the means. With
+    H = u'v and its diagonal g this is g_k + g_l - H_kl - H_lk. With the means subtracted, H's rows and columns sum
+    to 0.
     """
-    _labels("student_logits", student_logits)
+    _num_labels("student_logits", student_logits)
     check_same_shape(student_logits=student_logits, teacher_logits=teacher_logits)
     student, teacher = student_logits.detach(), teacher_logits.detach()
     s, t = torch.sigmoid(student_logits), torch.sigmoid(teacher)
     # t - s without cancellation where they are close, from t (1 - s) / (s (1 - t)) = exp(teacher - student)
     gap = torch.tanh((teacher - student) / 2) * (t * torch.sigmoid(-student) + s.detach() * torch.sigmoid(-teacher))
-    u = gap + (s.detach() - s)  # the bracket is 0 and has the gradient
+    u = gap + (s.detach() - s)  # the parenthesis is 0 and carries the gradient
     v = t + s
     return u - u.mean(dim=1, keepdim=True), v - v.mean(dim=1, keepdim=True)
 
 
 def _over_sequences(squares: Tensor, total: Tensor, h: Tensor, q: int, order: int | Sequence[int]) -> Tensor:
+    """`_of_order`, stacked where several orders are given."""
     if isinstance(order, Sequence):
         return torch.stack([_of_order(squares, total, h, q, n) for n in order])
     return _of_order(squares, total, h, q, order)
@@ -166,17 +168,17 @@ def _of_order(squares: Tensor, total: Tensor, h: Tensor, q: int, n: int) -> Tens
         F = 2q squares + 2 total + h,    R = q² squares + 3q total,    S² = 4q² total.
     """
     _check_order(n, q)
-    same = (n - 1) / math.perm(q, 2)
-    touching = 2 * (n - 2) / math.perm(q, 3) if n > 2 else 0.0
-    apart = (n - 2) * (n - 3) / math.perm(q, 4) if n > 3 else 0.0
-    # What F, R and S² count. Added up in numbers, before any tensor: only R's can be negative, where 2n > q + 3
-    of_f, of_r, of_s = same - touching + 2 * apart, touching - 4 * apart, apart
-    of_squares = 2 * q * of_f + q**2 * of_r
-    of_total = 2 * of_f + 3 * q * of_r + 4 * q**2 * of_s
-    return (of_squares * squares + of_total * total + of_f * h) / (2 * (n - 1) ** 2)  # Eqs. (8), (13)
+    same_pair = (n - 1) / math.perm(q, 2)
+    one_shared = 2 * (n - 2) / math.perm(q, 3) if n > 2 else 0.0
+    none_shared = (n - 2) * (n - 3) / math.perm(q, 4) if n > 3 else 0.0
+    # The weights of F, R and S² are combined before the tensors: only R's can be negative, where 2n > q + 3
+    weight_f, weight_r, weight_s = same_pair - one_shared + 2 * none_shared, one_shared - 4 * none_shared, none_shared
+    weight_squares = 2 * q * weight_f + q**2 * weight_r
+    weight_total = 2 * weight_f + 3 * q * weight_r + 4 * q**2 * weight_s
+    return (weight_squares * squares + weight_total * total + weight_f * h) / (2 * (n - 1) ** 2)  # Eqs. (8), (13)
 
 
-def _labels(name: str, tensor: Tensor) -> int:
+def _num_labels(name: str, tensor: Tensor) -> int:
     if tensor.ndim != 2:
         raise ValueError(f"`{name}` has shape {tuple(tensor.shape)}, expected (b, q).")
     return tensor.shape[1]
@@ -184,6 +186,4 @@ def _labels(name: str, tensor: Tensor) -> int:
 
 def _check_order(order: int, q: int) -> None:
     if order not in range(2, q + 1):
-        raise ValueError(
-            f"`order` is {order!r}, expected a number of labels from 2 to {q}, which is how many there are."
-        )
+        raise ValueError(f"`order` is {order!r}, expected a number of labels from 2 to {q}, the number of all labels.")

@@ -1,19 +1,22 @@
 """The losses of MSKD: Wang et al., Multi-Label Self Knowledge Distillation, AAAI 2025.
 
-A student is its own teacher in three ways. `locality` (L-SD) compares how far patches lie apart, `reconstruction`
-(R-SD) puts the logits of the patches together again as a teacher, `step` (S-SD) takes the logits of the weights
-before the last update. The last two distil with `mbd`, which rests on `reformulated_softmax`.
+A student is its own teacher in three ways. `l_sd` (locality) compares distances between crops, `r_sd` (reconstruction)
+combines the logits of the crops into a teacher, `s_sd` (step) takes the logits of the weights before the last update.
+The last two distill with `mbd`, which is based on `reformulated_softmax`. `random_boxes` or `corner_boxes` place the
+crops, `roi_crop` takes them.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torchvision.ops import roi_align
 
-from mlkd.losses.l2d import _over_mean
+from mlkd.losses.distances import normalize_by_mean, pairwise_distances
 from mlkd.losses.reduction import check_same_shape, force_float32, reduce
 
 
@@ -27,18 +30,18 @@ def reformulated_softmax(logits: Tensor, targets: Tensor, *, as_in_paper: bool =
     where $q_{ij}$ is the logit of label $j$ and $M_i$ are the positive labels of image $i$.
 
     Source: Wang et al., Multi-Label Self Knowledge Distillation, AAAI 2025, Eq. (13).
-    Differs from the print by default: each positive $t$ forms one softmax with all negatives, and a positive's
-    probability is the one of its own group. Summed as printed it also stands over the other groups' denominators,
-    where it can exceed 1. A negative is in every group; its probability is the mean over them, as printed.
+    Differs from the paper by default: each positive $t$ forms one softmax with all negatives, and a positive's
+    probability is the one in its group. In the paper's sum it is also divided by the denominators of the other groups
+    and can exceed 1. A negative is in every group; its probability is the mean over them, as in the paper.
 
     Args:
         logits: any finite real, already divided by the temperature.
         targets: 0 or 1.
-        as_in_paper: True for the print.
+        as_in_paper: whether a positive is summed over all groups, as in the paper.
 
     Shape: both (b, q); output (b, q). Range: [0, 1], and the mean of the positives' and the sum of the negatives'
-    probabilities of an image are 1 together; all 0 in an image without positives. `as_in_paper` grows without bound as a
-    positive rises above another one and all negatives; it is held at e^20.
+    probabilities of an image add to 1; all 0 in an image without positives. With `as_in_paper` it grows without bound
+    as a positive rises above another one and all negatives; it is clamped at e^20.
 
     Raises:
         ValueError: the shapes differ.
@@ -74,21 +77,23 @@ def mbd(
     the temperature $\tau$, and $M_i$ the positive labels of image $i$.
 
     Source: Wang et al., Multi-Label Self Knowledge Distillation, AAAI 2025, Eqs. (14)-(16), and (17) for the sum
-    over images. The weights are constants to the gradient. The released code leaves out the teacher's entropy.
+    over images. The weights are constants to the gradient.
+    Differs from the official code, which omits the teacher's entropy.
 
     Args:
         student_logits: any finite real. Gradients flow here only.
         teacher_logits: any finite real; detached inside.
         targets: 0 or 1.
         temperature: above 0.
-        omega: the teacher's share in the weights, against the labels'.
+        omega: the fraction of the teacher's probabilities in the weights; the labels have 1 - omega.
         gamma_pos, gamma_neg: exponents of the weights, 0 or more; 0 makes the weight 1.
         as_in_paper: as in `reformulated_softmax`.
-        reduction: "sum" (as printed: labels and images), "batchmean" (sum over labels, mean over images) or "none".
+        reduction: "sum" (as in the paper, over labels and images), "batchmean" (sum over labels, mean over images) or
+            "none".
 
-    Shape: all (b, q); output () or, for "none", (b, q). Range: any sign, since labels weigh differently. Equal logits
-    give 0, but not a gradient of 0: positives weigh more, so their logits still rise. Images without positives
-    contribute 0.
+    Shape: all (b, q); output () or, for "none", (b, q). Range: any sign, as the labels have different weights. For
+    equal logits the value is 0, but not the gradient: positives have larger weights, so their logits still increase.
+    Images without positives contribute 0.
 
     Raises:
         ValueError: the shapes differ, `reduction` is unknown, `temperature` is not above 0 or an exponent is below 0.
@@ -116,20 +121,21 @@ def mbd(
 
 @force_float32
 def l_sd(roi_logits: Tensor, crop_logits: Tensor) -> Tensor:
-    r"""L-SD: patches cut from the feature map lie to each other as patches cut from the picture do.
+    r"""L-SD, locality: pairwise distances between crops of the feature map match those between crops of the image.
 
     $$ L_{L-SD} = \frac{1}{b} \sum_{i=1}^{b} \ell\big(\mathrm{sim}_p(r_i), \mathrm{sim}_p(o_i)\big)
        + \ell\big(\mathrm{sim}_b(r), \mathrm{sim}_b(o)\big), $$
     $$ \mathrm{sim}_p(r_i)_{st} = \|r_i^s - r_i^t\|_2, \quad
        \mathrm{sim}_b(r)_{ij} = \big\|\tfrac{1}{S} \sum_s r_i^s - \tfrac{1}{S} \sum_s r_j^s\big\|_2 $$
 
-    where $r_i^s$ are the logits of patch $s$ of image $i$ from the whole image's feature map, $o_i^s$ those of the
-    cropped picture, and $\ell$ the Huber loss with threshold 1, averaged over the matrix.
+    where $r_i^s$ are the logits of crop $s$ of the feature map of image $i$, $o_i^s$ those of the cropped image, and
+    $\ell$ the Huber loss with threshold 1, averaged over the matrix.
 
     Source: Wang et al., Multi-Label Self Knowledge Distillation, AAAI 2025, Eqs. (3), (4).
-    "Normalised" distances are read as L2D does it: each matrix (one per image, one for the batch) is divided by the
-    mean of its own positive entries, and the gradient goes through that mean. So two patches, or two images, say
-    nothing. The released code takes one mean for the patches of all images.
+    "Normalized" distances are understood as in L2D: each matrix (one per image, one for the batch) is divided by the
+    mean of its positive entries, and the gradient flows through that mean. So two crops, or two images, contribute
+    nothing.
+    Differs from the official code, which takes one mean for the crops of all images.
 
     Args:
         roi_logits: any finite real. Gradients flow here only; a distance of 0 has gradient 0.
@@ -140,27 +146,27 @@ def l_sd(roi_logits: Tensor, crop_logits: Tensor) -> Tensor:
     Raises:
         ValueError: the shapes differ or are not (b, S, q).
     """
-    _check_patches("roi_logits", roi_logits)
+    _check_crops("roi_logits", roi_logits)
     check_same_shape(roi_logits=roi_logits, crop_logits=crop_logits)
     r, o = roi_logits, crop_logits.detach().to(roi_logits)
-    between_patches = F.huber_loss(_over_mean(_distances(r)), _over_mean(_distances(o)))
-    r, o = r.mean(dim=1)[None], o.mean(dim=1)[None]
-    between_images = F.huber_loss(_over_mean(_distances(r)), _over_mean(_distances(o)))
-    return between_patches + between_images  # Eq. (4)
+    between_crops = F.huber_loss(_similarity(r), _similarity(o))
+    between_images = F.huber_loss(_similarity(r.mean(dim=1)[None]), _similarity(o.mean(dim=1)[None]))
+    return between_crops + between_images  # Eq. (4)
 
 
 @force_float32
 def pseudo_labels(crop_logits: Tensor, logits: Tensor, targets: Tensor) -> Tensor:
-    r"""The labels a patch speaks for: 1 where it says far more than the whole image, -1 where far less.
+    r"""Pseudo labels of the crops: 1 where a crop's logit is far above the image's, -1 where it is far below.
 
     $$ u_{ij}^s = \begin{cases} 1 & o_{ij}^s - q_{ij} \text{ among the } \beta \text{ largest} \\
        -1 & o_{ij}^s - q_{ij} \text{ among the } \beta \text{ smallest} \\ 0 & \text{else} \end{cases} $$
 
-    where $o_{ij}^s$ is the logit of label $j$ for patch $s$ of image $i$, $q_{ij}$ the one for the whole image, and
-    $\beta$ the number of positives in the batch. The order is that of all $b S q$ entries of the batch.
+    where $o_{ij}^s$ is the logit of label $j$ for crop $s$ of image $i$, $q_{ij}$ the one for the full image, and
+    $\beta$ the number of positives in the batch. All $b S q$ entries of the batch are ranked together.
 
     Source: Wang et al., Multi-Label Self Knowledge Distillation, AAAI 2025, Eq. (5).
-    Where one patch an image leaves fewer than $2 \beta$ entries, $\beta$ is half of them. Ties go by position.
+    Where there are fewer than $2 \beta$ entries, as with one crop per image, $\beta$ is half of them. Ties are broken
+    by position.
 
     Args:
         crop_logits, logits: any finite real. No gradient flows.
@@ -171,8 +177,13 @@ def pseudo_labels(crop_logits: Tensor, logits: Tensor, targets: Tensor) -> Tenso
     Raises:
         ValueError: the shapes do not fit.
     """
-    _check_patches("crop_logits", crop_logits)
-    _check_whole(crop_logits, logits=logits, targets=targets)
+    _check_crops("crop_logits", crop_logits)
+    for name, tensor in {"logits": logits, "targets": targets}.items():
+        if tensor.shape != (crop_logits.shape[0], crop_logits.shape[2]):
+            raise ValueError(
+                f"`{name}` has shape {tuple(tensor.shape)} but `crop_logits` has {tuple(crop_logits.shape)}; expected "
+                f"(b, q) and (b, S, q) with one b and one q."
+            )
     order = (crop_logits - logits[:, None]).flatten().argsort(stable=True)
     beta = min(int((targets > 0).sum()), len(order) // 2)
     labels = torch.zeros_like(crop_logits).flatten()
@@ -183,32 +194,32 @@ def pseudo_labels(crop_logits: Tensor, logits: Tensor, targets: Tensor) -> Tenso
 
 @force_float32
 def graph_propagation(crop_logits: Tensor, labels: Tensor, steps: int = 2) -> Tensor:
-    r"""Pseudo labels passed on between the patches of an image, the further apart in logits the more.
+    r"""Propagates pseudo labels between the crops of an image; distant logits have strong edges.
 
     $$ u_i \leftarrow D_i^{-1/2} (A_i + I) D_i^{-1/2} u_i, \quad
        (A_i)_{st} = \frac{\|o_i^s - o_i^t\|_2}{\max_{j, k, l} \|o_j^k - o_j^l\|_2}, \quad
        (D_i)_{ss} = 1 + \sum_t (A_i)_{st} $$
 
-    where $u_i$ (S, q) are the pseudo labels and $o_i^s$ the logits of the patches of image $i$.
+    where $u_i$ (S, q) are the pseudo labels and $o_i^s$ the logits of the crops of image $i$.
 
     Source: Wang et al., Multi-Label Self Knowledge Distillation, AAAI 2025, Eqs. (6), (7); two steps by Table 4.
-    The largest distance is that between two patches of one image, over all images of the batch.
+    The maximum is taken over the pairs of crops of one image, over all images of the batch.
 
     Args:
         crop_logits: any finite real; detached inside.
-        labels: as `pseudo_labels` gives them.
-        steps: how often the labels are passed on, 0 or more.
+        labels: as `pseudo_labels` returns them.
+        steps: the number of propagation steps, 0 or more.
 
     Shape: both (b, S, q); output (b, S, q).
 
     Raises:
         ValueError: the shapes differ or are not (b, S, q), or `steps` is below 0.
     """
-    _check_patches("crop_logits", crop_logits)
+    _check_crops("crop_logits", crop_logits)
     check_same_shape(crop_logits=crop_logits, labels=labels)
     if steps < 0:
-        raise ValueError(f"`steps` is {steps}, expected a whole number, 0 or more.")
-    distances = _distances(crop_logits.detach())
+        raise ValueError(f"`steps` is {steps}, expected a whole number of at least 0.")
+    distances = pairwise_distances(crop_logits.detach())
     largest = distances.max()
     edges = distances / largest.masked_fill(largest == 0, 1.0)  # Eq. (6)
     edges = edges + torch.eye(edges.shape[1]).to(edges)
@@ -222,15 +233,15 @@ def graph_propagation(crop_logits: Tensor, labels: Tensor, steps: int = 2) -> Te
 
 @force_float32
 def r_sd(logits: Tensor, crop_logits: Tensor, targets: Tensor, *, steps: int = 2, **options: Any) -> Tensor:
-    r"""R-SD: the logits of the patches, put together again, teach the whole image.
+    r"""R-SD, reconstruction: the combined logits of the crops are the teacher of the full image.
 
     $$ L_{R-SD}^{(i)} = L_{MBD}\Big(\sum_{s=1}^{S} \mathrm{softmax}(\bar e_i)^s \odot o_i^s, \; q_i\Big) $$
 
-    where $q_i$ are the logits of image $i$, $o_i^s$ those of its patch $s$ and $\bar e_i$ the propagated pseudo labels;
-    the softmax goes over the patches, for each label by itself.
+    where $q_i$ are the logits of image $i$, $o_i^s$ those of its crop $s$ and $\bar e_i$ the propagated pseudo labels;
+    the softmax runs over the crops, separately for each label.
 
-    Source: Wang et al., Multi-Label Self Knowledge Distillation, AAAI 2025, Eq. (8). The released code divides the
-    sum by S.
+    Source: Wang et al., Multi-Label Self Knowledge Distillation, AAAI 2025, Eq. (8).
+    Differs from the official code, which divides the sum by S.
 
     Args:
         logits: any finite real. Gradients flow here only.
@@ -250,14 +261,14 @@ def r_sd(logits: Tensor, crop_logits: Tensor, targets: Tensor, *, steps: int = 2
 
 
 def s_sd(logits: Tensor, previous_logits: Tensor, targets: Tensor, **options: Any) -> Tensor:
-    r"""S-SD: the logits do not run away from those of the weights before the last update.
+    r"""S-SD, step: the logits match the predictions of the previous step's weights.
 
     $$ L_{S-SD}^{(i)} = L_{MBD}\big(q_i^t, q_i^{t-1}\big) $$
 
-    where $q_i^t$ are the logits of image $i$ by the weights of step $t$; both see the same picture.
+    where $q_i^t$ are the logits of image $i$ with the weights of step $t$; both for the same images.
 
-    Source: Wang et al., Multi-Label Self Knowledge Distillation, AAAI 2025, Eq. (9). The released code takes the
-    previous batch's pictures and logits instead.
+    Source: Wang et al., Multi-Label Self Knowledge Distillation, AAAI 2025, Eq. (9).
+    Differs from the official code, which takes the images and logits of the previous batch instead.
 
     Args:
         logits: any finite real. Gradients flow here only.
@@ -272,35 +283,60 @@ def s_sd(logits: Tensor, previous_logits: Tensor, targets: Tensor, **options: An
 
 
 def _log_reformulated_softmax(logits: Tensor, positive: Tensor, as_in_paper: bool) -> Tensor:
-    """The logarithm of Eq. (13); where there is no positive, a number so low that its exponential is 0."""
-    nothing = torch.finfo(logits.dtype).min / 2  # stands for log 0, and has gradients
-    largest = logits.detach().masked_fill(positive & ~positive.all(dim=1, keepdim=True), nothing)
-    logits = logits - largest.amax(dim=1, keepdim=True)  # so that what is added up is close to 0, where digits are
-    negatives = logits.masked_fill(positive, nothing).logsumexp(dim=1, keepdim=True)
+    """The logarithm of Eq. (13); without positives, a number so low that its exponential is 0."""
+    log_zero = torch.finfo(logits.dtype).min / 2  # stands for log 0, and has gradients
+    largest = logits.detach().masked_fill(positive & ~positive.all(dim=1, keepdim=True), log_zero)
+    logits = logits - largest.amax(dim=1, keepdim=True)  # sums of exponentials are accurate for logits close to 0
+    negatives = logits.masked_fill(positive, log_zero).logsumexp(dim=1, keepdim=True)
     log_group = torch.logaddexp(logits, negatives)  # log of the denominator of t's group
     count = positive.sum(dim=1, keepdim=True).clamp(min=1).to(logits)
-    over_groups = (-log_group).masked_fill(~positive, nothing).logsumexp(dim=1, keepdim=True) - count.log()
+    over_groups = (-log_group).masked_fill(~positive, log_zero).logsumexp(dim=1, keepdim=True) - count.log()
     log_probs = logits + over_groups  # Eq. (13)
     if as_in_paper:
-        return log_probs.clamp(max=20.0)  # so that what overflows stays finite
+        return log_probs.clamp(max=20.0)  # keeps the exponential finite
     return torch.where(positive, logits - log_group, log_probs)
 
 
-def _distances(rows: Tensor) -> Tensor:
-    """Euclidean distances within each group: (groups, m, q) to (groups, m, m); a distance of 0 has gradient 0."""
-    return torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist")  # Eq. (3)
+def _similarity(logits: Tensor) -> Tensor:
+    """Normalized distances (groups, m, m) within each group of rows (groups, m, q)."""
+    return normalize_by_mean(pairwise_distances(logits))  # Eq. (3)
 
 
-def _check_patches(name: str, logits: Tensor) -> None:
+def _check_crops(name: str, logits: Tensor) -> None:
     if logits.ndim != 3 or not logits.numel():
-        raise ValueError(f"`{name}` has shape {tuple(logits.shape)}; expected (b, S, q), one row per patch.")
+        raise ValueError(f"`{name}` has shape {tuple(logits.shape)}; expected (b, S, q), one row per crop.")
 
 
-def _check_whole(crop_logits: Tensor, **tensors: Tensor) -> None:
-    b, _, q = crop_logits.shape
-    for name, tensor in tensors.items():
-        if tensor.shape != (b, q):
-            raise ValueError(
-                f"`{name}` has shape {tuple(tensor.shape)} but `crop_logits` has {tuple(crop_logits.shape)}; expected "
-                f"(b, q) and (b, S, q) with one b and one q."
-            )
+def random_boxes(b: int, num_crops: int) -> Tensor:
+    """Random crops of b images: (b, num_crops, 4), x1 y1 x2 y2 as fractions of the sides.
+
+    As in the official code, a crop has 0.2 to 0.3 of the image's area and an aspect ratio of 2:5 to 5:3.
+    """
+    random = torch.rand(4, b, num_crops)
+    area = 0.2 + 0.1 * random[0]
+    low, high = math.log(2 / 5), math.log(5 / 3)
+    ratio = torch.exp(low + (high - low) * random[1])
+    sides = torch.stack([(area * ratio).sqrt(), (area / ratio).sqrt()], dim=2)
+    corner = (1 - sides) * random[2:].permute(1, 2, 0)
+    return torch.cat([corner, corner + sides], dim=2)
+
+
+def corner_boxes(b: int) -> Tensor:
+    """The four quarters of b images: (b, 4, 4), x1 y1 x2 y2 as fractions of the sides."""
+    corner = torch.tensor([[0, 0], [1, 0], [0, 1], [1, 1]]) / 2
+    return torch.cat([corner, corner + 0.5], dim=1).expand(b, -1, -1)
+
+
+def roi_crop(maps: Tensor, boxes: Tensor) -> Tensor:
+    """Crops images or feature maps, each resized to the size of the map. Eq. (2).
+
+    Args:
+        maps: (b, D, H, W), differentiable.
+        boxes: (b, S, 4), x1 y1 x2 y2 as fractions of the sides.
+
+    Returns:
+        (b * S, D, H, W), image by image.
+    """
+    height, width = maps.shape[-2:]
+    scaled = boxes.to(maps) * maps.new_tensor([width, height, width, height])
+    return roi_align(maps, list(scaled), (height, width), aligned=True)

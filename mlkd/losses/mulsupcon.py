@@ -11,33 +11,34 @@ from mlkd.losses.reduction import force_float32
 
 
 @force_float32
-def mulsupcon(embeddings: Tensor, targets: Tensor, *, temperature: float = 0.1) -> Tensor:
-    r"""Supervised contrast in which each label of an anchor draws its own set of positives.
+def mulsupcon_loss(embeddings: Tensor, targets: Tensor, *, temperature: float = 0.1) -> Tensor:
+    r"""Multi-label supervised contrastive loss: each label of an anchor has its own set of positives.
 
     $$ L = \frac{1}{|A|} \sum_{(i, k) \in A} \frac{-1}{|P_{ik}|} \sum_{p \in P_{ik}} \log
        \frac{\exp(z_i \cdot z_p / \tau)}{\sum_{a \neq i} \exp(z_i \cdot z_a / \tau)} $$
 
-    where $z$ are the embeddings at length 1, $P_{ik}$ the other embeddings whose pictures have label $k$ too, and
-    $A$ the pairs of an anchor $i$ and one of its labels $k$ for which there are any. So a pair of pictures attract
-    each other by the number of labels they share.
+    where $z$ are the embeddings with length 1, $P_{ik}$ the other embeddings whose images have label $k$ too, and
+    $A$ the pairs of an anchor $i$ and one of its labels $k$ for which there are any. The attraction of two images grows
+    with the number of labels that they share.
 
     Source: Zhang and Wu, Multi-Label Supervised Contrastive Learning, AAAI 2024.
-    Differs from the print: anchors are contrasted with the batch at hand, not with a queue of earlier embeddings
-    from a momentum encoder.
+    Differs from the paper: anchors are contrasted with the current batch, not with a queue of earlier embeddings from
+    a momentum encoder.
 
     Args:
         embeddings: any finite real, of any length; one of length 0 stays 0. Gradients flow into all of them.
         targets: 0 or 1, of any dtype.
         temperature: above 0.
 
-    Shape: embeddings (n, d), targets (n, q); output (). Range: >= 0; 0, with a graph, where no two pictures share a
+    Shape: embeddings (n, d), targets (n, q); output (). Range: >= 0; 0, with a graph, where no two images share a
     label.
 
     Raises:
         ValueError: the shapes do not fit, or `temperature` is not above 0.
 
     Example:
-        >>> mulsupcon(torch.tensor([[1., 0.], [2., 0.], [0., 1.]]), torch.tensor([[1], [1], [0]]), temperature=1.0)
+        >>> embeddings = torch.tensor([[1., 0.], [2., 0.], [0., 1.]])
+        >>> mulsupcon_loss(embeddings, torch.tensor([[1], [1], [0]]), temperature=1.0)
         tensor(0.3133)
     """
     if embeddings.ndim != 2 or targets.ndim != 2 or len(embeddings) != len(targets):
@@ -47,13 +48,13 @@ def mulsupcon(embeddings: Tensor, targets: Tensor, *, temperature: float = 0.1) 
         )
     if not 0 < temperature < math.inf:
         raise ValueError(f"`temperature` is {temperature}, expected a number above 0.")
-    itself = torch.eye(len(embeddings), dtype=torch.bool, device=embeddings.device)
+    diagonal = torch.eye(len(embeddings), dtype=torch.bool, device=embeddings.device)
     length = torch.linalg.vector_norm(embeddings, dim=1, keepdim=True)
     z = embeddings / length.masked_fill(length == 0, 1.0)
-    log_share = (z @ z.T / temperature).masked_fill(itself, -torch.inf).log_softmax(dim=1).masked_fill(itself, 0.0)
+    log_probs = (z @ z.T / temperature).masked_fill(diagonal, -torch.inf).log_softmax(dim=1).masked_fill(diagonal, 0.0)
 
     present = (targets > 0).to(z)
     positives = present * (present.sum(dim=0) - 1)  # |P_ik|
     weight = torch.where(positives > 0, 1 / positives, 0.0) @ present.T  # sum over the labels that i and p share
     anchors = (positives > 0).sum().clamp(min=1)  # |A|
-    return -(weight * log_share).sum() / anchors
+    return -(weight * log_probs).sum() / anchors

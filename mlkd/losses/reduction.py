@@ -1,4 +1,4 @@
-"""How a table of terms, one per image and label, becomes one number; and the checks all losses share."""
+"""The reduction of a loss over images and labels, and the shape check and the precision that all losses share."""
 
 from __future__ import annotations
 
@@ -17,7 +17,11 @@ REDUCTIONS = ("sum", "batchmean", "none")
 
 
 def reduce(terms: Tensor, reduction: str) -> Tensor:
-    """Terms (b, ...) to their "sum", their sum divided by b ("batchmean"), or themselves ("none")."""
+    """Terms (b, ...) to their "sum", their sum divided by b ("batchmean"), or unchanged ("none").
+
+    Raises:
+        ValueError: `reduction` is unknown.
+    """
     check_choice("reduction", reduction, REDUCTIONS)
     if reduction == "none":
         return terms
@@ -25,7 +29,7 @@ def reduce(terms: Tensor, reduction: str) -> Tensor:
 
 
 def check_same_shape(**tensors: Tensor) -> None:
-    """Raises ValueError naming both arguments when a later one has another shape than the first."""
+    """Raises ValueError, naming both arguments, when a later tensor's shape differs from the first's."""
     (first, expected), *others = tensors.items()
     for name, tensor in others:
         if tensor.shape != expected.shape:
@@ -36,18 +40,18 @@ def check_same_shape(**tensors: Tensor) -> None:
 
 
 def force_float32(loss: Callable[P, Tensor]) -> Callable[P, Tensor]:
-    """Decorator: the loss is computed in float32 on half-precision tensors and under autocast; float64 stays."""
+    """A decorator: the loss is computed in float32 on half-precision tensors and under autocast. float64 is kept."""
 
     @functools.wraps(loss)
     def computed(*args: P.args, **kwargs: P.kwargs) -> Tensor:
-        raised: list[Any] = [_raised(value) for value in args]
+        tensors: list[Any] = [_upcast(value) for value in args]
         device = next((value.device.type for value in args if isinstance(value, Tensor)), "cpu")
         with torch.autocast(device, enabled=False):
-            return loss(*raised, **{name: _raised(value) for name, value in kwargs.items()})
+            return loss(*tensors, **{name: _upcast(value) for name, value in kwargs.items()})
 
     return computed
 
 
-def _raised(value: Any) -> Any:
-    half = isinstance(value, Tensor) and value.is_floating_point() and value.dtype.itemsize < 4
-    return value.float() if half else value
+def _upcast(value: Any) -> Any:
+    is_half = isinstance(value, Tensor) and value.is_floating_point() and value.dtype.itemsize < 4
+    return value.float() if is_half else value

@@ -16,7 +16,7 @@ SOFTEN = ("teacher", "both")
 
 
 @force_float32
-def tf_kd(
+def tf_kd_loss(
     student_logits: Tensor,
     targets: Tensor,
     *,
@@ -25,28 +25,28 @@ def tf_kd(
     soften: str = "teacher",
     reduction: str = "sum",
 ) -> Tensor:
-    r"""Distillation from a teacher that is written down: right about every label, and softened by a temperature.
+    r"""Distillation from a hand-designed teacher that is correct about every label, softened by a temperature.
 
     $$ L_{reg} = \sum_{i=1}^{b} \sum_{k=1}^{q} KL\big([p^d_{ik}, 1 - p^d_{ik}]_\tau \,\|\,
        [\hat y_{ik}, 1 - \hat y_{ik}]\big) \qquad p^d_{ik} = \begin{cases} a & y_{ik} = 1 \\ 1 - a & y_{ik} = 0
        \end{cases} $$
 
-    where $a$ is the confidence of the teacher, $[\cdot]_\tau$ divides its log-odds by $\tau$, $y$ is the target and
+    where $a$ is the confidence of the teacher, $[\cdot]_\tau$ divides the log odds by $\tau$, $y$ is the target and
     $\hat y$ the sigmoid of the student's logit.
 
     Source: Yuan et al., Revisiting Knowledge Distillation via Label Smoothing Regularization, CVPR 2020, Eqs. (8),
     (9), arXiv:1909.11723.
-    Differs from the print, whose one label among K is here a yes or no (K = 2) for every label: a sum of Bernoulli
-    divergences. And by default as in the released code, to which a = 0.99 and a temperature of 20 belong, only the
-    teacher is softened; `soften="both"` divides the student's logits too, as printed, which leaves hardly any
-    gradient at that temperature.
+    Differs from the paper, which has one label among K per image: here each label is present or absent (K = 2), and
+    the loss is a sum of Bernoulli divergences. By default only the teacher is softened, as in the official code, to
+    which a = 0.99 and a temperature of 20 belong; `soften="both"` divides the student's logits too, as in the paper,
+    which leaves a very small gradient at that temperature.
 
     Args:
         student_logits: any finite real.
         targets: 0 or 1, of any dtype.
-        confidence: what the teacher gives a label that is there, above 0.5 and below 1.
+        confidence: the teacher's probability of a present label, above 0.5 and below 1.
         temperature: above 0.
-        soften: "teacher" (as released) or "both" (as printed).
+        soften: "teacher" (as in the official code) or "both" (as in the paper).
         reduction: "sum", "batchmean" (sum over labels, mean over images) or "none".
 
     Shape: all (b, q); output () or, for "none", (b, q). Range: >= 0 up to rounding.
@@ -55,7 +55,7 @@ def tf_kd(
         ValueError: the shapes differ, a setting is out of range, or `soften` or `reduction` is unknown.
 
     Example:
-        >>> tf_kd(torch.tensor([[0., 0.]]), torch.tensor([[1, 0]]), temperature=1.0)
+        >>> tf_kd_loss(torch.tensor([[0., 0.]]), torch.tensor([[1, 0]]), temperature=1.0)
         tensor(1.2743)
     """
     check_same_shape(student_logits=student_logits, targets=targets)

@@ -1,42 +1,46 @@
-"""CPSD, and what it is compared with: students of teachers that are merged from models of parts of the labels."""
+"""CPSD and the methods it is compared with: distillation from teachers merged from models of label subsets."""
 
 from __future__ import annotations
 
-from torch import Tensor
+from typing import TYPE_CHECKING
 
-from mlkd.losses.classification import asl
-from mlkd.losses.cpsd import merged_distillation, mse
-from mlkd.methods.method import Batch, Method, Teacher, register_method
-from mlkd.models import Output
+from mlkd import losses
+from mlkd.methods.method import Batch, Method, Reduction, Teacher, register_method
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from mlkd.models import Output
 
 
 class SelfDistillation(Method):
-    """The asymmetric loss, and the squared distance between the logits of the student and its one teacher.
+    """The asymmetric loss and the squared distance between the logits of the student and of its only teacher.
 
-    `reduction` is that of both: "sum" over the batch as printed, or "batchmean".
+    `reduction` applies to both terms: "sum" over the batch as in the paper, or "batchmean".
     """
 
     paper = "Xu et al., IJCAI 2022"
     equations = "(3)-(7)"
+    formula = "ASL + λ_kd·MSE"
 
-    reduction: str = "sum"
+    reduction: Reduction = "sum"
     lambda_kd: float = 1.0
 
     def loss_terms(self, student: Output, batch: Batch) -> dict[str, Tensor]:
         return {
-            "asl": asl(student.logits, batch.targets, reduction=self.reduction, ignore_mask=batch.ignore_mask),
+            "asl": losses.asl(student.logits, batch.targets, reduction=self.reduction, ignore_mask=batch.ignore_mask),
             "kd": self.lambda_kd * self.distillation(student.logits, batch),
         }  # Eq. (7), term by term
 
     def distillation(self, logits: Tensor, batch: Batch) -> Tensor:
         """Eq. (6) where both of its teachers are the same."""
         (teacher,) = batch.teachers.values()
-        return mse(logits, teacher.logits, reduction=self.reduction)
+        return losses.mse(logits, teacher.logits, reduction=self.reduction)
 
 
 @register_method("sd")
 class SD(SelfDistillation):
-    r"""$L_{ASL} + L_{kd}$, the teacher being the student's own network trained before on all labels.
+    r"""$L_{ASL} + L_{kd}$ with one teacher: the student's network, trained before on all labels.
 
     Source: Xu et al., CPSD, IJCAI 2022, Table 3 and Fig. 3 (k = 1), arXiv:2205.10986.
     """
@@ -46,8 +50,8 @@ class SD(SelfDistillation):
     all_labels: Teacher | None = None
 
 
-class PartDistillation(SelfDistillation):
-    """Self-distillation from models of k parts of the labels; `tau` smooths the graph that is divided."""
+class LabelSubsetDistillation(SelfDistillation):
+    """Self-distillation from models of k label subsets; `tau` smooths the graph that is partitioned."""
 
     equations = "(1)-(7)"
 
@@ -56,8 +60,8 @@ class PartDistillation(SelfDistillation):
 
 
 @register_method("cgpd")
-class CGPD(PartDistillation):
-    r"""$L_{ASL} + L_{kd}$, the teacher merged from parts of labels that stand together.
+class CGPD(LabelSubsetDistillation):
+    r"""$L_{ASL} + L_{kd}$ with one teacher, merged from models of label subsets that co-occur.
 
     Source: Xu et al., CPSD, IJCAI 2022, Table 3 and Fig. 3, arXiv:2205.10986.
     """
@@ -68,8 +72,8 @@ class CGPD(PartDistillation):
 
 
 @register_method("dgpd")
-class DGPD(PartDistillation):
-    r"""$L_{ASL} + L_{kd}$, the teacher merged from parts of labels that do not stand together.
+class DGPD(LabelSubsetDistillation):
+    r"""$L_{ASL} + L_{kd}$ with one teacher, merged from models of label subsets that do not co-occur.
 
     Source: Xu et al., CPSD, IJCAI 2022, Table 3 and Fig. 3, arXiv:2205.10986.
     """
@@ -80,8 +84,8 @@ class DGPD(PartDistillation):
 
 
 @register_method("random-psd")
-class RandomPSD(PartDistillation):
-    r"""$L_{ASL} + L_{kd}$, the teacher merged from parts of labels drawn at random.
+class RandomPSD(LabelSubsetDistillation):
+    r"""$L_{ASL} + L_{kd}$ with one teacher, merged from models of random label subsets.
 
     Source: Xu et al., CPSD, IJCAI 2022, Fig. 3, arXiv:2205.10986.
     """
@@ -92,14 +96,15 @@ class RandomPSD(PartDistillation):
 
 
 @register_method("cpsd")
-class CPSD(PartDistillation):
-    r"""$L_{ASL} + L_{kd}$ with two merged teachers: parts of labels that stand together, and of labels that do not.
+class CPSD(LabelSubsetDistillation):
+    r"""$L_{ASL} + L_{kd}$ with two merged teachers: of label subsets that co-occur, and of subsets that do not.
 
-    `alpha` is the share of the first in $L_{kd}$; 1/2 is the paper's.
+    `alpha` is the weight of the first in $L_{kd}$, 1/2 in the paper.
 
     Source: Xu et al., CPSD, IJCAI 2022, Eqs. (1)-(7), arXiv:2205.10986.
     """
 
+    formula = "ASL + λ_kd·(α·MSE_cgp + (1 - α)·MSE_dgp)"
     required_teachers = ("cgp", "dgp")
 
     alpha: float = 0.5
@@ -107,5 +112,5 @@ class CPSD(PartDistillation):
     dgp: Teacher | None = None
 
     def distillation(self, logits: Tensor, batch: Batch) -> Tensor:
-        co, dis = batch.teachers["cgp"].logits, batch.teachers["dgp"].logits
-        return merged_distillation(logits, co, dis, self.alpha, reduction=self.reduction)
+        co_logits, dis_logits = batch.teachers["cgp"].logits, batch.teachers["dgp"].logits
+        return losses.merged_distillation(logits, co_logits, dis_logits, self.alpha, reduction=self.reduction)

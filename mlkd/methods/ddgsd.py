@@ -1,42 +1,49 @@
-"""DDGSD: two distortions of the same pictures teach each other."""
+"""DDGSD: two augmented views of the same images distill each other."""
 
 from __future__ import annotations
 
-from torch import Tensor
+from typing import TYPE_CHECKING
 
-from mlkd.losses.classification import bce
-from mlkd.losses.ddgsd import mmd, mutual_kl
-from mlkd.methods.method import Batch, Method, register_method
-from mlkd.models import Output
+from mlkd import losses
+from mlkd.methods.method import Batch, Method, Reduction, register_method
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from mlkd.models import Output
 
 
 @register_method("ddgsd")
 class DDGSD(Method):
     r"""$(L_{BCE} + L'_{BCE}) / 2 + \lambda_{KL} L_{KL} + \lambda_{MMD} L_{MMD}$.
 
-    The student runs on both distortions of the batch, one after the other. Each term belongs to a mean over pictures
-    in the paper; where the BCE is a sum over the batch, the MMD is multiplied by the number of its pictures, so the
-    balance stays. The training's augmentations are the distortions: without any there is nothing to learn from.
+    The student is evaluated on both views of the batch. In the paper all terms are means over images; where the BCE is
+    a sum over the batch, the MMD is multiplied by the batch size, so that the balance is the same. The views are made
+    by the training's augmentations; without any, they are equal and the two distillation terms are 0.
 
-    Source: Xu and Liu, Data-Distortion Guided Self-Distillation for Deep Neural Networks, AAAI 2019. Differs from
-    the print: see `mlkd.losses.ddgsd`; and the cross entropies of the two distortions are averaged.
+    Source: Xu and Liu, Data-Distortion Guided Self-Distillation for Deep Neural Networks, AAAI 2019.
+    Differs from the paper: see `mlkd.losses.ddgsd`; and the cross entropies of the two views are averaged.
     """
 
     paper = "Xu and Liu, AAAI 2019"
+    formula = "(BCE + BCE′)/2 + λ_kl·KL + λ_mmd·MMD"
     needs_two_views = True
 
     lambda_kl: float = 1.0
     lambda_mmd: float = 5e-4
-    reduction: str = "sum"
+    reduction: Reduction = "sum"
 
     def loss_terms(self, student: Output, batch: Batch) -> dict[str, Tensor]:
-        twin: Output = batch.model(batch.second_view)
-        logits = [student.logits, batch.all_gather(twin.logits)]
-        hard = [bce(x, batch.targets, reduction=self.reduction, ignore_mask=batch.ignore_mask) for x in logits]
-        pictures = len(student.logits) if self.reduction == "sum" else 1
-        pooled = [batch.all_gather(output.features.mean(dim=(-2, -1))) for output in (student, twin)]
+        assert batch.model is not None
+        second: Output = batch.model(batch.second_view)
+        logits = [student.logits, batch.all_gather(second.logits)]
+        features = [batch.all_gather(view.features.mean(dim=(-2, -1))) for view in (student, second)]
+        bce, second_bce = (
+            losses.bce(x, batch.targets, reduction=self.reduction, ignore_mask=batch.ignore_mask) for x in logits
+        )
+        num_images = len(student.logits) if self.reduction == "sum" else 1
         return {
-            "bce": (hard[0] + hard[1]) / 2,
-            "kl": self.lambda_kl * mutual_kl(*logits, reduction=self.reduction),
-            "mmd": self.lambda_mmd * pictures * mmd(*pooled),
+            "bce": (bce + second_bce) / 2,
+            "kl": self.lambda_kl * losses.mutual_kl(*logits, reduction=self.reduction),
+            "mmd": self.lambda_mmd * num_images * losses.mmd(*features),
         }

@@ -1,44 +1,55 @@
-"""DLB: consistency with the last mini-batch."""
+"""DLB: consistency with the predictions of the last batch."""
 
 from __future__ import annotations
 
-from torch import Tensor
+from typing import TYPE_CHECKING, cast
 
-from mlkd.losses.classification import bce
-from mlkd.losses.dlb import dlb
-from mlkd.methods.method import Batch, Method, register_method
-from mlkd.methods.ps_kd import LogitsBank
-from mlkd.models import MultiLabelModel, Output
+from mlkd import losses
+from mlkd.methods.method import Batch, Method, Reduction, register_method
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from mlkd.models import MultiLabelModel, Output
+    from mlkd.models.auxiliary import LogitsBank
 
 
 @register_method("dlb")
 class DLB(Method):
-    r"""$L_{BCE} + \alpha L_{LB}$.
+    r"""$L_{BCE} + \lambda_{DLB} L_{LB}$.
 
-    Half of each batch was in the one before, augmented otherwise; what the student said of it then teaches it now.
-    Each term is a mean over num_samples in the paper; where the BCE is a sum over the batch, $L_{LB}$ is multiplied by
-    the number of its num_samples, so the balance stays.
+    Half of each batch was in the previous one, with another augmentation; the student's predictions there are the
+    teacher's now. In the paper both terms are means over images; where the BCE is a sum over the batch, $L_{LB}$ is
+    multiplied by the batch size, so that the balance is the same.
 
-    Source: Shen et al., Self-Distillation from the Last Mini-Batch for Consistency Regularization, CVPR 2022, Sec.
-    3, arXiv:2203.16172. Differs from the print: see `mlkd.losses.dlb`.
+    Source: Shen et al., Self-Distillation from the Last Mini-Batch for Consistency Regularization, CVPR 2022,
+    Sec. 3, arXiv:2203.16172.
+    Differs from the paper: see `mlkd.losses.dlb`.
     """
 
     paper = "Shen et al., CVPR 2022"
+    formula = "BCE + λ_dlb·LB"
     needs_overlapping_batches = True
 
-    alpha: float = 1.0
+    lambda_dlb: float = 1.0
     temperature: float = 3.0
-    reduction: str = "sum"
+    reduction: Reduction = "sum"
 
     def build_auxiliary(self, student: MultiLabelModel, num_samples: int) -> LogitsBank:
+        from mlkd.models.auxiliary import LogitsBank
+
         return LogitsBank(num_samples, len(student.classes))
 
     def loss_terms(self, student: Output, batch: Batch) -> dict[str, Tensor]:
-        weight = self.alpha * (len(student.logits) if self.reduction == "sum" else 1)
-        consistency = dlb(student.logits, batch.auxiliary.recall(batch.sample_indices), temperature=self.temperature)
-        batch.auxiliary.forget()
-        batch.auxiliary.remember(batch.sample_indices, student.logits)
+        bank = cast("LogitsBank", batch.auxiliary)
+        assert batch.sample_indices is not None
+        num_images = len(student.logits) if self.reduction == "sum" else 1
+        last_logits = bank.get(batch.sample_indices)
+        bank.reset()
+        bank.update(batch.sample_indices, student.logits)
         return {
-            "bce": bce(student.logits, batch.targets, reduction=self.reduction, ignore_mask=batch.ignore_mask),
-            "dlb": weight * consistency,
+            "bce": losses.bce(student.logits, batch.targets, reduction=self.reduction, ignore_mask=batch.ignore_mask),
+            "dlb": self.lambda_dlb
+            * num_images
+            * losses.dlb_loss(student.logits, last_logits, temperature=self.temperature),
         }

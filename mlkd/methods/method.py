@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 from mlkd.errors import first_few
 from mlkd.registry import Registry
@@ -14,6 +14,9 @@ if TYPE_CHECKING:  # a method declares; listing methods loads no torch
     from torch import Tensor, nn
 
     from mlkd.models import MultiLabelModel, Output
+
+Reduction = Literal["sum", "batchmean"]
+"""How a method reduces its loss against the labels: the sum over images and labels, or that over the batch size."""
 
 
 class Batch(NamedTuple):

@@ -1,52 +1,61 @@
-"""MulSupCon: a contrast in which each label draws its own pictures together."""
+"""MulSupCon: a contrastive loss between images that share labels."""
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING
 
-from mlkd.losses.classification import bce
-from mlkd.losses.mulsupcon import mulsupcon
-from mlkd.methods.method import Batch, Method, register_method
-from mlkd.models import MultiLabelModel, Output
+from mlkd import losses
+from mlkd.methods.method import Batch, Method, Reduction, register_method
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from mlkd.models import MultiLabelModel, Output
+    from mlkd.models.auxiliary import Projection
 
 
 @register_method("mulsupcon")
 class MulSupCon(Method):
-    r"""$L_{BCE} + \lambda L_{MulSupCon}$.
+    r"""$L_{BCE} + \lambda_{MulSupCon} L_{MulSupCon}$.
 
-    Both augmentations of each picture go through the student and a projection of two layers, and every one of these
-    2b embeddings is contrasted with the others. The contrast is a mean over them; where the BCE is a sum over the
-    batch, it is multiplied by the number of pictures.
+    Both views of each image are passed through the student and a projection of two layers, and each of these 2b
+    embeddings is contrasted with the others. The contrastive loss is a mean over them; where the BCE is a sum over the
+    batch, it is multiplied by the batch size.
 
     Source: Zhang and Wu, Multi-Label Supervised Contrastive Learning, AAAI 2024.
-    Differs from the print, which trains the network by the contrast alone, with a momentum encoder and a queue, and
-    the classifier afterwards: here both are trained at once, as MSKD's tables compare it, and the contrast is with
-    the batch; larger batches are closer to the print. The weight 1 is ours; the temperature and the width of the
-    projection are the released code's.
+    Differs from the paper, which trains the network with the contrastive loss only, with a momentum encoder and a
+    queue, and the classifier afterwards. Here both are trained together, as in the comparison of MSKD, and the contrast
+    is within the batch; larger batches are closer to the paper. The weight 1 is our choice; the temperature and the
+    dimension of the projection are those of the official code.
     """
 
     paper = "Zhang and Wu, AAAI 2024"
+    formula = "BCE + λ_mulsupcon·MulSupCon"
     needs_two_views = True
 
-    weight: float = 1.0
+    lambda_mulsupcon: float = 1.0
     temperature: float = 0.1
-    projection: int = 256
-    reduction: str = "sum"
+    projection_dim: int = 256
+    reduction: Reduction = "sum"
 
-    def build_auxiliary(self, student: MultiLabelModel, num_samples: int) -> nn.Module:
-        width = student.backbone.width
-        return nn.Sequential(
-            nn.Linear(width, width), nn.BatchNorm1d(width), nn.ReLU(), nn.Linear(width, self.projection)
-        )
+    def build_auxiliary(self, student: MultiLabelModel, num_samples: int) -> Projection:
+        from mlkd.models.auxiliary import Projection
+
+        return Projection(student.backbone.width, self.projection_dim)
 
     def loss_terms(self, student: Output, batch: Batch) -> dict[str, Tensor]:
-        twin: Output = batch.model(batch.second_view)
-        features = torch.cat([student.features, twin.features]).mean(dim=(-2, -1))
-        projected = torch.cat([batch.all_gather(rows) for rows in batch.auxiliary(features).chunk(2)])
-        contrast = mulsupcon(projected, torch.cat([batch.targets, batch.targets]), temperature=self.temperature)
-        pictures = len(student.logits) if self.reduction == "sum" else 1
+        import torch
+
+        assert batch.model is not None
+        assert batch.auxiliary is not None
+        second: Output = batch.model(batch.second_view)
+        features = torch.cat([student.features, second.features]).mean(dim=(-2, -1))
+        embeddings = torch.cat([batch.all_gather(view) for view in batch.auxiliary(features).chunk(2)])
+        targets = torch.cat([batch.targets, batch.targets])
+        num_images = len(student.logits) if self.reduction == "sum" else 1
         return {
-            "bce": bce(student.logits, batch.targets, reduction=self.reduction, ignore_mask=batch.ignore_mask),
-            "mulsupcon": self.weight * pictures * contrast,
+            "bce": losses.bce(student.logits, batch.targets, reduction=self.reduction, ignore_mask=batch.ignore_mask),
+            "mulsupcon": self.lambda_mulsupcon
+            * num_images
+            * losses.mulsupcon_loss(embeddings, targets, temperature=self.temperature),
         }

@@ -1,50 +1,37 @@
-"""UD: the student learns what its teacher is uncertain of, and where in the picture that comes from."""
+"""UD: the student learns its teacher's uncertainty and where in the image it arises."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, cast
 
-import torch
-from torch import Tensor, nn
+from mlkd import losses
+from mlkd.methods.method import Batch, Method, Reduction, Teacher, register_method
 
-from mlkd.losses.classification import bce
-from mlkd.losses.uncertainty import attention, disagreement, distribution, pick_all_labels, uncertainty_map
-from mlkd.methods.method import Batch, Method, Teacher, register_method
-from mlkd.models import MultiLabelModel, Output
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
-
-class Calibration(nn.Module):
-    """A second opinion on the labels: the largest value of each channel and two linear layers."""
-
-    def __init__(self, features: int, labels: int, hidden: int = 512):
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Linear(features, hidden), nn.BatchNorm1d(hidden), nn.ReLU(), nn.Linear(hidden, labels)
-        )
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Features (b, D, H, W) to logits (b, q)."""
-        return self.layers(features.amax(dim=(2, 3)))
+    from mlkd.models import MultiLabelModel, Output
 
 
 @register_method("ud")
 class UD(Method):
     r"""$L_{BCE} + L_{PAL-N} + \lambda_{dist} L_{dist} + \lambda_{att} L_{att}$.
 
-    Teacher and student each have a calibration branch beside their classifier. The student follows both of the
-    teacher's branches, and its map of where they disagree follows the teacher's. With a teacher of the student's own
-    architecture it is the self-distillation that MSKD compares with.
+    Teacher and student each have a calibration branch beside their classifier. The student matches both branches of the
+    teacher, and the teacher's map of where they disagree. With a teacher of the student's architecture this is the
+    self-distillation that MSKD is compared with.
 
     Source: Song et al., Handling Difficult Labels for Multi-label Image Classification via Uncertainty Distillation,
-    ACM MM 2021; form, weights and temperature as the code they released.
-    Differs in three points. There the teacher is trained together with its branch; here any trained model is a
-    teacher, and its branch learns on its fixed features while the student trains ($L_{PAL-N}$, which reaches nothing
-    else). There the student has no loss against the labels by default; here it has, as with every method compared.
-    There the classifier is a linear layer on the largest value of each channel; here it is the model's own head.
+    ACM MM 2021; form, weights and temperature of the official code.
+    Differs from the official code in three points. There the teacher is trained together with its branch; here any
+    trained model is a teacher, and its branch learns on its fixed features while the student trains ($L_{PAL-N}$, which
+    has no other gradient). There the student has no loss against the labels by default; here it has, as in all other
+    methods. There the classifier is a linear layer on the maximum of each channel; here it is the model's head.
     """
 
     paper = "Song et al., ACM MM 2021"
     equations = "uncertainty distillation"
+    formula = "BCE + PAL-N + λ_distribution·DIST + λ_attention·ATT"
     required_teachers = ("teacher",)
     needs_features = True
 
@@ -52,32 +39,43 @@ class UD(Method):
     lambda_distribution: float = 1.0
     lambda_attention: float = 0.1
     temperature: float = 3.0
-    reduction: str = "sum"
+    reduction: Reduction = "sum"
 
-    def build_auxiliary(self, student: MultiLabelModel, num_samples: int) -> nn.Module:
-        assert self.teacher is not None  # because of `check`
-        models = {"student": student, "teacher": self.teacher}
+    def build_auxiliary(self, student: MultiLabelModel, num_samples: int) -> nn.ModuleDict:
+        from torch import nn
+
+        from mlkd.models.auxiliary import CalibrationBranch
+
+        models = {"student": student, "teacher": cast("MultiLabelModel", self.teacher)}
         return nn.ModuleDict(
-            {role: Calibration(model.backbone.width, len(model.classes)) for role, model in models.items()}
+            {role: CalibrationBranch(model.backbone.width, len(model.classes)) for role, model in models.items()}
         )
 
     def loss_terms(self, student: Output, batch: Batch) -> dict[str, Tensor]:
-        assert self.teacher is not None  # because of `check`
-        mine, its = batch.auxiliary["student"], batch.auxiliary["teacher"]
-        features = batch.teacher.features.detach()
-        branches = batch.all_gather(mine(student.features)), batch.all_gather(its(features))
-        followed = distribution(student.logits, batch.teacher.logits, *branches, temperature=self.temperature)
-        maps = _uncertainty(student.features, batch.model.head, mine), _uncertainty(features, self.teacher.head, its)
+        model, teacher = cast("MultiLabelModel", batch.model), cast("MultiLabelModel", self.teacher)
+        branches = cast("nn.ModuleDict", batch.auxiliary)
+        teacher_features = batch.teacher.features.detach()
+        student_calibration = batch.all_gather(branches["student"](student.features))
+        teacher_calibration = batch.all_gather(branches["teacher"](teacher_features))
+        distribution = losses.prediction_distribution_distillation(
+            student.logits,
+            batch.teacher.logits,
+            student_calibration,
+            teacher_calibration,
+            temperature=self.temperature,
+        )
+        attention = losses.uncertainty_attention_distillation(
+            batch.all_gather(_uncertainty_map(student.features, model.head, branches["student"])),
+            batch.all_gather(_uncertainty_map(teacher_features, teacher.head, branches["teacher"])),
+        )
         return {
-            "bce": bce(student.logits, batch.targets, reduction=self.reduction, ignore_mask=batch.ignore_mask),
-            "calibration": pick_all_labels(branches[1], batch.targets),
-            "distribution": self.lambda_distribution * followed,
-            "attention": self.lambda_attention * attention(*(batch.all_gather(found) for found in maps)),
+            "bce": losses.bce(student.logits, batch.targets, reduction=self.reduction, ignore_mask=batch.ignore_mask),
+            "calibration": losses.pick_all_labels_normalized(teacher_calibration, batch.targets),
+            "distribution": self.lambda_distribution * distribution,
+            "attention": self.lambda_attention * attention,
         }
 
 
-def _uncertainty(features: Tensor, head: Callable[[Tensor], tuple[Tensor, Tensor | None]], branch: nn.Module) -> Tensor:
-    """The map of where head and branch disagree; gradients flow into the features alone."""
-    copy = features.detach().requires_grad_()
-    (gradient,) = torch.autograd.grad(disagreement(head(copy)[0], branch(copy)), copy)
-    return uncertainty_map(features, gradient)
+def _uncertainty_map(features: Tensor, head: Any, branch: Any) -> Tensor:
+    """The uncertainty map (b, H, W) of a network; gradients flow into the features only."""
+    return losses.uncertainty_map(features, losses.uncertainty_gradient(features, head, branch))

@@ -1,31 +1,32 @@
-"""No distillation: the labels alone."""
+"""The baseline: training against the labels, without distillation."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from torch import Tensor
+from mlkd import losses
+from mlkd.methods.method import Batch, Method, Reduction, register_method
 
-from mlkd.losses.classification import asl, bce
-from mlkd.methods.method import Batch, Method, register_method
-from mlkd.models import Output
+if TYPE_CHECKING:
+    from torch import Tensor
 
-LOSSES = {"bce": bce, "asl": asl}
+    from mlkd.models import Output
 
 
 @register_method("vanilla")
 class Vanilla(Method):
-    """Binary cross entropy against the labels; how teachers are trained and what students are compared with.
+    """Binary cross entropy against the labels, for teachers and for the baseline that students are compared with.
 
-    `loss="asl"` takes the asymmetric loss instead, with its authors' constants. `reduction` is for either.
+    `loss="asl"` selects the asymmetric loss with the constants of its authors. `reduction` applies to both losses.
     """
 
     paper = "Yang et al., ICCV 2023"
     equations = "(1)"
+    formula = "BCE"
 
-    reduction: str = "sum"
+    reduction: Reduction = "sum"
     loss: Literal["bce", "asl"] = "bce"
 
     def loss_terms(self, student: Output, batch: Batch) -> dict[str, Tensor]:
-        loss = LOSSES[self.loss]
+        loss = losses.asl if self.loss == "asl" else losses.bce
         return {self.loss: loss(student.logits, batch.targets, reduction=self.reduction, ignore_mask=batch.ignore_mask)}
