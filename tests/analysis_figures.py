@@ -36,16 +36,16 @@ def cam_grid(classes: Sequence[str]) -> Figure:
     return plots.cam_grid(images, maps, classes[:2], others, boxes=boxes, probabilities=said)
 
 
-def cam_picture(classes: Sequence[str]) -> Figure:
+def cam_overlay(classes: Sequence[str]) -> Figure:
     made = pictures(classes)
     boxes, said = np.array([[0.1, 0.2, 0.5, 0.9]]), np.linspace(0.1, 0.9, len(classes))
     found = np.linspace(0, 1, 64).reshape(8, 8)
-    return plots.cam_picture(made.images[0], found, 0, said, made.targets[0], classes, boxes=boxes, top=12)
+    return plots.cam_overlay(made.images[0], found, 0, said, made.targets[0], classes, boxes=boxes, top=12)
 
 
 def hits(names: Sequence[str]) -> pd.DataFrame:
     rows = [
-        {"label": name, "run": run, "n": 5 + k, "pictures": 5, "area": 0.2, "hit": 0.1 * k, "energy": 0.2 * k}
+        {"label": name, "run": run, "n": 5 + k, "images": 5, "area": 0.2, "hit": 0.1 * k, "energy": 0.2 * k}
         for name in names
         for k, run in enumerate(RUNS)
     ]
@@ -63,12 +63,12 @@ def correlations(classes: Sequence[str]) -> Figure:
     return plots.correlation_differences(found, classes, np.arange(q)[::-1], np.arange(q) // 3)
 
 
-def pair_pictures(classes: Sequence[str]) -> Figure:
+def pair_images(classes: Sequence[str]) -> Figure:
     q, made = len(classes), pictures(classes)
     matrix = np.abs(np.subtract.outer(np.linspace(0, 1, q), np.linspace(0, 1, q)))
     matrix[1] = np.nan
     maps = {run: np.linspace(0, 1, 2 * 2 * 64).reshape(2, 2, 8, 8) for run in RUNS[1:]}
-    return plots.pair_pictures(
+    return plots.pair_images(
         matrix, (0, 2), classes, np.arange(q)[::-1].tolist(), made.images[:2], maps, contributions=[0.1, -0.2]
     )
 
@@ -77,7 +77,7 @@ def reliance_table(classes: Sequence[str], runs: Sequence[str] = RUNS) -> pd.Dat
     rows = []
     for factor, run in enumerate(runs):
         for k, label in enumerate(classes):
-            row = {"run": run, "label": label, "companion": classes[k - 1], "n": 9, "pictures": 9}
+            row = {"run": run, "label": label, "context": classes[k - 1], "n": 9, "images": 9}
             for value, size in (("drop", 0.3), ("control", 0.1), ("reliance", 0.2)):
                 middle = size * factor * k / len(classes)
                 row |= {value: middle, f"{value}_low": middle - 0.02, f"{value}_high": middle + 0.03}
@@ -130,25 +130,25 @@ def steps(classes: Sequence[str] = ("cat",)) -> pd.DataFrame:
         for k, term in enumerate(("bce", "mld", "cd"))
         for label in ("", *classes)
     ]
-    return pd.DataFrame(rows, columns=["step", "term", "class", "norm", "share", "cosine"])
+    return pd.DataFrame(rows, columns=["step", "term", "class", "norm", "fraction", "cosine"])
 
 
 WITH_CLASSES: dict[str, Callable[[tuple[str, ...]], Figure]] = {
     "cam_grid": cam_grid,
-    "cam_picture": cam_picture,
+    "cam_overlay": cam_overlay,
     "localization_plot": lambda classes: plots.localization_plot(hits(classes), "label", "run"),
     "correlation_differences": correlations,
-    "pair_pictures": pair_pictures,
+    "pair_images": pair_images,
     "label_pairs": lambda classes: plots.label_pairs(
         {run: np.linspace(0, 1, len(classes[:12]) ** 2).reshape(len(classes[:12]), -1) for run in RUNS}, classes[:12]
     ),
-    "reliance": lambda classes: plots.reliance(reliance_table(classes), "teacher"),
+    "context_reliance": lambda classes: plots.context_reliance(reliance_table(classes), "teacher"),
     "reliance_regression": lambda classes: plots.reliance_regression(reliance_table(classes), slopes()),
     "label_gains": lambda classes: plots.label_gains(label_gain_table(classes), title="l2d less vanilla"),
-    "retrieved": retrieval_grid,
+    "retrieval_grid": retrieval_grid,
     "gradient_classes": lambda classes: plots.gradient_classes(steps(classes)),
 }
-NAMES_IN_SENTENCES = ("cam_grid", "cam_picture", "pair_pictures", "localization_plot", "reliance", "label_gains")
+NAMES_IN_SENTENCES = ("cam_grid", "cam_overlay", "pair_images", "localization_plot", "context_reliance", "label_gains")
 """Figures in which a label's name stands within a longer text."""
 
 CURVE = (np.linspace(5, 150, 20), np.linspace(0.1, 0.9, 20))
@@ -171,7 +171,7 @@ OF_RUNS: dict[str, Callable[[], Figure]] = {
             columns=["run", "split", "mean", "std", "n"],
         )
     ),
-    "gains": lambda: plots.gains(
+    "gain_intervals": lambda: plots.gain_intervals(
         {"l2d": Gain(0.05, 0.02, 0.08, 0.03, 5), "mdkd": Gain(0.01, -0.02, 0.04, float("nan"), 1)}
     ),
     "protocol_spread": lambda: plots.protocol_spread(protocol_scores(), title="One student"),

@@ -13,7 +13,7 @@ from matplotlib.text import Text
 
 from mlkd import plots
 from mlkd.analysis import Gain
-from mlkd.plots.style import COLOURS, GAIN, MORE_COLOURS, SPARE_COLOURS, colors, other_looks
+from mlkd.plots.style import COLORS, GAIN, MORE_COLORS, SPARE_COLORS, colors, other_looks
 
 CLASSES = ("cat", "dog", "bus")
 
@@ -22,10 +22,10 @@ def test_titles_of_one_figure_have_different_colours() -> None:
     titles = ("sd student", "ps student", "cpsd student", "mse", "vanilla student", "teacher", "gradcam", "layercam")
     found = colors(titles)
     assert len(set(found.values())) == len(titles)
-    assert (found["vanilla student"], found["teacher"]) == (COLOURS["vanilla"], COLOURS["teacher"])
-    assert found["sd student"] == COLOURS["sd"]
+    assert (found["vanilla student"], found["teacher"]) == (COLORS["vanilla"], COLORS["teacher"])
+    assert found["sd student"] == COLORS["sd"]
     assert colors(["random-psd student", "chance"])["chance"] == "#000000"
-    methods = [name for name in COLOURS if name not in ("random-psd", "chance")]
+    methods = [name for name in COLORS if name not in ("random-psd", "chance")]
     assert len(set(colors([*methods, "teacher #2"]).values())) == len(methods) + 1
     assert list(colors(["l2d student", "l2d student #2"])) == ["l2d student", "l2d student #2"]
 
@@ -35,12 +35,12 @@ def test_a_colour_is_of_a_method_or_of_something_else() -> None:
     assert (
         len({tuple(look.values()) for look in looks.values()}) == len({look["marker"] for look in looks.values()}) == 8
     )
-    assert not {look["color"] for look in looks.values()} & {*COLOURS.values(), *SPARE_COLOURS, *MORE_COLOURS}
+    assert not {look["color"] for look in looks.values()} & {*COLORS.values(), *SPARE_COLORS, *MORE_COLORS}
 
 
 def test_cam_grid() -> None:
     fig = WITH_CLASSES["cam_grid"](CLASSES)
-    assert [ax.get_title() for ax in fig.axes[:4]] == ["picture", "vanilla student", "l2d student", "teacher"]
+    assert [ax.get_title() for ax in fig.axes[:4]] == ["image", "vanilla student", "l2d student", "teacher"]
     first = fig.axes[:4]
     assert [len(ax.images) for ax in first] == [1, 2, 2, 1]  # the teacher's map of the first picture is nan
     shown = first[1].images[1]
@@ -160,7 +160,7 @@ def test_context_scores() -> None:
 
 
 def test_reliance_is_sorted() -> None:
-    ax, difference = plots.reliance(reliance_table(CLASSES), "teacher").axes
+    ax, difference = plots.context_reliance(reliance_table(CLASSES), "teacher").axes
     names = [tick.get_text() for tick in ax.get_yticklabels()]
     assert names == ["bus without dog (n = 9)", "dog without cat (n = 9)", "cat without bus (n = 9)"]
     dots = [line.get_xdata()[0] for line in ax.lines if line.get_marker() == "o"]
@@ -196,7 +196,7 @@ def test_label_gains() -> None:
 
 
 def test_gains() -> None:
-    fig = plots.gains({"l2d": Gain(0.05, 0.02, 0.08, 0.03, 5), "mdkd": Gain(0.04, 0.02, 0.06, 0.3, 2)})
+    fig = plots.gain_intervals({"l2d": Gain(0.05, 0.02, 0.08, 0.03, 5), "mdkd": Gain(0.04, 0.02, 0.06, 0.3, 2)})
     ax = fig.axes[0]
     dots = [line for line in ax.lines if line.get_marker() == "o"]
     assert [line.get_markerfacecolor() == "white" for line in dots] == [False, True]
@@ -231,7 +231,7 @@ def test_empty_tables_are_drawn() -> None:
     plots.localization_plot(hits(["all"])[:0], "label", "run").draw_without_rendering()
     plots.gradient_terms(steps()[:0]).draw_without_rendering()
     plots.gradient_classes(steps()[:0]).draw_without_rendering()
-    assert not [text for text in plots.gains({}).findobj(Text) if "(n =" in text.get_text()]
+    assert not [text for text in plots.gain_intervals({}).findobj(Text) if "(n =" in text.get_text()]
     plots.label_gains(
         pd.DataFrame({"label": ["cat"], "difference": [np.nan]}), title="nothing"
     ).draw_without_rendering()

@@ -99,7 +99,7 @@ WITH_CLASSES: dict[str, Callable[[tuple[str, ...]], Figure]] = {
     "class_scores": lambda classes: plots.class_scores({name: 0.5 for name in classes}, data(classes)),
     "class_gains": gains,
     "partitions": partitions,
-    "pushes": logit_gradients,
+    "logit_gradients": logit_gradients,
     "crops": crops,
     "crop_labels": crop_labels,
     **analysis_figures.WITH_CLASSES,
@@ -153,7 +153,7 @@ UNITS = (
 
 
 def test_every_function_is_here() -> None:
-    assert set(plots.__all__) - {"colour"} == set(ALL)
+    assert set(plots.__all__) - {"color"} == set(ALL)
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -172,7 +172,7 @@ class TestEveryFigure:
             said = [ax.get_title(), ax.get_xlabel(), ax.get_ylabel()]
             assert any(said) or not ax.axison
         named = " ".join(texts(fig))
-        assert name in ("image_grid", "retrieved") or any(unit in named for unit in UNITS)
+        assert name in ("image_grid", "retrieval_grid") or any(unit in named for unit in UNITS)
 
     def test_nothing_is_cut_off(self, name: str) -> None:
         fig = ALL[name]()
@@ -201,7 +201,7 @@ class TestClassNames:
         draw(fig)
         if name == "label_counts":
             return
-        likeliest = {"prediction": 10, "crops": 4, "retrieved": 0, "reliance_regression": 0}
+        likeliest = {"prediction": 10, "crops": 4, "retrieval_grid": 0, "reliance_regression": 0}
         for odd in ODD[len(ODD) - likeliest.get(name, len(ODD)) :]:
             assert any(odd in text for text in shown), odd
             if name not in ("image_grid", *likeliest, *analysis_figures.NAMES_IN_SENTENCES):
@@ -335,6 +335,6 @@ class TestNumbers:
         draw(plots.class_gains(np.full((2, 3), np.nan), ("a", "b", "c"), made.targets.mean(axis=0), title="none"))
 
     def test_colours_of_methods(self) -> None:
-        assert plots.color("l2d student") == plots.color("l2d") == style.COLOURS["l2d"]
-        assert plots.color("new method") in style.MORE_COLOURS
+        assert plots.color("l2d student") == plots.color("l2d") == style.COLORS["l2d"]
+        assert plots.color("new method") in style.MORE_COLORS
         assert plots.color("new method") == plots.color("new student")

@@ -30,7 +30,7 @@ METHODS = {
 def cam(
     model: MultiLabelModel | MergedTeacher,
     images: Tensor,
-    labels: str | Sequence[int | str] = "truth",
+    labels: str | Sequence[int | str] = "ground_truth",
     *,
     method: str = "gradcam",
     targets: np.ndarray | Tensor | None = None,
@@ -54,18 +54,18 @@ def cam(
         model: on any device, in any mode; it is left as it was, also after an error. A merged teacher asks the part
             that knows the label.
         images: as the model takes them: uint8 in 0..255, or float in 0..1.
-        labels: "truth" for the labels that each picture has, "predicted" for those of probability 1/2 or more, or a
+        labels: "ground_truth" for the labels that each picture has, "predicted" for those of probability 1/2 or more, or a
             list of class indices or names, the same for every picture.
         method: a name in `METHODS`.
-        targets: 0 or 1; only for "truth".
+        targets: 0 or 1; only for "ground_truth".
         layer: the features the head sees for None, else the name of a module in the backbone's net, as "blocks.1".
 
-    Shape: images (b, 3, H, W), targets (b, q); output (b, q, H, W) float32 for "truth" and "predicted", all nan where a
+    Shape: images (b, 3, H, W), targets (b, q); output (b, q, H, W) float32 for "ground_truth" and "predicted", all nan where a
     label was not asked of a picture, or (b, labels, H, W) in the order of a list. Range: [0, 1], each map from 0 to
     its own largest value 1; all 0 where nothing speaks for the label.
 
     Raises:
-        ValueError: an unknown method, layer or label; "truth" without targets; "cam" with another head than "gap".
+        ValueError: an unknown method, layer or label; "ground_truth" without targets; "cam" with another head than "gap".
         ImportError: the grad-cam package is missing.
 
     Example:
@@ -156,12 +156,12 @@ def _asked(model, images: Tensor, labels, targets) -> tuple[np.ndarray, np.ndarr
     if not isinstance(labels, str):
         columns = [_class_index(model.classes, label) for label in labels]
         return np.ones((len(images), len(columns)), bool), np.array(columns, np.int64)
-    check_choice("labels", labels, ("truth", "predicted"))
+    check_choice("labels", labels, ("ground_truth", "predicted"))
     if labels == "predicted":
         with torch.no_grad():
             return (model(images).logits >= 0).cpu().numpy(), np.arange(q)
     if targets is None:
-        raise ValueError("`labels` is 'truth' but `targets` is missing; pass the pictures' targets, (b, q).")
+        raise ValueError("`labels` is 'ground_truth' but `targets` is missing; pass the pictures' targets, (b, q).")
     found = np.asarray(targets.cpu() if isinstance(targets, Tensor) else targets)
     if found.shape != (len(images), q):
         raise ValueError(f"`targets` has shape {found.shape}, expected ({len(images)}, {q}): a row for each picture.")

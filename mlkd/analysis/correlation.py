@@ -16,7 +16,7 @@ class CorrelationDifference(NamedTuple):
     mean: float
 
 
-def correlation(probs: np.ndarray) -> np.ndarray:
+def label_correlations(probs: np.ndarray) -> np.ndarray:
     """Pearson's correlation of each two labels' probabilities over the pictures.
 
     Shape: probs (N, q); output (q, q) float64 in [-1, 1], symmetric, diagonal 1; nan in the row and column of a label
@@ -52,7 +52,7 @@ def correlation_difference(student_probs: np.ndarray, teacher_probs: np.ndarray)
         ValueError: the shapes differ.
     """
     _check_shapes(student_probs, teacher_probs)
-    matrix = np.abs(correlation(student_probs) - correlation(teacher_probs))
+    matrix = np.abs(label_correlations(student_probs) - label_correlations(teacher_probs))
     pairs = matrix[np.triu_indices(len(matrix), 1)]
     known = pairs[~np.isnan(pairs)]
     return CorrelationDifference(matrix, float(known.mean()) if len(known) else np.nan)
@@ -90,7 +90,7 @@ def _check_shapes(student_probs: np.ndarray, teacher_probs: np.ndarray) -> None:
         )
 
 
-def order_by_parts(counts: Counts, parts: np.ndarray) -> np.ndarray:
+def order_by_cluster(counts: Counts, parts: np.ndarray) -> np.ndarray:
     """An order of the labels part by part, and in a part those that come together beside each other.
 
     Args:

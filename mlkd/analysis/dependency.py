@@ -32,7 +32,7 @@ def label_dependencies(
         orders: how many labels in a sequence, each from 2 to the number of chosen labels.
 
     Returns:
-        One row per run, order, sequence, picture: `run`, `order`, `sequence` ("dog-car-person"), `picture` (its place
+        One row per run, order, sequence, picture: `run`, `order`, `sequence` ("dog-car-person"), `image` (its place
         in the batch) and `dependency`, in [0, 1]: low where the labels go together.
 
     Raises:
@@ -46,9 +46,9 @@ def label_dependencies(
         for (run, said), sequence in ((item, found) for item in probs.items() for found in sequences):
             values = dependencies(torch.as_tensor(np.asarray(said, np.float32)), order, sequence).numpy()
             name = "-".join(classes[label] for label in sequence)
-            about = {"run": run, "order": order, "sequence": name, "picture": np.arange(len(values))}
+            about = {"run": run, "order": order, "sequence": name, "image": np.arange(len(values))}
             frames.append(pd.DataFrame({**about, "dependency": values.astype(np.float64)}))
-    columns = ["run", "order", "sequence", "picture", "dependency"]
+    columns = ["run", "order", "sequence", "image", "dependency"]
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=columns)
 
 
@@ -68,7 +68,7 @@ def dependency_gaps(table: pd.DataFrame, teacher: str = "teacher") -> pd.DataFra
     """
     if teacher not in set(table["run"]):
         raise ValueError(f"`teacher` is {teacher!r}, expected one of the runs: {', '.join(table['run'].unique())}.")
-    keys = ["order", "sequence", "picture"]
+    keys = ["order", "sequence", "image"]
     wide = table.pivot(index=keys, columns="run", values="dependency")
     rows = []
     for run in [title for title in table["run"].unique() if title != teacher]:

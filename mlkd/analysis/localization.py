@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from mlkd.analysis.cam import cam
-from mlkd.analysis.intervals import mean_over_pictures
 from mlkd.analysis.recall import SIDE
+from mlkd.analysis.tables import mean_by_group
 from mlkd.data import MultiLabelData
 from mlkd.training.evaluate import iter_batches
 
@@ -80,7 +80,7 @@ def box_scores(
         batch: pictures at a time.
 
     Returns:
-        One row per method, picture, label: `method`, `picture` (its row), `label` (its name), `side` (the square root
+        One row per method, picture, label: `method`, `image` (its row), `label` (its name), `side` (the square root
         of the largest box's area, in pixels at 224 x 224), `size` (a name in `SIZES`), `hit`, `energy` and `area`.
 
     Raises:
@@ -94,13 +94,13 @@ def box_scores(
         for place, of_picture in enumerate(boxes):
             asked[place, of_picture[:, 0].astype(np.int64)] = 1
         for method in methods:
-            maps = cam(model, images, "truth", method=method, targets=asked, layer=layer)
+            maps = cam(model, images, "ground_truth", method=method, targets=asked, layer=layer)
             for place, label in np.argwhere(asked):
                 own = boxes[place][boxes[place][:, 0] == label, 1:]
                 side = SIDE * np.sqrt(((own[:, 2] - own[:, 0]) * (own[:, 3] - own[:, 1])).max())
                 score = score_map(maps[place, label], own)
                 found.append((method, part[place], data.classes[label], side, *score))
-    table = pd.DataFrame(found, columns=["method", "picture", "label", "side", *MapScore._fields])
+    table = pd.DataFrame(found, columns=["method", "image", "label", "side", *MapScore._fields])
     edges = [0, *SIZES.values()]
     table.insert(4, "size", pd.cut(table["side"], edges, right=False, labels=list(SIZES)))
     return table
@@ -117,6 +117,6 @@ def localization_summary(
         resamples, seed: of the bootstrap.
 
     Returns:
-        One row per group: `by`, `n` maps, `pictures`, then each mean with `_low` and `_high`.
+        One row per group: `by`, `n` maps, `images`, then each mean with `_low` and `_high`.
     """
-    return mean_over_pictures(scores, by, MapScore._fields, resamples, seed)
+    return mean_by_group(scores, by, MapScore._fields, resamples, seed)

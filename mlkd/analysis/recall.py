@@ -18,7 +18,7 @@ def object_table(data: MultiLabelData) -> pd.DataFrame:
     """Every object of a split, with its size in the picture squeezed to 224 x 224 pixels.
 
     Returns:
-        One row per object: `picture` (its row), `label` (class index) and `side`, the square root of the area of its
+        One row per object: `image` (its row), `label` (class index) and `side`, the square root of the area of its
         box, in (0, 224].
 
     Raises:
@@ -29,15 +29,15 @@ def object_table(data: MultiLabelData) -> pd.DataFrame:
         boxes = data.normalized_boxes(row)
         side = SIDE * np.sqrt((boxes[:, 3] - boxes[:, 1]) * (boxes[:, 4] - boxes[:, 2]))
         found.append(np.column_stack([np.full(len(boxes), row), boxes[:, 0], side]))
-    table = pd.DataFrame(np.concatenate(found), columns=["picture", "label", "side"])
-    return table.astype({"picture": np.int64, "label": np.int64})
+    table = pd.DataFrame(np.concatenate(found), columns=["image", "label", "side"])
+    return table.astype({"image": np.int64, "label": np.int64})
 
 
 def label_table(data: MultiLabelData, train: MultiLabelData) -> pd.DataFrame:
     """Every label of every picture of a split; for data with or without boxes.
 
     Returns:
-        One row per picture and label that it has: `picture` (its row), `label` (class index), `labels` (how many the
+        One row per picture and label that it has: `image` (its row), `label` (class index), `labels` (how many the
         picture has) and `frequency` (the share of the training pictures with the label, in %).
 
     Raises:
@@ -47,7 +47,9 @@ def label_table(data: MultiLabelData, train: MultiLabelData) -> pd.DataFrame:
         raise ValueError(f"`train` has the classes {train.classes}, `data` {data.classes}; expected the same.")
     picture, label = np.nonzero(data.targets)
     labels, frequency = data.targets.sum(axis=1), 100 * train.targets.mean(axis=0)
-    return pd.DataFrame({"picture": picture, "label": label, "labels": labels[picture], "frequency": frequency[label]})
+    return pd.DataFrame(
+        {"image": picture, "label": label, "num_labels": labels[picture], "frequency": frequency[label]}
+    )
 
 
 def recall_table(
@@ -77,7 +79,7 @@ def recall_table(
     total = np.bincount(place, minlength=len(names))
     rows = []
     for title, found in predicted.items():
-        hit = found[targets["picture"].to_numpy(), targets["label"].to_numpy()].astype(bool)
+        hit = found[targets["image"].to_numpy(), targets["label"].to_numpy()].astype(bool)
         for name, correct, count in zip(names, np.bincount(place[hit], minlength=len(names)), total, strict=True):
             interval = binomtest(int(correct), int(count)).proportion_ci(method="wilson")
             rows.append((title, name, count, correct, correct / count, interval.low, interval.high))

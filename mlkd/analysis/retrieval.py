@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from mlkd.analysis.intervals import mean_over_pictures
+from mlkd.analysis.tables import mean_by_group
 from mlkd.data import MultiLabelData
 from mlkd.errors import check_choice
 from mlkd.training.evaluate import iter_batches, model_output
@@ -92,7 +92,7 @@ def retrieval_scores(targets: np.ndarray, neighbors: np.ndarray, queries: Sequen
     Shape: targets (N, q), nearest (queries, k).
 
     Returns:
-        One row per query: `picture` (its row), `precision` and `ndcg`, both in [0, 1]; nan for a query without labels,
+        One row per query: `image` (its row), `precision` and `ndcg`, both in [0, 1]; nan for a query without labels,
         and nDCG nan where no other picture shares one.
     """
     rows = np.arange(len(targets)) if queries is None else np.asarray(queries, np.int64)
@@ -110,7 +110,7 @@ def retrieval_scores(targets: np.ndarray, neighbors: np.ndarray, queries: Sequen
         precision[part] = np.where(labelled, (gains > 0).mean(axis=1), np.nan)
         best = ideal @ discount
         ndcg[part] = np.divide(gains @ discount, best, out=np.full(len(best), np.nan), where=best > 0)
-    return pd.DataFrame({"picture": rows, "precision": precision, "ndcg": ndcg})
+    return pd.DataFrame({"image": rows, "precision": precision, "ndcg": ndcg})
 
 
 def retrieval_table(
@@ -124,10 +124,10 @@ def retrieval_table(
         k, resamples, seed: pictures found, and the bootstrap's.
 
     Returns:
-        One row per run: `run`, `n` queries, `pictures`, then `precision` and `ndcg` with `_low` and `_high`.
+        One row per run: `run`, `n` queries, `images`, then `precision` and `ndcg` with `_low` and `_high`.
     """
     tables = [
         retrieval_scores(targets, nearest_neighbors(found, k=k)).assign(run=run) for run, found in vectors.items()
     ]
-    means = mean_over_pictures(pd.concat(tables), ("run",), ("precision", "ndcg"), resamples, seed)
+    means = mean_by_group(pd.concat(tables), ("run",), ("precision", "ndcg"), resamples, seed)
     return means.set_index("run").loc[list(vectors)].reset_index()

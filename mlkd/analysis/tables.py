@@ -1,4 +1,4 @@
-"""Tables and numbers about finished runs."""
+"""Tables of the scores of finished runs, and means with bootstrap intervals for the tables of this package."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from mlkd.bootstrap import bootstrap_weights, percentile_interval
 from mlkd.data import MultiLabelData
 from mlkd.graphs import GRAPHS, Counts, stability
 from mlkd.metrics import METRICS, PROTOCOLS, Scores, average_precision, evaluate
@@ -18,7 +19,7 @@ from mlkd.training.runs import Predictions, Run, iter_runs
 
 
 def group_runs(runs: Iterable[Run]) -> dict[str, list[Run]]:
-    """Runs that differ in nothing but the seed, by a short title such as "l2d student"."""
+    """Groups of runs that differ in nothing but the seed, by a short title such as "l2d student"."""
     groups: dict[str, list[Run]] = {}
     titles: dict[str, str] = {}
     for run in runs:
@@ -34,26 +35,29 @@ def group_runs(runs: Iterable[Run]) -> dict[str, list[Run]]:
 
 
 def runs_on(root: str | Path, data: MultiLabelData, methods: Collection[str] = ()) -> list[Run]:
-    """The finished teachers and students that were scored on exactly these pictures, labels and classes.
+    """The finished teachers and students that were evaluated on exactly these images, labels and classes.
 
-    With `methods` the students are those of these methods only.
+    Args:
+        root: folder of runs.
+        data: a split.
+        methods: names of methods; only their students are returned. Empty for all methods.
     """
-    found = []
-    same: dict[str, bool] = {}  # whether a run's description of its data means this data
+    runs = []
+    same: dict[str, bool] = {}  # the data settings of a run -> whether they describe this data
     for run in iter_runs(root):
         config, role = run.config, run.config["training"]["role"]
         wanted = role == "teacher" or (role == "student" and (not methods or config["method"] in methods))
         if wanted and run.complete and data.split in run.mean_ap:
-            described = json.dumps(config["data"], sort_keys=True)
-            if described not in same:
-                same[described] = run.predictions(data.split).same_samples(data)
-            if same[described]:
-                found.append(run)
-    return found
+            settings = json.dumps(config["data"], sort_keys=True)
+            if settings not in same:
+                same[settings] = run.predictions(data.split).same_samples(data)
+            if same[settings]:
+                runs.append(run)
+    return runs
 
 
 def runs_with_config(runs: Iterable[Run], config: Config) -> list[Run]:
-    """Those of the runs that were trained with this network and schedule, whatever their method and seed."""
+    """The runs that were trained with this network and schedule, whatever their method and seed."""
     wanted = {**config.as_dict(), "seed": None}
     return [run for run in runs if {**run.config["training"], "seed": None} == wanted]
 
@@ -64,87 +68,130 @@ def score_table(
     protocols: Sequence[str] = PROTOCOLS,
     metrics: Sequence[str] = METRICS,
 ) -> pd.DataFrame:
-    """Every group's scores on a split under every protocol, from the same prediction files.
+    """The scores of each group of runs on a split under each protocol, from the stored predictions.
 
-    The protocol "tuned" chooses its thresholds on `val`.
+    The thresholds of the protocol "tuned" are tuned on `val`.
 
     Returns:
-        One row per group, protocol, metric: `mean` over seeds and `std` (of the seeds, nan for one), as
-        fractions, and `n` seeds.
+        One row per group, protocol and metric: `run`, `protocol`, `metric`, `mean` and `std` over seeds (fractions; the
+        standard deviation is nan for one seed), and `n` seeds.
     """
     rows = []
     for title, runs in groups.items():
-        files = [(run.predictions(split), run.predictions("val")) for run in runs]
+        predictions = [(run.predictions(split), run.predictions("val")) for run in runs]
         for protocol in protocols:
-            scores = [_scores(found, chosen_on, protocol) for found, chosen_on in files]
+            scores = [_evaluate(test, validation, protocol) for test, validation in predictions]
             for metric in metrics:
                 values = np.array([score[metric] for score in scores])
-                spread = values.std(ddof=1) if len(values) > 1 else np.nan
-                rows.append((title, protocol, metric, values.mean(), spread, len(values)))
+                std = values.std(ddof=1) if len(values) > 1 else np.nan
+                rows.append((title, protocol, metric, values.mean(), std, len(values)))
     return pd.DataFrame(rows, columns=["run", "protocol", "metric", "mean", "std", "n"])
 
 
-def _scores(found: Predictions, chosen_on: Predictions | None, protocol: str) -> Scores:
+def _evaluate(predictions: Predictions, validation: Predictions | None, protocol: str) -> Scores:
     return evaluate(
-        found.targets,
-        found.logits,
+        predictions.targets,
+        predictions.logits,
         protocol,
-        classes=found.classes,
-        ignore_mask=found.ignore_mask,
-        validation=chosen_on and (chosen_on.targets, chosen_on.logits, chosen_on.ignore_mask),
+        classes=predictions.classes,
+        ignore_mask=predictions.ignore_mask,
+        validation=validation and (validation.targets, validation.logits, validation.ignore_mask),
         bootstrap=0,
     )
 
 
-def protocol_table(found: Predictions, chosen_on: Predictions | None = None) -> pd.DataFrame:
-    """One file of predictions, scored under every published protocol (`mlkd.metrics.PROTOCOLS`).
+def protocol_table(predictions: Predictions, validation: Predictions | None = None) -> pd.DataFrame:
+    """The scores of one set of predictions under each protocol in `mlkd.metrics.PROTOCOLS`.
 
     Args:
-        found: the predictions.
-        chosen_on: of other pictures (`val`), for the thresholds of the protocol "tuned"; left out without them.
+        predictions: of one split.
+        validation: predictions of the `val` split, to tune the thresholds of the protocol "tuned"; without them that
+            protocol is left out.
 
     Returns:
-        Indexed by protocol, one column per metric of `mlkd.metrics.METRICS`, as fractions. A column's largest less its
-        smallest value is what the protocol alone makes of the same predictions.
+        Indexed by protocol, one column per metric of `mlkd.metrics.METRICS`, as fractions. The range of a column is due
+        to the protocol alone.
     """
-    protocols = [name for name in PROTOCOLS if name != "tuned" or chosen_on is not None]
-    scores = [_scores(found, chosen_on, protocol) for protocol in protocols]
+    protocols = [name for name in PROTOCOLS if name != "tuned" or validation is not None]
+    scores = [_evaluate(predictions, validation, protocol) for protocol in protocols]
     rows = [[score[metric] for metric in METRICS] for score in scores]
     return pd.DataFrame(rows, index=pd.Index(protocols, name="protocol"), columns=list(METRICS))
 
 
 def summary_table(groups: Mapping[str, Sequence[Run]], split: str = "test") -> pd.DataFrame:
-    """One line per group of runs, by title, ready to print: mean ± standard deviation over seeds, in %."""
+    """One row per group of runs, formatted for display: mean ± standard deviation over seeds, in %."""
     scores = score_table(groups, split, protocols=("threshold(0.5)",), metrics=("mAP", "CF1", "OF1"))
     rows = []
     for title, runs in groups.items():
         training = runs[0].config["training"]
         row = {"run": title, "backbone": training["backbone"], "epochs": training["epochs"], "seeds": len(runs)}
         for score in scores[scores["run"] == title].itertuples():
-            row[f"{score.metric} %"] = show_score(score.mean, score.std)
+            row[f"{score.metric} %"] = format_score(score.mean, score.std)
         rows.append(row)
     return pd.DataFrame(rows)
 
 
 def per_class_ap(run: Run, split: str = "test") -> np.ndarray:
-    """A run's average precision for each class on a split, shape (q,), nan for a class without positives."""
-    found = run.predictions(split)
-    return average_precision(found.targets, found.logits, found.ignore_mask)
+    """The average precision of a run for each class on a split, shape (q,), nan for a class without positives."""
+    predictions = run.predictions(split)
+    return average_precision(predictions.targets, predictions.logits, predictions.ignore_mask)
 
 
-def show_score(mean: float, std: float) -> str:
-    """A fraction and its spread in percent: "57.1 ± 0.4", or "57.1" where there is one seed."""
+def format_score(mean: float, std: float) -> str:
+    """Mean and standard deviation, given as fractions, in percent: "57.1 ± 0.4", or "57.1" where `std` is nan."""
     return f"{100 * mean:.1f}" + ("" if np.isnan(std) else f" ± {100 * std:.1f}")
 
 
 def partition_stability(counts: Counts, ks: Iterable[int], taus: Iterable[float], seeds: int = 10) -> pd.DataFrame:
-    """How far partitions of different seeds agree, for every strategy with a graph, number of parts and root.
+    """Agreement of label partitions over seeds, for each graph, each tau and each number of label subsets k.
 
     Returns:
-        One row per strategy, tau, k: `ari`, the mean adjusted Rand index over pairs of seeds, and `min`, the lowest.
+        One row per strategy, tau and k: `strategy`, `tau`, `k`, `ari`, the mean adjusted Rand index over pairs of seeds,
+        and `min`, the lowest.
     """
     rows = []
     for strategy, tau, k in itertools.product(GRAPHS, list(taus), list(ks)):
-        found = stability(counts, k, strategy, tau, seeds)
-        rows.append((strategy, tau, k, found.mean, found.min))
+        agreement = stability(counts, k, strategy, tau, seeds)
+        rows.append((strategy, tau, k, agreement.mean, agreement.min))
     return pd.DataFrame(rows, columns=["strategy", "tau", "k", "ari", "min"])
+
+
+def mean_by_group(
+    table: pd.DataFrame, by: Sequence[str], values: Sequence[str], resamples: int = 1000, seed: int = 0
+) -> pd.DataFrame:
+    """Means per group with 95 % bootstrap intervals over images; the rows of an image are resampled together.
+
+    Args:
+        table: a column `image`, the columns `by` and the columns `values`. A row whose value is nan is left out of the
+            mean of that value.
+        by: columns that define the groups; empty for one group of all rows.
+        values: columns to average.
+        resamples, seed: of the bootstrap.
+
+    Returns:
+        One row per group, sorted by `by`: `by`, `n` rows, `images`, and for each value its mean under its own name,
+        `<value>_low` and `<value>_high` (nan for fewer than two images).
+    """
+    rows = []
+    groups = table.groupby(list(by), sort=True, observed=True, dropna=False) if by else [((), table)]
+    for key, group in groups:
+        image, names = pd.factorize(group["image"])
+        weights = bootstrap_weights(np.random.default_rng(seed), len(names), resamples) if len(names) > 1 else None
+        row = dict(zip(by, key, strict=True)) | {"n": len(group), "images": len(names)}
+        for value in values:
+            entries = group[value].to_numpy(np.float64)
+            known = ~np.isnan(entries)
+            sums = np.bincount(image[known], entries[known], len(names))  # of each image
+            counts = np.bincount(image[known], minlength=len(names)).astype(np.float64)
+            row |= {value: _ratio(sums.sum(), counts.sum()), f"{value}_low": np.nan, f"{value}_high": np.nan}
+            if weights is not None and known.any():
+                means = _ratio(weights @ sums, weights @ counts)
+                row[f"{value}_low"], row[f"{value}_high"] = percentile_interval(means)
+        rows.append(row)
+    columns = [*by, "n", "images", *(f"{value}{end}" for value in values for end in ("", "_low", "_high"))]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _ratio(sums, counts):
+    """sums / counts, nan for 0 / 0."""
+    return np.divide(sums, counts, out=np.full(np.shape(counts), np.nan), where=np.asarray(counts) > 0)[()]

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.special import softmax
 
-from mlkd.analysis.correlation import correlation
+from mlkd.analysis.correlation import label_correlations
 from mlkd.analysis.localization import score_map
 from mlkd.graphs import conditional_probability, cooccurrence
 from mlkd.metrics import average_precision
@@ -213,7 +213,7 @@ def check_farthest_map(answer: Any, teacher_maps: np.ndarray, student_maps: np.n
 def check_half_correlation(answer: Any) -> Verdict:
     """The mean difference of the correlations where a student gives half of the teacher's probabilities."""
     its = np.array([[0.8, 0.3], [0.2, 0.4], [0.6, 0.1]])
-    expected = np.abs(correlation(its / 2) - correlation(its)).mean()
+    expected = np.abs(label_correlations(its / 2) - label_correlations(its)).mean()
     return _numbers(answer, expected, "Does Pearson's correlation change when one side is multiplied by a number?")
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from mlkd.plots.style import OTHER_COLOURS, color, dot, dots, escape_math, legend_above, subplots
+from mlkd.plots.style import OTHER_COLORS, color, dot, dots, escape_math, legend_above, subplots
 
 
 def context_scores(table: pd.DataFrame) -> Figure:
@@ -40,7 +40,7 @@ def _seeds(table: pd.DataFrame, title: str) -> int:
     return int(table.loc[table["run"] == title, "n"].max())
 
 
-def reliance(table: pd.DataFrame, run: str) -> Figure:
+def context_reliance(table: pd.DataFrame, run: str) -> Figure:
     """Left: how far each label's probability falls with its companion greyed out, and with as much grey elsewhere.
 
     Right: the reliance, the first less the second, by which the labels are sorted.
@@ -50,14 +50,14 @@ def reliance(table: pd.DataFrame, run: str) -> Figure:
         run: which of its runs.
     """
     own = table[table["run"] == run].sort_values("reliance", ascending=False)
-    names = [f"{label} without {other} (n = {n})" for label, other, n in own[["label", "companion", "n"]].values]
+    names = [f"{label} without {other} (n = {n})" for label, other, n in own[["label", "context", "n"]].values]
     long = pd.concat(
         own.assign(
             pair=names, masked=masked, fall=own[value], fall_low=own[f"{value}_low"], fall_high=own[f"{value}_high"]
         )
         for value, masked in (("drop", "the companion"), ("control", "as much elsewhere"))
     )
-    shades = dict(zip(("the companion", "as much elsewhere"), OTHER_COLOURS, strict=False))
+    shades = dict(zip(("the companion", "as much elsewhere"), OTHER_COLORS, strict=False))
     fig, axes = subplots(1, 2, width=9.5, height=1.6 + 0.3 * len(own), sharey=True)
     falls, difference = axes.flat
     dots(falls, long, "fall", names, "pair", shades, "masked")
@@ -82,7 +82,7 @@ def reliance_regression(table: pd.DataFrame, lines: pd.DataFrame, teacher: str =
         lines: as `mlkd.analysis.reliance_regression` returns it.
         teacher: its title.
     """
-    wide = table.pivot(index=["label", "companion"], columns="run", values="reliance") * 100
+    wide = table.pivot(index=["label", "context"], columns="run", values="reliance") * 100
     columns = min(len(lines), 3)
     rows = -(-len(lines) // columns)
     fig, axes = subplots(rows, columns, width=3.4 * columns, height=3.4 * rows, sharex=True, sharey=True)

@@ -42,7 +42,7 @@ def label_gains(table: pd.DataFrame, *, title: str) -> Figure:
     return fig
 
 
-def gains(found: Mapping[str, Any]) -> Figure:
+def gain_intervals(found: Mapping[str, Any]) -> Figure:
     """Is a gain real? Each difference of mAP with its interval, over the band of what its seeds could not show.
 
     Args:
@@ -52,7 +52,11 @@ def gains(found: Mapping[str, Any]) -> Figure:
     ax, shades = axes.flat[0], colors(found)
     reach = max([1.0, *(100 * abs(value) for one in found.values() for value in (one.low, one.high))]) * 1.25
     for place, (title, one) in enumerate(found.items()):
-        blind = min(100 * one.smallest, 10 * reach) if np.isfinite(one.smallest) else 10 * reach
+        blind = (
+            min(100 * one.minimum_detectable_effect, 10 * reach)
+            if np.isfinite(one.minimum_detectable_effect)
+            else 10 * reach
+        )
         ax.barh(place, 2 * blind, left=-blind, height=0.7, color="#e8e8e8", zorder=0)
         values = (100 * value for value in (one.difference, one.low, one.high))
         dot(ax, place, values, color=shades[title], markerfacecolor=shades[title] if one.is_significant else "white")

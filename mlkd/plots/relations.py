@@ -27,7 +27,7 @@ def correlation_differences(
     Args:
         differences: title of a run -> `mlkd.analysis.CorrelationDifference`, its matrix (q, q) and mean.
         classes: the q names.
-        order: a permutation of the labels, as `mlkd.analysis.order_by_parts` gives it.
+        order: a permutation of the labels, as `mlkd.analysis.order_by_cluster` gives it.
         parts: (q,), the part of each label; lines are drawn between parts.
     """
     q = len(classes)
@@ -59,7 +59,7 @@ def _matrix(ax: Axes, matrix: np.ndarray, order: Sequence[int], high: float) -> 
     return ax.imshow(matrix[np.ix_(order, order)], cmap="magma_r", vmin=0, vmax=high)
 
 
-def pair_pictures(
+def pair_images(
     matrix: np.ndarray,
     pair: tuple[int, int],
     classes: Sequence[str],
@@ -93,7 +93,7 @@ def pair_pictures(
         ax.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, color="#0072b2", lw=2))
     ax.set_title("Difference of the correlations", fontsize=9)
     fig.colorbar(shade, ax=ax, label="lower is better", shrink=0.7)
-    heads = ["picture"] + [f"{escape_math(title)}:\n{escape_math(classes[k])}" for k in pair for title in maps]
+    heads = ["image"] + [f"{escape_math(title)}:\n{escape_math(classes[k])}" for k in pair for title in maps]
     for column, head in enumerate(heads):
         beside.text(column + 0.5, -0.06, head, ha="center", va="bottom", fontsize=8)
     for row, (image, added) in enumerate(zip(images, contributions, strict=True)):

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from mlkd.data import MultiLabelData
-from mlkd.plots.style import GAIN, LOSS, OTHER_COLOURS, color, colors, escape_math, legend_above, subplots
+from mlkd.plots.style import GAIN, LOSS, OTHER_COLORS, color, colors, escape_math, legend_above, subplots
 from mlkd.progress import TIMING
 
 
@@ -96,12 +96,12 @@ def class_scores(ap: Mapping[str, float], train: MultiLabelData) -> Figure:
     fig, axes = subplots(1, 1, width=7, height=1.4 + (0.14 if small else 0.21) * len(names))
     ax, places = axes.flat[0], range(len(names))
     ax.plot([100 * share[name] for name in names], places, "|", ms=6 if small else 9, mew=1.5, color=color("chance"))
-    ax.plot([100 * ap[name] for name in names], places, "o", ms=4 if small else 6, color=OTHER_COLOURS[0])
+    ax.plot([100 * ap[name] for name in names], places, "o", ms=4 if small else 6, color=OTHER_COLORS[0])
     ax.set_yticks(places, [escape_math(name) for name in names], fontsize=6 if small else 8)
     ax.set(xlim=(0, 102), ylim=(len(names) - 0.5, -0.5), xlabel="AP on test (%, higher is better)")
     ax.set(ylabel="label, the most frequent on top")
     ax.grid(alpha=0.3)
-    legend_above(fig, {"average precision": OTHER_COLOURS[0]}, marks=["chance: training pictures with the label (%)"])
+    legend_above(fig, {"average precision": OTHER_COLORS[0]}, marks=["chance: training pictures with the label (%)"])
     return fig
 
 

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 
-COLOURS = {
+COLORS = {
     "teacher": "#444444",
     "vanilla": "#8c8c8c",
     "l2d": "#0072b2",
@@ -28,24 +28,24 @@ COLOURS = {
     "chance": "#000000",
 }
 """One colour per method in every figure: Okabe and Ito's, safe for colour-blind readers, and three more."""
-SPARE_COLOURS = ("#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#0072b2", "#7b3294", "#8c564b", "#7fb800")
-MORE_COLOURS = ("#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-OTHER_COLOURS = ("#332288", "#999933", "#ee3377", "#882255", "#c8b050")
+SPARE_COLORS = ("#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#0072b2", "#7b3294", "#8c564b", "#7fb800")
+MORE_COLORS = ("#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+OTHER_COLORS = ("#332288", "#999933", "#ee3377", "#882255", "#c8b050")
 """For what is no method, such as protocols and loss terms: colours that no method has, after Tol."""
-GAIN, LOSS = OTHER_COLOURS[0], OTHER_COLOURS[2]
+GAIN, LOSS = OTHER_COLORS[0], OTHER_COLORS[2]
 OTHER_MARKERS = "oDs^vPX*"
 
 
 def color(title: str) -> str:
     """The colour of a method, or of a group of runs such as "l2d student"."""
     name = title.split()[0]
-    return COLOURS.get(name) or MORE_COLOURS[sum(map(ord, name)) % len(MORE_COLOURS)]
+    return COLORS.get(name) or MORE_COLORS[sum(map(ord, name)) % len(MORE_COLORS)]
 
 
 def colors(titles: Iterable[str]) -> dict[str, str]:
     """A colour for each title of one figure: its own, or the next free one where an earlier title has it."""
     own = {title: color(title) for title in titles}
-    spare = [shade for shade in SPARE_COLOURS if shade not in own.values()]
+    spare = [shade for shade in SPARE_COLORS if shade not in own.values()]
     found: dict[str, str] = {}
     for title, shade in own.items():
         found[title] = spare.pop(0) if shade in found.values() and spare else shade
@@ -56,7 +56,7 @@ def other_looks(titles: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Colour and marker for each of a few titles that are no methods, as `Axes.plot` takes them."""
     return {
         title: {
-            "color": OTHER_COLOURS[number % len(OTHER_COLOURS)],
+            "color": OTHER_COLORS[number % len(OTHER_COLORS)],
             "marker": OTHER_MARKERS[number % len(OTHER_MARKERS)],
         }
         for number, title in enumerate(titles)

@@ -153,7 +153,7 @@ def test_labels_of_each_picture() -> None:
     with torch.no_grad():
         predicted = (torch.sigmoid(model.eval()(images).logits) >= 0.5).numpy()
     assert 0 < predicted.sum() < 12
-    for labels, asked in (("truth", targets == 1), ("predicted", predicted)):
+    for labels, asked in (("ground_truth", targets == 1), ("predicted", predicted)):
         maps = cam(model, images, labels, targets=targets)
         assert maps.shape == every.shape
         np.testing.assert_allclose(maps[asked], every[asked], atol=1e-5)
@@ -253,8 +253,8 @@ class TestTheModelStaysAsItWas:
         ({"labels": ["cta"]}, "'cta'.*near it: cat"),
         ({"labels": [4]}, r"has 4, expected class indices in 0\.\.3"),
         ({"labels": "all"}, "truth, predicted"),
-        ({"labels": "truth"}, "`targets` is missing"),
-        ({"labels": "truth", "targets": np.zeros((2, 4))}, r"\(2, 4\), expected \(3, 4\)"),
+        ({"labels": "ground_truth"}, "`targets` is missing"),
+        ({"labels": "ground_truth", "targets": np.zeros((2, 4))}, r"\(2, 4\), expected \(3, 4\)"),
         ({"labels": [0], "method": "grad-cam"}, "Did you mean 'gradcam'"),
         ({"labels": [0], "layer": "block.1"}, "near it: 'blocks.1'"),
     ],

@@ -7,7 +7,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from mlkd.analysis import correlation, correlation_difference, order_by_parts, pair_contributions
+from mlkd.analysis import correlation_difference, label_correlations, order_by_cluster, pair_contributions
 from mlkd.graphs import cooccurrence
 
 RNG = np.random.default_rng(0)
@@ -15,8 +15,8 @@ STUDENT, TEACHER = RNG.random((2, 30, 6))
 
 
 def test_is_pearsons() -> None:
-    np.testing.assert_allclose(correlation(STUDENT), np.corrcoef(STUDENT.T), atol=1e-12)
-    np.testing.assert_allclose(correlation(STUDENT.astype(np.float32)), np.corrcoef(STUDENT.T), atol=1e-6)
+    np.testing.assert_allclose(label_correlations(STUDENT), np.corrcoef(STUDENT.T), atol=1e-12)
+    np.testing.assert_allclose(label_correlations(STUDENT.astype(np.float32)), np.corrcoef(STUDENT.T), atol=1e-6)
 
 
 def test_mean_is_over_the_pairs() -> None:
@@ -82,7 +82,7 @@ def test_parts_stand_together() -> None:
     targets = (RNG.random((200, 8)) < 0.3).astype(np.uint8)
     targets[:, 7] = targets[:, 1]
     parts = np.array([1, 0, 0, 1, 2, 1, 2, 0])
-    order = order_by_parts(cooccurrence(targets), parts)
+    order = order_by_cluster(cooccurrence(targets), parts)
     assert sorted(order) == list(range(8))
     assert parts[order].tolist() == [0, 0, 0, 1, 1, 1, 2, 2]
     first = order[:3].tolist()

@@ -28,8 +28,8 @@ def test_every_sequence_of_every_order() -> None:
     for row in table.itertuples():
         sequence = tuple(CLASSES.index(name) for name in row.sequence.split("-"))
         assert len(sequence) == row.order
-        assert row.dependency == pytest.approx(slow(PROBS[row.run][row.picture], sequence), abs=1e-6)
-        seen.add((row.run, row.picture, min(sequence, sequence[::-1])))
+        assert row.dependency == pytest.approx(slow(PROBS[row.run][row.image], sequence), abs=1e-6)
+        seen.add((row.run, row.image, min(sequence, sequence[::-1])))
     wanted = {
         (run, picture, min(s, s[::-1])) for run in PROBS for picture in range(3) for n in (2, 3, 4)
         for s in permutations(LABELS, n)

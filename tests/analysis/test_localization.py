@@ -91,7 +91,7 @@ def test_scores_of_a_split(toy_data: Data, toy_teacher: MultiLabelModel, own_cac
     data = with_boxes(toy_data["val"]).subset(np.arange(9))
     table = box_scores(toy_teacher, data, ("gradcam", "layercam"), batch=4)
     assert len(table) == 2 * data.targets.sum()
-    row = table[(table["method"] == "layercam") & (table["picture"] == 0)].iloc[0]
+    row = table[(table["method"] == "layercam") & (table["image"] == 0)].iloc[0]
     label = data.classes.index(row["label"])
     image = torch.from_numpy(data.images[0]).permute(2, 0, 1)[None]
     found = cam(toy_teacher, image, [label], method="layercam")[0, 0]
@@ -102,9 +102,9 @@ def test_scores_of_a_split(toy_data: Data, toy_teacher: MultiLabelModel, own_cac
     assert row["side"] == pytest.approx(max(sides))
     assert row["size"] == ("small" if max(sides) < 32 else "medium" if max(sides) < 96 else "large")
     some = box_scores(toy_teacher, data, rows=[5, 0])
-    whole = table[(table["method"] == "gradcam") & table["picture"].isin([0, 5])]
-    assert some.sort_values(["picture", "label"])["energy"].tolist() == pytest.approx(
-        whole.sort_values(["picture", "label"])["energy"].tolist(), abs=1e-4
+    whole = table[(table["method"] == "gradcam") & table["image"].isin([0, 5])]
+    assert some.sort_values(["image", "label"])["energy"].tolist() == pytest.approx(
+        whole.sort_values(["image", "label"])["energy"].tolist(), abs=1e-4
     )
 
 
@@ -120,7 +120,7 @@ def test_rates_are_means_and_intervals_are_over_pictures() -> None:
         {
             "method": "gradcam",
             "size": np.where(picture % 2, "small", "large"),
-            "picture": picture,
+            "image": picture,
             "hit": (picture % 3 == 0).astype(float),  # the same for all labels of a picture
             "energy": rng.random(len(picture)),
             "area": 0.1,
@@ -130,19 +130,19 @@ def test_rates_are_means_and_intervals_are_over_pictures() -> None:
     assert rates["size"].tolist() == ["large", "small"]
     for row in rates.itertuples():
         own = table[table["size"] == row.size]
-        assert (row.n, row.pictures) == (len(own), own["picture"].nunique())
+        assert (row.n, row.images) == (len(own), own["image"].nunique())
         assert row.hit == pytest.approx(own["hit"].mean())
         assert row.energy == pytest.approx(own["energy"].mean())
         assert row.energy_low < row.energy < row.energy_high
         assert row.area_low == pytest.approx(row.area_high) == pytest.approx(0.1)
-    alone = localization_summary(table.assign(picture=range(len(table))), ())
+    alone = localization_summary(table.assign(image=range(len(table))), ())
     together = localization_summary(table, ())
     assert together["hit_high"][0] - together["hit_low"][0] > alone["hit_high"][0] - alone["hit_low"][0]
 
 
 def test_rates_of_one_picture_and_of_none() -> None:
-    table = pd.DataFrame({"method": "cam", "picture": [4, 4], "hit": [1.0, 0.0], "energy": np.nan, "area": 0.5})
+    table = pd.DataFrame({"method": "cam", "image": [4, 4], "hit": [1.0, 0.0], "energy": np.nan, "area": 0.5})
     row = localization_summary(table).iloc[0]
-    assert (row["n"], row["pictures"], row["hit"]) == (2, 1, 0.5)
+    assert (row["n"], row["images"], row["hit"]) == (2, 1, 0.5)
     assert np.isnan([row["hit_low"], row["energy"]]).all()
     assert localization_summary(table[:0]).empty

@@ -60,7 +60,7 @@ def test_area_buckets_are_a_loop_over_objects(toy_data: Data) -> None:
 
 
 def test_edges_of_the_groups() -> None:
-    targets = pd.DataFrame({"picture": 0, "label": 0, "side": [0.001, 10, 10.001, 224]})
+    targets = pd.DataFrame({"image": 0, "label": 0, "side": [0.001, 10, 10.001, 224]})
     table = recall_table(targets, "side", {"all": np.ones((1, 1), bool)}, step=10)
     assert table["side"].tolist() == [10, 20, 230]
     assert table["targets"].tolist() == [2, 1, 1]
@@ -84,11 +84,11 @@ def test_labels_and_frequencies_need_no_boxes(toy_data: Data) -> None:
     table = label_table(data, train)
     assert len(table) == data.targets.sum()
     for row in table.itertuples():
-        assert data.targets[row.picture, row.label] == 1
-        assert row.labels == sum(data.targets[row.picture])
+        assert data.targets[row.image, row.label] == 1
+        assert row.num_labels == sum(data.targets[row.image])
         assert row.frequency == pytest.approx(100 * sum(train.targets[:, row.label].tolist()) / len(train))
     predicted = np.random.default_rng(0).random(data.targets.shape) < 0.5
-    by_labels = recall_table(table, "labels", {"run": predicted}).set_index("labels")
+    by_labels = recall_table(table, "num_labels", {"run": predicted}).set_index("num_labels")
     for count in range(1, 5):
         rows = [i for i in range(len(data)) if data.targets[i].sum() == count]
         found = sum(int(predicted[i, k]) for i in rows for k in range(4) if data.targets[i, k])

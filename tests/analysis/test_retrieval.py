@@ -51,7 +51,7 @@ def test_some_queries() -> None:
     neighbors = nearest_neighbors(VECTORS, queries)
     np.testing.assert_array_equal(neighbors, nearest_neighbors(VECTORS)[queries])
     some, every = retrieval_scores(TARGETS, neighbors, queries), retrieval_scores(TARGETS, nearest_neighbors(VECTORS))
-    assert some["picture"].tolist() == queries
+    assert some["image"].tolist() == queries
     np.testing.assert_allclose(some["ndcg"], every["ndcg"][queries])
 
 

@@ -6,18 +6,21 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from mlkd.analysis import (
+    format_score,
     group_runs,
+    mean_by_group,
     per_class_ap,
     protocol_table,
     runs_on,
     runs_with_config,
     score_table,
-    show_score,
     summary_table,
 )
+from mlkd.bootstrap import bootstrap_weights
 from mlkd.data import MultiLabelData
 from mlkd.metrics import METRICS, PROTOCOLS, average_precision, evaluate
 from mlkd.training.config import Config
@@ -200,7 +203,7 @@ def test_the_results_table_is_ready_to_print(toy_data: Data, tmp_path: Path) -> 
     [(0.571, 0.004, "57.1 ± 0.4"), (0.571, float("nan"), "57.1"), (1, 0, "100.0 ± 0.0"), (0.00049, 1e-9, "0.0 ± 0.0")],
 )
 def test_scores_are_shown_in_percent(mean: float, std: float, text: str) -> None:
-    assert show_score(mean, std) == text
+    assert format_score(mean, std) == text
 
 
 def test_class_ap_is_that_of_each_class(toy_data: Data, tmp_path: Path) -> None:
@@ -217,3 +220,23 @@ def test_class_ap_is_that_of_each_class(toy_data: Data, tmp_path: Path) -> None:
         "AP"
     ]
     assert {name: scores[k] for k, name in enumerate(test.classes) if k != 2} == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("seed", [0, 4])
+def test_mean_by_group_against_loops(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    table = pd.DataFrame({"image": rng.integers(0, 12, 50), "run": "l2d", "hit": rng.random(50)})
+    table.loc[3:6, "hit"] = np.nan
+    row = mean_by_group(table, ("run",), ("hit",), resamples=60, seed=seed).iloc[0]
+    images = list(dict.fromkeys(table["image"]))
+    means = []
+    for weights in bootstrap_weights(np.random.default_rng(seed), len(images), 60):
+        values = [
+            value
+            for image, times in zip(images, weights, strict=True)
+            for value in table.loc[table["image"] == image, "hit"].dropna().tolist() * int(times)
+        ]
+        means.append(sum(values) / len(values))
+    assert row["hit"] == pytest.approx(table["hit"].mean())
+    assert (row["hit_low"], row["hit_high"]) == pytest.approx(tuple(np.percentile(means, [2.5, 97.5])), abs=1e-5)
+    assert (row["n"], row["images"]) == (50, len(images))

@@ -18,7 +18,7 @@ from scipy.special import expit
 
 from mlkd import plots
 from mlkd.analysis import (
-    correlation,
+    label_correlations,
     correlation_difference,
     extract_features,
     nearest_neighbors,
@@ -235,7 +235,7 @@ def test_the_map_of_a_picture(data: MultiLabelData) -> None:
         )
         boxes = data.normalized_boxes(row)
         probabilities = expit(predict(models[explorer.network], data).logits[row])
-        expected = plots.cam_picture(
+        expected = plots.cam_overlay(
             data.images[row],
             found.maps[0],
             label,
@@ -318,7 +318,7 @@ def test_a_pair_of_labels(trained: dict[str, Run], data: MultiLabelData) -> None
         assert said(explorer) != before[1]
         k, m = explorer.first, explorer.second
         added = pair_contributions(said_by[explorer.student], its, k, m)
-        gap = correlation(said_by[explorer.student])[k, m] - correlation(its)[k, m]
+        gap = label_correlations(said_by[explorer.student])[k, m] - label_correlations(its)[k, m]
         rows, values = explorer.drivers()
         expected = sorted(range(len(data)), key=lambda row: -added[row] * np.sign(gap))[:3]
         assert rows.tolist() == expected
@@ -386,13 +386,13 @@ def test_the_maps_of_a_pair(trained: dict[str, Run], data: MultiLabelData, monke
     teacher = trained.pop("vanilla")
     explorer = widgets.LabelPairInspector(trained, teacher, data, pair=(3, 0))
     given: dict[str, np.ndarray] = {}
-    real = plots.pair_pictures
+    real = plots.pair_images
 
     def note(*args, **settings):
         given.update(args[5])
         return real(*args, **settings)
 
-    monkeypatch.setattr(plots, "pair_pictures", note)
+    monkeypatch.setattr(plots, "pair_images", note)
     explorer.figure()
     rows = explorer.drivers()[0].tolist()
     assert list(given) == ["teacher", "l2d"]

@@ -31,7 +31,7 @@ def test_by_hand() -> None:
     x, y = (nn.Parameter(torch.tensor(value)) for value in (1.0, 2.0))
     table = gradients({"bce": 3 * x + 4 * y, "up": 10 * y, "back": -6 * x - 8 * y}, [x, y]).set_index("term")
     assert table["norm"].tolist() == pytest.approx([5, 10, 10])
-    assert table["share"].tolist() == pytest.approx([0.2, 0.4, 0.4])
+    assert table["fraction"].tolist() == pytest.approx([0.2, 0.4, 0.4])
     assert table["cosine"].tolist() == pytest.approx([1, 0.8, -1])
     assert table["class"].tolist() == ["", "", ""]
     assert gradients({"bce": x, "up": y}, [x, y], base="up")["cosine"].tolist() == [0, 1]
@@ -64,7 +64,7 @@ def test_terms_of_a_network_against_one_backward_each() -> None:
         vectors[name] = [number for p in net.parameters() for number in p.grad.flatten().tolist()]
     table = gradients(terms, net.parameters()).set_index("term")
     for name, (share, cosine) in plain(vectors, "bce").items():
-        assert table.loc[name, "share"] == pytest.approx(share, rel=1e-5)
+        assert table.loc[name, "fraction"] == pytest.approx(share, rel=1e-5)
         assert table.loc[name, "cosine"] == pytest.approx(cosine, rel=1e-4)
 
 
@@ -85,7 +85,7 @@ def test_classes_against_derivatives_by_hand() -> None:
             vectors["mix"].append(2 * logits[i].sum().item())
         rows = table[table["class"] == label].set_index("term")
         for name, (share, cosine) in plain(vectors, "bce").items():
-            assert rows.loc[name, "share"] == pytest.approx(share, rel=1e-4)
+            assert rows.loc[name, "fraction"] == pytest.approx(share, rel=1e-4)
             assert rows.loc[name, "cosine"] == pytest.approx(cosine, rel=1e-4)
 
 
@@ -104,11 +104,11 @@ def test_terms_without_a_gradient() -> None:
     x, unused = nn.Parameter(torch.tensor([1.0, 2.0])), nn.Parameter(torch.zeros(3))
     terms = {"bce": x.sum(), "none": torch.tensor(0.5), "zero": 0 * x.sum()}
     table = gradients(terms, [x, unused]).set_index("term")
-    assert table["share"].tolist() == [1, 0, 0]
+    assert table["fraction"].tolist() == [1, 0, 0]
     assert table["cosine"].isna().tolist() == [False, True, True]
     nothing = gradients({"bce": 0 * x.sum()}, [x])
     assert nothing["norm"].tolist() == [0]
-    assert nothing["share"].isna().all()
+    assert nothing["fraction"].isna().all()
     assert gradients({}, [x]).empty
 
 
@@ -157,7 +157,7 @@ def test_a_recorded_training_is_the_same_training(
     assert set(zip(table["term"], table["class"], strict=True)) == {
         (term, label) for term in ("bce", "mld", "cd", "id") for label in classes
     }
-    shares = table.groupby(["step", "class"])["share"].sum(min_count=1).dropna()
+    shares = table.groupby(["step", "class"])["fraction"].sum(min_count=1).dropna()
     assert shares.tolist() == pytest.approx([1] * len(shares))
     at_classes = table[table["class"] != ""].groupby("term")["norm"].sum()
     assert (at_classes > 0).all()  # the embeddings' terms have a gradient for each class, and so have the logits'

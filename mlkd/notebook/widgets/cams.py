@@ -66,7 +66,7 @@ class CamExplorer(Explorer):
         if data.boxes is not None:
             found = data.normalized_boxes(self.row)
             boxes = found[found[:, 0] == self.label, 1:]
-        return plots.cam_picture(
+        return plots.cam_overlay(
             data.images[self.row],
             self._map(self.network, self.row, self.label, self.method, self.layer),
             self.label,

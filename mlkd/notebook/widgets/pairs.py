@@ -12,7 +12,7 @@ from scipy.special import expit
 from traitlets import Int, Unicode, observe
 
 from mlkd import plots
-from mlkd.analysis import correlation, correlation_difference, pair_contributions
+from mlkd.analysis import correlation_difference, label_correlations, pair_contributions
 from mlkd.analysis.cam import cam
 from mlkd.data import MultiLabelData
 from mlkd.graphs import cooccurrence, seriation
@@ -85,7 +85,7 @@ class LabelPairInspector(Explorer):
     def figure(self) -> Figure:
         rows, added = self.drivers()
         shown = tuple(rows.tolist())
-        return plots.pair_pictures(
+        return plots.pair_images(
             self._difference(self.student),
             (self.first, self.second),
             self.data.classes,
@@ -99,7 +99,7 @@ class LabelPairInspector(Explorer):
         (e, n), data, pair = self.counts, self.data, (self.first, self.second)
         rows, added = self.drivers()
         one, other = (data.classes[k] for k in pair)
-        own, its = (correlation(self.probs[title][:, pair])[0, 1] for title in (self.student, "teacher"))
+        own, its = (label_correlations(self.probs[title][:, pair])[0, 1] for title in (self.student, "teacher"))
         told = [
             f"{one} and {other}: together in {e[pair]} of {len(data)} pictures of {data.split} ({one} in "
             f"{n[self.first]}, {other} in {n[self.second]}).",

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 
-from mlkd.plots.pictures import draw_prediction_bars
+from mlkd.plots.images import draw_prediction_bars
 from mlkd.plots.style import colors, dots, escape_math, legend_above, subplots, wrap_names
 
 TARGET = "#d62728"
@@ -47,23 +47,23 @@ def cam_grid(
     shade = None
     for row, (line, image) in enumerate(zip(axes, images, strict=True)):
         for ax in line:
-            draw_picture(ax, image, None if boxes is None else boxes[row])
+            draw_image(ax, image, None if boxes is None else boxes[row])
         _below(line[0], labels[row], 3, color=TARGET, fontweight="bold", fontsize=8)
         if others is not None and len(others[row]):
             _below(line[0], wrap_names(others[row], 26), 14, fontsize=7)
         for ax, (title, found) in zip(line[1:], maps.items(), strict=True):
             if not np.isnan(found[row]).any():
-                shade = draw_map(ax, image, found[row], opacity)
+                shade = draw_cam(ax, image, found[row], opacity)
             if probabilities is not None:
                 _below(ax, f"{100 * probabilities[title][row]:.0f} %", 3, fontsize=8)
-    for ax, title in zip(axes[0], ["picture", *maps], strict=True):
+    for ax, title in zip(axes[0], ["image", *maps], strict=True):
         ax.set_title(escape_math(title), fontsize=9)
     if shade is not None:
         fig.colorbar(shade, ax=axes, label="share of the map's largest value", shrink=0.6)
     return fig
 
 
-def draw_picture(ax: Axes, image: np.ndarray, boxes: np.ndarray | None = None) -> None:
+def draw_image(ax: Axes, image: np.ndarray, boxes: np.ndarray | None = None) -> None:
     """A picture (H, W, 3) without axes, with dashed frames at boxes (m, 4), x1, y1, x2, y2 as shares of the sides."""
     height, width = image.shape[:2]
     ax.imshow(image, interpolation="none", extent=(0, width, height, 0))
@@ -72,13 +72,13 @@ def draw_picture(ax: Axes, image: np.ndarray, boxes: np.ndarray | None = None) -
         ax.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, color="white", lw=1.2, ls="--"))
 
 
-def draw_map(ax: Axes, image: np.ndarray, found: np.ndarray, opacity: float) -> AxesImage:
+def draw_cam(ax: Axes, image: np.ndarray, found: np.ndarray, opacity: float) -> AxesImage:
     """A map (h, w) in [0, 1] over the picture (H, W, 3) that was drawn there."""
     height, width = image.shape[:2]
     return ax.imshow(found, cmap="inferno", vmin=0, vmax=1, extent=(0, width, height, 0), alpha=opacity)
 
 
-def cam_picture(
+def cam_overlay(
     image: np.ndarray,
     found: np.ndarray,
     label: int,
@@ -103,9 +103,9 @@ def cam_picture(
     """
     fig, axes = subplots(1, 3, width=9, height=2.9, width_ratios=(1, 1.2, 1))
     for ax in axes.flat[:2]:
-        draw_picture(ax, image, boxes)
-    shade = draw_map(axes.flat[1], image, found, opacity)
-    axes.flat[0].set_title("picture", fontsize=9)
+        draw_image(ax, image, boxes)
+    shade = draw_cam(axes.flat[1], image, found, opacity)
+    axes.flat[0].set_title("image", fontsize=9)
     axes.flat[1].set_title(escape_math(classes[label]), fontsize=9, color=TARGET, fontweight="bold")
     fig.colorbar(shade, ax=axes.flat[1], label="share of the map's\nlargest value", shrink=0.8)
     first = np.lexsort((-probabilities, -(truth.astype(bool) | (np.arange(len(truth)) == label)).astype(int)))[:top]
