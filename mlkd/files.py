@@ -1,4 +1,4 @@
-"""Files that are whole or absent, and the folder for what can be made again."""
+"""Files that are complete or absent, and the cache folder."""
 
 from __future__ import annotations
 
@@ -13,30 +13,31 @@ from pathlib import Path
 
 import numpy as np
 from filelock import FileLock
+from platformdirs import user_cache_path
 
 from mlkd.errors import WriteError
 
 REASONS = {
     errno.ENOSPC: "the disk is full",
-    errno.EDQUOT: "your share of the disk is full",
-    errno.EFBIG: "the file would grow larger than allowed",
+    errno.EDQUOT: "the disk quota is exceeded",
+    errno.EFBIG: "the file would exceed the size limit",
     errno.EROFS: "the disk is read-only",
-    errno.EACCES: "you may not write there",
-    errno.EPERM: "you may not write there",
-    errno.ENOTDIR: "a part of that path is a file, no folder",
-    errno.EEXIST: "a part of that path is a file, no folder",
+    errno.EACCES: "permission denied",
+    errno.EPERM: "permission denied",
+    errno.ENOTDIR: "a parent folder in the path is a file",
+    errno.EEXIST: "a parent folder in the path is a file",
 }
 
 
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
-    """A path beside `path` to write to; it takes `path`'s place when the block ends well, and goes when it does not.
+    """A temporary path to write to, which replaces `path` if the block succeeds and is removed if it fails.
 
-    It may become a file or a folder; a folder must not be there yet. It is on the disk before it takes the place: a
-    power cut leaves the old file or the new one, never an empty one.
+    The block may create a file or a folder; a folder can only be new. The content is flushed to the disk before the
+    path is replaced: after a power failure there is the old file or the new one, never an empty one.
 
     Raises:
-        WriteError: the disk is full or read-only, or the like.
+        WriteError: the disk is full, read-only or the like.
     """
     path = Path(path)
     unfinished = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.unfinished")
@@ -44,8 +45,8 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         with explain_write_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             yield unfinished
-            # Not what is deeper in a folder: thousands of drawn pictures would take minutes, and it is told when a
-            # broken one is read.
+            # Subfolders are not flushed: with thousands of images this would take minutes, and a broken image is
+            # reported when it is read.
             _flush(unfinished, *(unfinished.iterdir() if unfinished.is_dir() else ()))
             os.replace(unfinished, path)
             _flush(path.parent)  # the new name
@@ -54,8 +55,8 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
 
 
 def _flush(*paths: Path) -> None:
-    """Waits until the files, and the names in the folders, are on the disk."""
-    if os.name != "posix":  # elsewhere a folder cannot be opened, nor a file flushed that was opened to be read
+    """Waits until the files, and the entries of the folders, are on the disk."""
+    if os.name != "posix":  # other systems cannot open a folder, or flush a file that is open for reading
         return
     for path in paths:
         handle = os.open(path, os.O_RDONLY)
@@ -67,10 +68,10 @@ def _flush(*paths: Path) -> None:
 
 @contextmanager
 def explain_write_errors(path: Path) -> Iterator[None]:
-    """Says in a sentence why `path` could not be written.
+    """Turns an OSError of the block into a one-line error with the reason why `path` could not be written.
 
     Raises:
-        WriteError: the disk is full or read-only, or the like.
+        WriteError: the disk is full, read-only or the like.
     """
     try:
         yield
@@ -78,25 +79,29 @@ def explain_write_errors(path: Path) -> Iterator[None]:
         if error.errno not in REASONS or isinstance(error, WriteError):
             raise
         raise WriteError(
-            f"{path}: could not be written, {REASONS[error.errno]}. Make room or choose another folder; the same "
-            f"command then goes on."
+            f"{path}: could not be written: {REASONS[error.errno]}. Free some space or choose another folder, then "
+            f"run the same command again to resume."
         ) from error
 
 
 def remove(path: Path) -> None:
-    """Takes a file or folder away, if it is there."""
-    with suppress(OSError):  # not there, or on a disk that is read-only by now
+    """Removes a file or folder if it exists."""
+    with suppress(OSError):  # it does not exist, or the disk has become read-only
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink()
 
 
-def create_once(path: Path, make: Callable[[Path], object]) -> None:
-    """Lets `make` write `path` whole where it is not there; of several processes one makes it and the others wait.
+def create_once(path: Path, create: Callable[[Path], object]) -> None:
+    """Calls `create` to write `path` if it does not exist; of several processes one writes, the others wait.
+
+    Args:
+        path: a file or folder.
+        create: writes the file or folder at the temporary path it is given.
 
     Raises:
-        WriteError: the disk is full or read-only, or the like.
+        WriteError: the disk is full, read-only or the like.
     """
     with explain_write_errors(path):
         if path.exists():
@@ -106,19 +111,19 @@ def create_once(path: Path, make: Callable[[Path], object]) -> None:
         with FileLock(lock):
             try:
                 if not path.exists():
-                    for left in path.parent.glob(f".{glob.escape(path.name)}.*.unfinished"):
-                        remove(left)  # of a process that was killed
+                    for unfinished in path.parent.glob(f".{glob.escape(path.name)}.*.unfinished"):
+                        remove(unfinished)  # left by a process that was killed
                     with atomic_write(path) as unfinished:
-                        make(unfinished)
+                        create(unfinished)
             finally:
-                lock.unlink(missing_ok=True)  # who waits for it gets it all the same, and looks again
+                lock.unlink(missing_ok=True)  # a waiting process still gets the lock, and then finds `path`
 
 
 def create_memmap(path: Path, dtype: type[np.generic], shape: tuple[int, ...]) -> np.memmap:
-    """A new .npy file as a memory map to be filled; its room on the disk is taken at once.
+    """Creates an .npy file as a memory map to be filled; its disk space is reserved at once.
 
     Raises:
-        OSError: the disk is full. Without the room, writing to the map would kill the process.
+        OSError: the disk is full. Without reserved space, writing to the map would kill the process.
     """
     table = np.lib.format.open_memmap(path, "w+", dtype, shape)
     if hasattr(os, "posix_fallocate"):  # not on macOS and Windows
@@ -128,7 +133,5 @@ def create_memmap(path: Path, dtype: type[np.generic], shape: tuple[int, ...]) -
 
 
 def cache_dir() -> Path:
-    """Where the drawn scenes and decoded pictures are kept: `$MLKD_CACHE`, else `mlkd` in the user's cache folder."""
-    if chosen := os.environ.get("MLKD_CACHE"):
-        return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mlkd"
+    """The folder for data that can be recreated: `$MLKD_CACHE`, or `mlkd` in the user's cache folder."""
+    return Path(os.environ.get("MLKD_CACHE") or user_cache_path("mlkd"))

@@ -1,4 +1,4 @@
-"""Small data sets and trainings made on the spot, and real data where there is some."""
+"""Small data sets and trainings, and real data if available."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from mlkd.study.study import Study
 from mlkd.training.config import Config
 from mlkd.training.loop import fit
 
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts what runs in the background
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts background jobs
     signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault("LOKY_MAX_CPU_COUNT", "1")  # processes take longer to start than these trainings to end
 
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
 
-SIZE = (40, 30)  # width, height of the pictures written here
+SIZE = (40, 30)  # width, height of the images written here
 
 VocObject = tuple[str, int, int, int, int, int]  # class, xmin, ymin, xmax, ymax, difficult
 CocoObject = tuple[int, float, float, float, float]  # category id, x, y, width, height
 
 
-def write_picture(path: Path, value: int = 128) -> None:
+def write_image(path: Path, value: int = 128) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.full((SIZE[1], SIZE[0], 3), value, np.uint8)).save(path)
 
@@ -55,20 +55,20 @@ def write_voc() -> Callable[..., Path]:
             (folder / name).mkdir(parents=True, exist_ok=True)
         for split, ids in lists.items():
             (folder / "ImageSets" / "Main" / f"{split}.txt").write_text("".join(f"{i}\n" for i in ids))
-        for i, found in objects.items():
+        for i, image_objects in objects.items():
             width, height = SIZE if sizes is None else sizes[i]
             if sizes is None:
-                write_picture(folder / "JPEGImages" / f"{i}.jpg")
+                write_image(folder / "JPEGImages" / f"{i}.jpg")
             lines = [
                 "<annotation>",
                 f"<filename>{i}.jpg</filename>",
                 f"<size><width>{width}</width><height>{height}</height><depth>3</depth></size>",
             ]
-            for name, xmin, ymin, xmax, ymax, difficult in found:
+            for name, xmin, ymin, xmax, ymax, difficult in image_objects:
                 lines += [
                     f"<object><name>{name}</name><difficult>{difficult}</difficult><bndbox>",
                     f"<xmin>{xmin}</xmin><ymin>{ymin}</ymin><xmax>{xmax}</xmax><ymax>{ymax}</ymax>",
-                    # A part has a name and a box of its own, which are not the object's.
+                    # A part of the object has its own name and box.
                     "</bndbox><part><name>head</name><bndbox><xmin>1</xmin></bndbox></part></object>",
                 ]
             (folder / "Annotations" / f"{i}.xml").write_text("\n".join([*lines, "</annotation>"]))
@@ -79,7 +79,7 @@ def write_voc() -> Callable[..., Path]:
 
 @pytest.fixture
 def voc_folder(tmp_path: Path, write_voc: Callable[..., Path]) -> Path:
-    """Five pictures: two to train on, one to choose by, two to score on."""
+    """Five images: two in train, one in val, two in test."""
     objects = {
         "1": [("cat", 1, 1, 10, 10, 0), ("cat", 5, 5, 20, 20, 1), ("dog", 11, 6, 40, 30, 0)],
         "2": [("person", 2, 3, 4, 5, 0)],
@@ -95,8 +95,8 @@ def voc_folder(tmp_path: Path, write_voc: Callable[..., Path]) -> Path:
 def write_coco() -> Callable[..., Path]:
     """A function that writes one split of a COCO folder and returns its annotation file."""
 
-    def write(root: Path, split: str, pictures: Mapping[str, Iterable[CocoObject]], folder: str = "") -> Path:
-        names = list(pictures)
+    def write(root: Path, split: str, images: Mapping[str, Iterable[CocoObject]], folder: str = "") -> Path:
+        names = list(images)
         content = {
             "categories": [{"id": 9, "name": "apple"}, {"id": 2, "name": "zebra"}, {"id": 4, "name": "bus"}],
             "images": [
@@ -106,14 +106,14 @@ def write_coco() -> Callable[..., Path]:
                 {
                     "id": k,
                     "image_id": 100 + names.index(name),
-                    "category_id": found[0],
-                    "bbox": list(found[1:]),
+                    "category_id": category,
+                    "bbox": bbox,
                 }
-                for k, (name, found) in enumerate((n, f) for n, objects in pictures.items() for f in objects)
+                for k, (name, (category, *bbox)) in enumerate((n, o) for n, objects in images.items() for o in objects)
             ],
         }
         for name in names:
-            write_picture(root / (folder or split) / name)
+            write_image(root / (folder or split) / name)
         path = root / "annotations" / f"instances_{split}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(content, indent=1))
@@ -124,7 +124,7 @@ def write_coco() -> Callable[..., Path]:
 
 @pytest.fixture
 def coco_folder(tmp_path: Path, write_coco: Callable[..., Path]) -> Path:
-    """COCO 2014's layout: 20 pictures to train on, 2 to score on, one more of each without objects."""
+    """The layout of COCO 2014: 20 images to train on, 2 to evaluate on, one more of each without objects."""
     train = {f"COCO_train2014_{k:012d}.jpg": [(2, 0, 0, 10, 10)] for k in range(20)}
     write_coco(tmp_path / "coco", "train2014", train | {"COCO_train2014_000000000099.jpg": []})
     val = {
@@ -138,7 +138,7 @@ def coco_folder(tmp_path: Path, write_coco: Callable[..., Path]) -> Path:
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """A folder of real data, `$MLKD_TEST_DATA`; what needs it is skipped where there is none."""
+    """A folder of real data, `$MLKD_TEST_DATA`; tests that need it are skipped if there is none."""
     folder = Path(os.environ.get("MLKD_TEST_DATA", Path(__file__).parents[1] / ".." / "shared" / "data")).resolve()
     if not folder.is_dir():
         pytest.skip("no real data: set MLKD_TEST_DATA to a folder of it")
@@ -147,7 +147,7 @@ def real_data() -> Path:
 
 @pytest.fixture(scope="session")
 def real_coco(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A subset of COCO 2017 in the plain layout: all annotations, and the pictures of the test split."""
+    """A subset of COCO 2017: all annotations, and the images of the test split."""
     root = tmp_path_factory.mktemp("real")
     for part in ("annotations", "test"):
         path = real_data / f"coco2017_subset_{part}.tar"
@@ -162,7 +162,7 @@ TOY_CLASSES = ("red", "green", "blue", "dark")
 
 
 def toy_split(split: str, first: int, count: int) -> MultiLabelData:
-    """Grey pictures of 32 x 32 pixels with a square of each colour that is a label, at a random place."""
+    """Gray images of 32 x 32 pixels with a square at random for each color that is a label."""
     rng = np.random.default_rng(first)
     targets = (rng.random((count, len(TOY_CLASSES))) < 0.5).astype(np.uint8)
     targets[0], targets[1] = 1, 0
@@ -178,7 +178,7 @@ def toy_split(split: str, first: int, count: int) -> MultiLabelData:
 
 @pytest.fixture(scope="session")
 def toy_data() -> dict[str, MultiLabelData]:
-    """Pictures a small network learns in a second: 64 to train on, 40 to choose by, 40 to score on."""
+    """Images that a small network learns in a second: 64 in train, 40 in val, 40 in test."""
     return {
         "train": toy_split("train", 0, 64),
         "val": toy_split("val", 1000, 40),
@@ -207,7 +207,7 @@ def toy_config() -> Config:
 def toy_plan(
     tmp_path_factory: pytest.TempPathFactory, toy_data: dict[str, MultiLabelData], toy_config: Config
 ) -> Study:
-    """Two finished runs that differ in their seed, on data with names that a page must not take for tags."""
+    """Two finished runs with different seeds, on data with names that must be escaped in HTML."""
     classes = ("<script>alert(1)</script>", "cat & dog", "blue", "dark")
     data = {name: replace(split, name="toy <b>", classes=classes) for name, split in toy_data.items()}
     config, runs = toy_config.replace(epochs=1), tmp_path_factory.mktemp("toy") / "runs"
@@ -220,7 +220,7 @@ def toy_plan(
 
 @pytest.fixture
 def toy_teacher() -> MultiLabelModel:
-    """A wider network with the same classes, always the same weights, in eval mode."""
+    """A wider network with the same classes and fixed weights, in eval mode."""
     with torch.random.fork_rng():
         torch.manual_seed(7)
         return create_model("resnet8_cifar", TOY_CLASSES, image_size=32, embed_dim=32, widths=[12, 16, 24]).eval()
@@ -228,7 +228,7 @@ def toy_teacher() -> MultiLabelModel:
 
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache folder that goes with the session. Its scenes are few, so they are read in no time."""
+    """A temporary cache folder with a small `scenes` data set."""
     folder = tmp_path_factory.mktemp("cache")
     count = {"train": 110, "val": 30, "test": 40, "context_shift": 30}
     scenes.write(folder / f"scenes-v{scenes.VERSION}-s0-96", splits=count)

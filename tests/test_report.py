@@ -294,7 +294,7 @@ def test_one_process_makes_a_report(tmp_path: Path) -> None:
     with held, pytest.raises(ValueError, match="night: another process makes this report; wait for it"):
         call(tmp_path, data="voc")
     (tmp_path / "file").write_text("no folder")
-    with pytest.raises(WriteError, match="could not be written, a part of that path is a file"):
+    with pytest.raises(WriteError, match="could not be written: a parent folder in the path is a file"):
         report.run("night", {}, notebooks=tmp_path / "notebooks", reports=tmp_path / "file")
 
 

@@ -1,4 +1,4 @@
-"""Is a data set fit to train on? What is checked before hours are spent."""
+"""Validation of a data set before training: labels, boxes and image files."""
 
 from __future__ import annotations
 
@@ -8,90 +8,152 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import combinations, islice
 from typing import Any
 
+import numpy as np
 from tqdm.auto import tqdm
 
-from mlkd.data.dataset import DataError, ImageFiles, MultiLabelData, show
+from mlkd.data.boxes import format_box
+from mlkd.data.dataset import MultiLabelData
+from mlkd.data.images import ImageFiles, check_file
+from mlkd.errors import DataError
 from mlkd.progress import is_interactive
 
 
-def find_problems(data: Mapping[str, MultiLabelData], *, pixels: bool = True, limit: int = 100) -> list[str]:
-    """What is wrong with a data set, one sentence each: the file or picture, the field, what was expected.
-
-    Every split is checked by itself (`MultiLabelData.check`), then the splits are compared: the same classes
-    everywhere, and no picture in two of them (`trainval` is `train` and `val` together and may share theirs).
-
-    Args:
-        data: the splits, as `load_data` returns them.
-        pixels: also decode every picture completely and compare its boxes with its real size. That takes a
-            few milliseconds each, on all cores; without it 10,000 pictures take a fraction of a second.
-        limit: stop after this many findings; the last sentence then says so.
-
-    Returns:
-        The findings; an empty list when there are none.
-    """
-    found = list(islice(_problems(data, pixels), limit + 1))
-    if len(found) > limit:
-        found[limit:] = [f"Stopped after {limit} findings; there are more."]
-    return found
-
-
 def validate(data: Mapping[str, MultiLabelData]) -> None:
-    """Raise unless the data set passes the quick check, which opens no picture; for the start of every run.
+    """Raises an error if the quick checks, which open no image file, find a problem; called before every training.
 
     Raises:
-        DataError: with the first findings.
+        DataError: with the first problems.
     """
-    if problems := find_problems(data, pixels=False, limit=10):
+    if problems := find_problems(data, decode=False, limit=10):
         raise DataError("\n".join(problems))
 
 
-def _problems(data: Mapping[str, MultiLabelData], pixels: bool) -> Iterator[str]:
+def find_problems(data: Mapping[str, MultiLabelData], *, decode: bool = True, limit: int = 100) -> list[str]:
+    """The problems of a data set, one sentence each: the file or image, the field, what was expected.
+
+    Every split is checked, then the splits are compared: they must have the same classes and no image in common
+    (`trainval` is `train` and `val` together and may share their images).
+
+    Args:
+        data: the splits, as `load_data` returns them.
+        decode: also decode every image completely and compare its boxes with its size. This takes a few
+            milliseconds per image, on all cores; without it 10,000 images take a fraction of a second.
+        limit: stop after this many problems; the last sentence then says so.
+
+    Returns:
+        The problems; an empty list if there are none.
+    """
+    problems = list(islice(_problems(data, decode), limit + 1))
+    if len(problems) > limit:
+        problems[limit:] = [f"Stopped after {limit} problems; there are more."]
+    return problems
+
+
+def _problems(data: Mapping[str, MultiLabelData], decode: bool) -> Iterator[str]:
     for split in data.values():
-        yield from split.check()
-    for (one, first), (other, second) in combinations(data.items(), 2):
+        yield from _split_problems(split)
+    for (first_name, first), (second_name, second) in combinations(data.items(), 2):
         if first.classes != second.classes:
-            yield f"{first.name}: `classes` of {one} and {other} differ; expected the same in one order."
-        if "trainval" in (one, other) and {one, other} & {"train", "val"}:
+            yield f"{first.name}: `classes` of {first_name} and {second_name} differ; expected the same in one order."
+        names = {first_name, second_name}
+        if "trainval" in names and names & {"train", "val"}:
             continue
         if shared := set(first.ids) & set(second.ids):
             yield (
-                f"{first.name}: {len(shared)} picture(s) in both {one} and {other}, such as `{min(shared)}`; "
-                f"expected splits without common ids."
+                f"{first.name}: {len(shared)} image(s) in both {first_name} and {second_name}, such as "
+                f"`{min(shared)}`; expected splits without common ids."
             )
-    if pixels:
-        yield from _broken_pictures(data)
+    if decode:
+        yield from _decoding_problems(data)
 
 
-def _broken_pictures(data: Mapping[str, MultiLabelData]) -> Iterator[str]:
-    """Decode each picture once, though it may be in several splits."""
+def _split_problems(data: MultiLabelData) -> Iterator[str]:
+    """The problems of one split's ids, classes, targets, boxes and missing files; no image is opened."""
+    where = f"{data.name} {data.split}"
+    if not len(data):
+        yield f"{where}: the split is empty; expected at least one image."
+        return
+    seen: set[str] = set()
+    for i in data.ids:
+        if i in seen:
+            yield f"{where}: the id `{i}` occurs more than once in `ids`; expected each image once."
+        seen.add(i)
+    for name in sorted({name for name in data.classes if data.classes.count(name) > 1}):
+        yield f"{where}: `{name}` occurs more than once in `classes`; expected each class once."
+    if data.targets.max(initial=0) > 1:
+        row, column = np.argwhere(data.targets > 1)[0]
+        yield (
+            f"{where}: image `{data.ids[row]}` has {data.targets[row, column]} in `targets` for "
+            f"`{data.classes[column]}`; expected 0 or 1."
+        )
+    if not data.targets.any():
+        yield f"{where}: no image has any label in `targets`; expected at least one positive."
+    if data.ignore_mask is not None:
+        for row, column in np.argwhere(data.ignore_mask & (data.targets != 0)):
+            yield (
+                f"{where}: image `{data.ids[row]}` has `{data.classes[column]}` both in `targets` "
+                f"and in `ignore_mask`; expected one of them."
+            )
+    yield from _box_problems(data, where)
+    if isinstance(data.images, ImageFiles):
+        for path in data.images.paths:
+            try:
+                check_file(path)
+            except DataError as error:
+                yield str(error)
+
+
+def _box_problems(data: MultiLabelData, where: str) -> Iterator[str]:
+    if not data.boxes:
+        return
+    rows = np.repeat(np.arange(len(data)), [len(boxes) for boxes in data.boxes])
+    boxes = np.concatenate([np.reshape(boxes, (-1, 5)) for boxes in data.boxes])
+    column, x1, y1, x2, y2 = boxes.T
+    known = (column >= 0) & (column < len(data.classes)) & (column == np.floor(column))
+    labeled = known.copy()
+    labeled[known] = data.targets[rows[known], column[known].astype(np.int64)] != 0
+    valid = (x1 >= 0) & (y1 >= 0) & (x1 < x2) & (y1 < y2)  # False for nan
+    for k in np.flatnonzero(~(known & labeled & valid)):
+        image = f"{where}: image `{data.ids[rows[k]]}`"
+        if not known[k]:
+            yield f"{image} has a box of class {column[k]:g}; expected 0 to {len(data.classes) - 1}."
+        elif not labeled[k]:
+            name = data.classes[int(column[k])]
+            yield f"{image} has a box of `{name}` but 0 in `targets`; expected 1 for every class with a box."
+        if not valid[k]:
+            yield f"{image} has the box {format_box(boxes[k, 1:])}; expected 0 <= x1 < x2 and 0 <= y1 < y2."
+
+
+def _decoding_problems(data: Mapping[str, MultiLabelData]) -> Iterator[str]:
+    """Decodes each image once, even if it is in several splits."""
     jobs: dict[Any, tuple[MultiLabelData, int]] = {}
     for split in data.values():
-        for row in range(len(split)):
-            key = split.images.paths[row] if isinstance(split.images, ImageFiles) else (split.split, row)
-            jobs.setdefault(key, (split, row))
+        for index in range(len(split)):
+            key = split.images.paths[index] if isinstance(split.images, ImageFiles) else (split.split, index)
+            jobs.setdefault(key, (split, index))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        results = pool.map(lambda job: _broken(*job), jobs.values())
+        problems = pool.map(lambda job: _image_problem(*job), jobs.values())
         try:
-            for problem in tqdm(results, "decoding", len(jobs), leave=False, disable=not is_interactive()):
+            for problem in tqdm(problems, "decoding", len(jobs), leave=False, disable=not is_interactive()):
                 if problem:
                     yield problem
         finally:
             pool.shutdown(cancel_futures=True)  # when the caller stops at its limit
 
 
-def _broken(data: MultiLabelData, row: int) -> str | None:
-    """What is wrong with the pixels of one picture."""
+def _image_problem(data: MultiLabelData, index: int) -> str | None:
+    """The problem of one image's pixels, if it has one."""
     images = data.images
-    if isinstance(images, ImageFiles) and not images.paths[row].is_file():
-        return None  # `MultiLabelData.check` has said it
+    if isinstance(images, ImageFiles) and not images.paths[index].is_file():
+        return None  # reported by `_split_problems`
     try:
-        height, width = images[row].shape[:2]
+        height, width = images[index].shape[:2]
     except DataError as error:
         return str(error)
-    for _, x1, y1, x2, y2 in data.boxes[row] if data.boxes else ():
+    for _, x1, y1, x2, y2 in data.boxes[index] if data.boxes else ():
         if x2 > width or y2 > height:
             return (
-                f"{data.name} {data.split}: picture `{data.ids[row]}` is {width} x {height} pixels but "
-                f"has the box {show((x1, y1, x2, y2))}; expected x2 <= {width} and y2 <= {height}."
+                f"{data.name} {data.split}: image `{data.ids[index]}` has {width} x {height} pixels but "
+                f"the box {format_box((x1, y1, x2, y2))}; expected x2 <= {width} and y2 <= {height}."
             )
     return None

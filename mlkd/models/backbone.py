@@ -1,4 +1,4 @@
-"""Any timm backbone as a module from pictures to a (b, D, H, W) feature map, with its weights."""
+"""Any timm backbone as a module from images to a (b, D, H, W) feature map, with its weights."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from timm.data import resolve_model_data_config
 from torch import Tensor, nn
 
 from mlkd.errors import WeightsError, first_few
-from mlkd.models import cifar_resnet  # noqa: F401  (registers the small nets with timm)
+from mlkd.models import cifar_resnet  # noqa: F401  (registers the small networks with timm)
 
 
 class Backbone(nn.Module):
     """A timm model without its classifier.
 
-    Convolutional nets, Swin (which timm gives as (b, H, W, D)) and ViT (as tokens) all come out as (b, D, H, W).
+    Convolutional networks, Swin (whose features are (b, H, W, D) in timm) and ViT (tokens) all output (b, D, H, W).
 
     Args:
-        name: any name that timm knows, the small nets of `mlkd.models.cifar_resnet` and what a user has
-            registered with `timm.models.register_model` among them.
-        pretrained: False, True for timm's own download, or a safetensors or state-dict file.
-        image_size: side of the square pictures in pixels.
-        settings: passed to the model's constructor (such as `stem_stride` or `drop_path_rate`).
+        name: any model name of timm, including the small networks of `mlkd.models.cifar_resnet` and models that a
+            user has registered with `timm.models.register_model`.
+        pretrained: False, True for timm's download, or a safetensors or state-dict file.
+        image_size: side of the square images in pixels.
+        settings: arguments of the model's constructor (such as `stem_stride` or `drop_path_rate`).
 
     Raises:
-        ValueError: the name is unknown, the net does not take pictures of that size, or it has no feature map.
+        ValueError: the name is unknown, the network does not accept this image size, or it has no feature map.
         WeightsError: the weights cannot be downloaded, or the file does not fit the model.
     """
 
@@ -50,15 +50,15 @@ class Backbone(nn.Module):
 
     @torch.no_grad()
     def _find_layout(self, image_size: int) -> str:
-        """How this net arranges its features, read off the features of one blank picture."""
+        """The order of the axes of this network's features, determined with one blank image."""
         was_training: bool = self.net.training
         try:
             features = self.net.eval().forward_features(torch.zeros(1, 3, image_size, image_size))
         except (AssertionError, RuntimeError) as error:
-            own = resolve_model_data_config(self.net)["input_size"][-1]
+            default_size = resolve_model_data_config(self.net)["input_size"][-1]
             raise ValueError(
-                f"`image_size` is {image_size}, which the backbone {type(self.net).__name__} does not take "
-                f"({str(error) or type(error).__name__}); it is made for {own}."
+                f"`image_size` is {image_size}, which the backbone {type(self.net).__name__} does not accept "
+                f"({str(error) or type(error).__name__}); its default is {default_size}."
             ) from error
         self.net.train(was_training)
         if isinstance(features, Tensor) and features.ndim == 4 and self.width in (features.shape[1], features.shape[3]):
@@ -68,21 +68,21 @@ class Backbone(nn.Module):
             self.prefix: int = getattr(self.net, "num_prefix_tokens", 0 if token is None else token.shape[1])
             cells = features.shape[1] - self.prefix
             side = math.isqrt(max(cells, 0))
-            known = getattr(getattr(self.net, "patch_embed", None), "grid_size", None)
-            self.grid: tuple[int, int] = tuple(known) if known and math.prod(known) == cells else (side, side)
+            grid = getattr(getattr(self.net, "patch_embed", None), "grid_size", None)
+            self.grid: tuple[int, int] = tuple(grid) if grid and math.prod(grid) == cells else (side, side)
             if math.prod(self.grid) == cells > 0 and features.shape[2] == self.width:
                 return "tokens"
         raise ValueError(
-            f"`backbone` is a {type(self.net).__name__}, whose `forward_features` gives neither one feature map nor "
-            f"one token per cell of a grid; expected (b, D, H, W), (b, H, W, D) or tokens."
+            f"`backbone` is a {type(self.net).__name__}, whose `forward_features` returns neither one feature map "
+            f"nor one token per cell of a grid; expected (b, D, H, W), (b, H, W, D) or tokens."
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """Normalised pictures (b, 3, H, W) to features (b, D, H', W')."""
+        """Normalized images (b, 3, H, W) to features (b, D, H', W')."""
         return self.to_feature_map(self.net.forward_features(images))
 
     def to_feature_map(self, stage: Tensor) -> Tensor:
-        """The output of the net's last layer, or of a layer before it, in the net's own layout, to (b, D, H', W')."""
+        """The output of the last or an earlier layer, in the network's own layout, to (b, D, H', W')."""
         if stage.ndim == 3 and self.layout == "tokens":
             return stage[:, self.prefix :].transpose(1, 2).unflatten(2, self.grid)
         if stage.ndim == 4 and self.layout == "bhwd":
@@ -90,10 +90,10 @@ class Backbone(nn.Module):
         return stage
 
     def penultimate_stage(self) -> tuple[nn.Module, int]:
-        """The module that ends the last stage but one, and the number of channels it gives.
+        """The last module of the penultimate stage, and its number of output channels.
 
         Raises:
-            ValueError: the net does not list its stages, as timm's nets do in `feature_info`.
+            ValueError: the network does not list its stages in `feature_info`, as timm's models do.
         """
         stages: Any = getattr(self.net, "feature_info", ())
         modules = dict(self.net.named_modules())
@@ -105,7 +105,7 @@ class Backbone(nn.Module):
         return modules[stages[-2]["module"]], stages[-2]["num_chs"]
 
     def global_pool(self, stage: Tensor) -> Tensor:
-        """The output of one of the net's stages, in its own layout, to its mean per channel (b, D)."""
+        """The output of a stage, in the network's own layout, to its mean per channel (b, D)."""
         if stage.ndim == 3 or self.layout == "bhwd":
             return stage.flatten(1, -2).mean(dim=1)
         return stage.flatten(2).mean(dim=2)
@@ -113,9 +113,9 @@ class Backbone(nn.Module):
 
 def _create(name: str, pretrained: bool, image_size: int, settings: Mapping) -> Any:
     if not timm.is_model(name.split(".")[0]):
-        near = difflib.get_close_matches(name, timm.list_models(), 3, 0.5)
-        hint = f" Near it: {', '.join(near)}." if near else " `timm.list_models()` has the names."
-        raise ValueError(f"`backbone` is {name!r}, which timm does not know.{hint}")
+        close = difflib.get_close_matches(name, timm.list_models(), 3, 0.5)
+        hint = f"Did you mean {' or '.join(close)}?" if close else "`timm.list_models()` lists the names."
+        raise ValueError(f"`backbone` is {name!r}, which is not a model of timm. {hint}")
     arguments = dict(settings, num_classes=0)
     config = timm.models.get_pretrained_cfg(name, allow_unregistered=True)
     if config is not None and config.fixed_input_size:
@@ -124,21 +124,20 @@ def _create(name: str, pretrained: bool, image_size: int, settings: Mapping) -> 
         return timm.create_model(name, pretrained=False, **arguments)
     try:
         return timm.create_model(name, pretrained=True, **arguments)
-    except Exception as error:  # the hub's client raises errors of many libraries
+    except Exception as error:  # the client of the hub raises errors of many libraries
         raise WeightsError(
-            f"The pretrained weights of {name} could not be had ({type(error).__name__}). Without a network, give "
-            f"a local file instead: pretrained='/path/{name}.safetensors'."
+            f"The pretrained weights of {name} could not be downloaded ({type(error).__name__}). Offline, use a local "
+            f"file: pretrained='/path/{name}.safetensors'."
         ) from error
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file or of a saved state dict; nothing in it is executed.
+    """Reads the tensors of a safetensors file or of a saved state dict; code in the file is not executed.
 
-    A state dict may be wrapped, as training scripts do it, under "state_dict" or "model", and its names may
-    begin with "module.".
+    A state dict may be nested under "state_dict" or "model", and its names may begin with "module.".
 
     Raises:
-        WeightsError: there is no such file, or it holds something else than tensors.
+        WeightsError: no such file, or it contains something other than tensors.
     """
     if not path.is_file():
         raise WeightsError(f"{path}: no such weights file.")
@@ -147,10 +146,10 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, RuntimeError, EOFError, ValueError, OSError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]  # some errors have no text
+        reason = (str(error) or type(error).__name__).splitlines()[0]  # some errors have no message
         raise WeightsError(f"{path}: not a readable weights file ({reason}).") from error
-    except Exception as error:  # pickle.UnpicklingError and what a hostile file may raise
-        raise WeightsError(f"{path}: holds more than tensors, and is not loaded; save a plain state dict.") from error
+    except Exception as error:  # pickle.UnpicklingError and whatever a malicious file may raise
+        raise WeightsError(f"{path}: contains more than tensors and is not loaded; save a plain state dict.") from error
     for key in ("state_dict", "model"):
         if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
             state = state[key]
@@ -160,26 +159,25 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def load_weights(net: nn.Module, path: Path) -> None:
-    """Loads a file into a backbone. Every tensor of the backbone must be in the file, in the same shape.
+    """Loads a file into a backbone. Every tensor of the backbone must be in the file, with the same shape.
 
-    What the file has beyond that (its classifier, say) is left out; anything but a classifier is named in a
-    warning.
+    Other tensors of the file are not loaded; a warning names them unless they belong to a classifier.
 
     Raises:
-        WeightsError: tensors are missing or have another shape; the first of them are named.
+        WeightsError: tensors are missing or have another shape; the first ones are named.
     """
-    found, wanted = read_weights(path), net.state_dict()
-    missing = [name for name in wanted if name not in found and not name.endswith("num_batches_tracked")]
+    weights, expected = read_weights(path), net.state_dict()
+    missing = [name for name in expected if name not in weights and not name.endswith("num_batches_tracked")]
     reshaped = [
-        f"{name} {tuple(found[name].shape)} instead of {tuple(wanted[name].shape)}"
-        for name in wanted
-        if name in found and found[name].shape != wanted[name].shape
+        f"{name} {tuple(weights[name].shape)} instead of {tuple(expected[name].shape)}"
+        for name in expected
+        if name in weights and weights[name].shape != expected[name].shape
     ]
     if missing or reshaped:
-        parts = [f"lacks {first_few(missing)}"] * bool(missing) + [f"has {first_few(reshaped)}"] * bool(reshaped)
-        raise WeightsError(f"{path}: does not fit the backbone {type(net).__name__}: it {' and '.join(parts)}.")
-    heads = ("classifier.", "head.", "fc.")
-    unused = [name for name in found if name not in wanted and not name.startswith(heads)]
+        problems = [f"lacks {first_few(missing)}"] * bool(missing) + [f"has {first_few(reshaped)}"] * bool(reshaped)
+        raise WeightsError(f"{path}: does not fit the backbone {type(net).__name__}: it {' and '.join(problems)}.")
+    classifiers = ("classifier.", "head.", "fc.")
+    unused = [name for name in weights if name not in expected and not name.startswith(classifiers)]
     if unused:
-        warnings.warn(f"{path}: the backbone has no place for {first_few(unused)}; left out.", stacklevel=2)
-    net.load_state_dict({name: found[name] for name in wanted if name in found}, strict=False)
+        warnings.warn(f"{path}: the backbone has no {first_few(unused)}; not loaded.", stacklevel=2)
+    net.load_state_dict({name: weights[name] for name in expected if name in weights}, strict=False)

@@ -1,8 +1,8 @@
-"""Small residual nets for small pictures, registered with timm under names such as `resnet20_cifar`.
+"""Small residual networks for small images, registered with timm under names such as `resnet20_cifar`.
 
-A net made for 224 pixels halves its map five times and leaves 3 x 3 cells of a 96-pixel picture. These halve
-it twice after the stem: 32-pixel pictures end in 8 x 8 cells, as in He et al., Deep Residual Learning for
-Image Recognition, CVPR 2016, Sec. 4.2 (arXiv:1512.03385). `stem_stride` takes larger pictures to the same map.
+A network for 224-pixel images downsamples five times, so a 96-pixel image ends in 3 x 3 cells. These networks
+downsample twice after the stem: 32-pixel images end in 8 x 8 cells, as in He et al., Deep Residual Learning for
+Image Recognition, CVPR 2016, Sec. 4.2 (arXiv:1512.03385). Larger images are downsampled in the stem (`stem_stride`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 
 class BasicBlock(nn.Module):
-    """Two 3 x 3 convolutions and a shortcut; a 1 x 1 convolution adapts the shortcut where shapes differ."""
+    """Two 3 x 3 convolutions and a shortcut, which is a 1 x 1 convolution if the shapes differ."""
 
     def __init__(self, in_channels: int, channels: int, stride: int):
         super().__init__()
@@ -33,17 +33,17 @@ class BasicBlock(nn.Module):
 
 
 CONFIG = {"mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25), "input_size": (3, 32, 32)}
-"""How these nets want their input, in timm's terms."""
+"""The input normalization and size of these networks, as timm stores them."""
 
 
 class CifarResNet(nn.Module):
-    """A stem and three stages; each stage after the first halves the map.
+    """A stem and three stages; each stage after the first halves the feature map.
 
     Args:
         blocks: basic blocks in each of the three stages; depth = 6 * blocks + 2.
         widths: channels of the three stages.
         stem_stride: 1 for 32 pixels, 2 for 64, 3 for 96: all end in 8 x 8 cells.
-        num_classes: 0 leaves out the classifier, as everywhere in timm.
+        num_classes: 0 for no classifier, as in timm.
     """
 
     pretrained_cfg = CONFIG
@@ -63,7 +63,7 @@ class CifarResNet(nn.Module):
             nn.ReLU(),
         )
         stages, channels = [], widths[0]
-        self.feature_info = [  # in timm's terms: where each stage ends
+        self.feature_info = [  # as timm lists the stages
             {"num_chs": width, "reduction": stem_stride * 2**stage, "module": f"blocks.{(stage + 1) * blocks - 1}"}
             for stage, width in enumerate(widths)
         ]
@@ -88,9 +88,11 @@ class CifarResNet(nn.Module):
 
 def _create(pretrained: bool, **settings) -> CifarResNet:
     if pretrained:
-        raise RuntimeError("There are no published weights of the small residual nets; train one, or give a file.")
-    from_timm = ("pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")  # what `create_model` adds
-    return CifarResNet(**{name: value for name, value in settings.items() if name not in from_timm})
+        raise RuntimeError(
+            "The small residual networks have no published weights. Train one or use a local file."
+        )
+    added = ("pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")  # by `timm.create_model`
+    return CifarResNet(**{name: value for name, value in settings.items() if name not in added})
 
 
 @register_model

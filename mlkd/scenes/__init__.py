@@ -1,15 +1,17 @@
-"""Scenes: drawn pictures of everyday places with 20 classes of objects, written as a Pascal VOC folder.
+"""The synthetic `scenes` data set: images of everyday scenes with objects of 20 classes, as a Pascal VOC folder.
 
     from mlkd import scenes
-    root = scenes.folder()              # drawn once, then kept in the cache
-    drawing = scenes.draw(0, "test", 7)  # one picture, without any file
+    scenes.write("scenes/")                   # the whole data set
+    scene = scenes.draw_scene(0, "test", 7)   # one image with its boxes, no file
 
-The pictures are the same for the same seed on every machine. The split "context_shift" has the
-same objects in the same style and as often, but together by chance and in places where they do not live.
+The same seed gives the same images on every machine. In the split "context_shift" the objects have the same
+appearance and frequency, but they co-occur at random and appear in unusual layouts.
+
+This package imports nothing else of mlkd. `load_data("scenes")` writes the folder into the cache and reads it.
 """
 
-from mlkd.scenes.compose import VERSION, Drawing, draw
-from mlkd.scenes.files import SPLITS, folder, write
+from mlkd.scenes.compose import VERSION, Scene, draw_scene
+from mlkd.scenes.files import SPLITS, write
 from mlkd.scenes.kinds import CLASSES
 
-__all__ = ["CLASSES", "SPLITS", "VERSION", "Drawing", "draw", "folder", "write"]
+__all__ = ["CLASSES", "SPLITS", "VERSION", "Scene", "draw_scene", "write"]

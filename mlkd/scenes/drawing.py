@@ -1,4 +1,4 @@
-"""What every drawing is made with: dice that roll the same everywhere, colours, and a pen."""
+"""Drawing primitives: a random number generator that is the same on every machine, colors, and a pen."""
 
 from __future__ import annotations
 
@@ -29,113 +29,108 @@ BLACK, WHITE, GLASS = (40, 38, 44), (248, 246, 240), (176, 210, 226)
 _CIRCLE = [(math.cos(math.tau * k / 20), math.sin(math.tau * k / 20)) for k in range(20)]
 
 
-class Dice:
-    """Random choices made from `random.Random(key).random()` alone, which Python promises never to change."""
+class Rng:
+    """Random choices from `random.Random(key)`, whose `random()` gives the same numbers in every version of Python."""
 
     def __init__(self, key: str):
         source = random.Random(key)
-        self.unit = source.random
-        self.bytes = source.randbytes
+        self.random = source.random
+        self.randbytes = source.randbytes
 
     def uniform(self, low: float, high: float) -> float:
         """A number in [low, high)."""
-        return low + (high - low) * self.unit()
+        return low + (high - low) * self.random()
 
-    def integer(self, low: int, high: int) -> int:
-        """A whole number from low to high, both included."""
-        return low + int((high - low + 1) * self.unit())
+    def randint(self, low: int, high: int) -> int:
+        """An integer from low to high, both included."""
+        return low + int((high - low + 1) * self.random())
 
-    def chance(self, probability: float) -> bool:
+    def bernoulli(self, probability: float) -> bool:
         """True with this probability."""
-        return self.unit() < probability
+        return self.random() < probability
 
-    def pick(self, options: Sequence[T]) -> T:
-        """One of the options, all equally likely."""
-        return options[int(len(options) * self.unit())]
+    def choice(self, options: Sequence[T]) -> T:
+        """One of the options, each with the same probability."""
+        return options[int(len(options) * self.random())]
 
-    def weighted(self, weights: Mapping[T, float]) -> T:
+    def weighted_choice(self, weights: Mapping[T, float]) -> T:
         """One of the keys, with probability proportional to its weight."""
-        left = self.unit() * sum(weights.values())
+        remaining = self.random() * sum(weights.values())
         for option, weight in weights.items():
-            left -= weight
-            if left < 0:
+            remaining -= weight
+            if remaining < 0:
                 return option
         return option
 
-    def near(self, color: Color, spread: int = 14) -> Color:
-        """A colour like this one: lightness and each channel move by up to `spread`."""
+    def jitter(self, color: Color, spread: int = 14) -> Color:
+        """A similar color: lightness and each channel change by up to `spread`."""
         light = self.uniform(-spread, spread)
         red, green, blue = (min(255, max(0, round(c + light + self.uniform(-spread, spread) / 2))) for c in color)
         return red, green, blue
 
     def paint(self) -> Color:
-        """The colour of something people make: shared by all such classes, so that it gives none away."""
-        return self.near(self.pick(PAINTS))
+        """The color of a man-made object: one palette for all such classes, so that color does not identify a class."""
+        return self.jitter(self.choice(PAINTS))
 
     def fur(self) -> Color:
-        """The colour of an animal."""
-        return self.near(self.pick(FURS))
+        """The color of an animal."""
+        return self.jitter(self.choice(FURS))
 
 
 def shade(color: Color, factor: float) -> Color:
-    """The colour darker (factor < 1) or lighter (factor > 1)."""
+    """A darker (factor < 1) or lighter (factor > 1) color."""
     red, green, blue = (min(255, round(c * factor)) for c in color)
     return red, green, blue
 
 
 def mix(first: Color, second: Color, amount: float) -> Color:
-    """Between two colours: the first at amount 0, the second at 1."""
+    """Linear interpolation between two colors: the first at amount 0, the second at 1."""
     red, green, blue = (round(a + (b - a) * amount) for a, b in zip(first, second, strict=True))
     return red, green, blue
 
 
 class Pen:
-    """Draws on the unit square of one object, into the picture and into the map of which object is visible.
+    """Draws in the unit square of one object, on the canvas and on the map of visible objects.
 
-    The unit square, (0, 0) top left and (1, 1) bottom right, is laid on the canvas by `lay`. Coordinates
-    become whole canvas pixels before anything is drawn, so a picture is the same on every machine.
+    `set_box` maps the unit square, (0, 0) top left and (1, 1) bottom right, to a box of the canvas. Coordinates
+    are rounded to whole canvas pixels before anything is drawn, so an image is the same on every machine.
 
     Args:
-        picture: RGB canvas.
-        numbers: canvas of the same size, mode "L": the number of the object seen at each pixel, 0 for none.
+        canvas: RGB image.
+        ids: image of the same size, mode "L": the number of the object visible at each pixel, 0 for none.
         light: side the light comes from, -1 left or 1 right.
         ink: width of the outlines in canvas pixels, 0 for none.
     """
 
-    def __init__(self, picture: Image.Image, numbers: Image.Image, light: int, ink: int):
-        self.picture, self.numbers = ImageDraw.Draw(picture), ImageDraw.Draw(numbers)
-        self.canvas, self.owners, self.light, self.ink = picture, numbers, light, ink
-        self.lay((0, 0, picture.width, picture.height))
+    def __init__(self, canvas: Image.Image, ids: Image.Image, light: int, ink: int):
+        self.canvas_draw, self.ids_draw = ImageDraw.Draw(canvas), ImageDraw.Draw(ids)
+        self.canvas, self.ids, self.light, self.ink = canvas, ids, light, ink
+        self.set_box((0, 0, canvas.width, canvas.height))
 
-    def lay(
-        self,
-        box: tuple[float, float, float, float],
-        number: int = 0,
-        *,
-        flip: bool = False,
-        turn: float = 0.0,
+    def set_box(
+        self, box: tuple[float, float, float, float], number: int = 0, *, flip: bool = False, angle: float = 0.0
     ) -> None:
-        """Lay the unit square on `box` (x1, y1, x2, y2 in canvas pixels) for the object `number`.
+        """Maps the unit square to `box` (x1, y1, x2, y2 in canvas pixels) for the object `number`.
 
         Args:
-            flip: mirror it left to right.
-            turn: radians, clockwise about the middle of its base.
+            flip: flip horizontally.
+            angle: rotation in radians, clockwise about the middle of the base.
         """
         x1, y1, x2, y2 = box
         self.width, self.height, self.number = x2 - x1, y2 - y1, number
-        side, cos, sin = (-1 if flip else 1), math.cos(turn), math.sin(turn)
+        side, cos, sin = (-1 if flip else 1), math.cos(angle), math.sin(angle)
         self._x = (x1 + x2) / 2, side * self.width * cos, -self.height * sin
         self._y = y2, side * self.width * sin, self.height * cos
         self.extent = (1 << 20, 1 << 20, -1 << 20, -1 << 20)
 
-    def seen(self, number: int, extent: Box) -> tuple[int, Box | None]:
-        """How many canvas pixels within `extent` show the object `number`, and the box around them."""
+    def visible(self, number: int, extent: Box) -> tuple[int, Box | None]:
+        """The number of canvas pixels within `extent` where the object `number` is visible, and their bounding box."""
         x1, y1, x2, y2 = (min(self.canvas.width, max(0, edge)) for edge in extent)
         if x1 >= x2 or y1 >= y2:
             return 0, None
-        mask = self.owners.crop((x1, y1, x2, y2)).point([0] * number + [255] + [0] * (255 - number))
-        found = mask.getbbox()
-        box = found and (x1 + found[0], y1 + found[1], x1 + found[2], y1 + found[3])
+        mask = self.ids.crop((x1, y1, x2, y2)).point([0] * number + [255] + [0] * (255 - number))
+        inner = mask.getbbox()
+        box = inner and (x1 + inner[0], y1 + inner[1], x1 + inner[2], y1 + inner[3])
         return mask.histogram()[255], box
 
     def _pixels(self, points: Sequence[Point], margin: int = 0) -> list[tuple[int, int]]:
@@ -153,23 +148,23 @@ class Pen:
         return xy
 
     def shape(self, points: Sequence[Point], color: Color, *, lit: bool = True, edge: bool = True) -> None:
-        """A filled polygon; `lit` gives it a shadow side, `edge` an outline."""
+        """A filled polygon; `lit` adds a shaded side, `edge` an outline."""
         xy = self._pixels(points)
-        self.numbers.polygon(xy, self.number)
+        self.ids_draw.polygon(xy, self.number)
         if lit:
-            self.picture.polygon(xy, shade(color, 0.8))
+            self.canvas_draw.polygon(xy, shade(color, 0.8))
             cx, cy = sum(x for x, _ in xy) / len(xy), sum(y for _, y in xy) / len(xy)
             cx += 0.5 * self.light * (max(x for x, _ in xy) - cx)
             cy -= 0.5 * (max(y for _, y in xy) - cy)
             xy_lit = [(round(cx + 0.84 * (x - cx)), round(cy + 0.84 * (y - cy))) for x, y in xy]
-            self.picture.polygon(xy_lit, color)
+            self.canvas_draw.polygon(xy_lit, color)
         else:
-            self.picture.polygon(xy, color)
+            self.canvas_draw.polygon(xy, color)
         if edge and self.ink:
-            self.picture.line([*xy, xy[0]], shade(color, 0.45), self.ink)
+            self.canvas_draw.line([*xy, xy[0]], shade(color, 0.45), self.ink)
 
     def flat(self, points: Sequence[Point], color: Color) -> None:
-        """A filled polygon without shadow side and outline, for details."""
+        """A filled polygon without shaded side and outline, for details."""
         self.shape(points, color, lit=False, edge=False)
 
     def oval(
@@ -184,36 +179,28 @@ class Pen:
         lit: bool = True,
         edge: bool = True,
     ) -> None:
-        """An ellipse about (x, y), or its `part` in twentieths, clockwise from the right."""
+        """An ellipse about (x, y), or the sector `part` of it in twentieths, clockwise from the right."""
         points = [(x + rx * _CIRCLE[k % 20][0], y + ry * _CIRCLE[k % 20][1]) for k in range(*part)]
         if part != (0, 20):
             points.append((x + rx * _CIRCLE[part[1] % 20][0], y + ry * _CIRCLE[part[1] % 20][1]))
         self.shape(points, color, lit=lit, edge=edge)
 
     def disc(self, x: float, y: float, r: float, color: Color, *, lit: bool = True, edge: bool = True) -> None:
-        """A circle about (x, y); the radius is a share of the height, whatever the aspect ratio."""
+        """A circle about (x, y); the radius is a fraction of the height, whatever the aspect ratio."""
         self.oval(x, y, r * self.height / self.width, r, color, lit=lit, edge=edge)
 
     def dot(self, x: float, y: float, r: float, color: Color) -> None:
-        """A circle without shadow side and outline."""
+        """A circle without shaded side and outline."""
         self.disc(x, y, r, color, lit=False, edge=False)
 
     def box(
-        self,
-        x1: float,
-        y1: float,
-        x2: float,
-        y2: float,
-        color: Color,
-        *,
-        lit: bool = True,
-        edge: bool = True,
+        self, x1: float, y1: float, x2: float, y2: float, color: Color, *, lit: bool = True, edge: bool = True
     ) -> None:
         """An upright rectangle."""
         self.shape([(x1, y1), (x2, y1), (x2, y2), (x1, y2)], color, lit=lit, edge=edge)
 
     def limb(self, points: Sequence[Point], width: float, color: Color, *, edge: bool = True) -> None:
-        """A thick line with round ends and joints; the width is a share of the height."""
+        """A thick line with round ends and joints; the width is a fraction of the height."""
         wide = max(1, round(width * self.height))
         xy = self._pixels(points, wide // 2)
         if edge and self.ink:
@@ -221,24 +208,24 @@ class Pen:
         self._stroke(xy, wide, color)
 
     def _stroke(self, xy: list[tuple[int, int]], wide: int, color: Color) -> None:
-        self.picture.line(xy, color, wide)
-        self.numbers.line(xy, self.number, wide)
+        self.canvas_draw.line(xy, color, wide)
+        self.ids_draw.line(xy, self.number, wide)
         if wide > 3:
             r = (wide - 1) // 2
             for x, y in xy:
-                self.picture.ellipse((x - r, y - r, x + r, y + r), color)
-                self.numbers.ellipse((x - r, y - r, x + r, y + r), self.number)
+                self.canvas_draw.ellipse((x - r, y - r, x + r, y + r), color)
+                self.ids_draw.ellipse((x - r, y - r, x + r, y + r), self.number)
 
     def ring(self, x: float, y: float, r: float, width: float, color: Color) -> None:
-        """A circle's outline; radius and width are shares of the height."""
+        """A circle's outline; radius and width are fractions of the height."""
         rx = r * self.height / self.width
         xy = self._pixels([(x + rx * c, y + r * s) for c, s in [*_CIRCLE, _CIRCLE[0], _CIRCLE[1]]])
         wide = max(2, round(width * self.height))
-        self.picture.line(xy, color, wide)
-        self.numbers.line(xy, self.number, wide)
+        self.canvas_draw.line(xy, color, wide)
+        self.ids_draw.line(xy, self.number, wide)
 
     def fade(self, y1: float, y2: float, top: Color, bottom: Color) -> None:
-        """Fill the canvas between two heights (shares of the canvas) with a vertical gradient."""
+        """Fills the canvas between two heights (fractions of the canvas) with a vertical gradient."""
         first, last = round(y1 * self.canvas.height), round(y2 * self.canvas.height)
         column = Image.new("RGB", (1, 8))
         for k in range(8):
@@ -248,7 +235,7 @@ class Pen:
             self.canvas.paste(column.resize((self.canvas.width, last - first), Image.Resampling.NEAREST), (0, first))
 
     def shadow(self) -> None:
-        """A soft dark ellipse at the foot of the unit square; it hides nobody."""
+        """A dark, translucent ellipse at the base of the unit square; it does not hide other objects."""
         wide, high = max(2, round(0.9 * self.width)), max(2, round(0.1 * self.height + 0.04 * self.width))
         mask = Image.new("L", (wide, high))
         ImageDraw.Draw(mask).ellipse((0, 0, wide - 1, high - 1), 70)

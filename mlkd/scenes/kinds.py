@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from mlkd.scenes import animals, objects
-from mlkd.scenes.drawing import Dice, Pen
+from mlkd.scenes.drawing import Pen, Rng
 
-# How a class is drawn, its usual height as a share of the picture, its width over its height.
-KINDS: dict[str, tuple[Callable[[Pen, Dice], None], float, float]] = {
+# The function that draws the class, its usual height as a fraction of the image, its width over its height.
+KINDS: dict[str, tuple[Callable[[Pen, Rng], None], float, float]] = {
     "person": (animals.person, 0.58, 0.42),
     "bicycle": (objects.bicycle, 0.38, 1.55),
     "car": (objects.car, 0.33, 2.1),

@@ -1,4 +1,4 @@
-"""Decoded pictures: right, made once, made anew when a file changes, and whole or absent."""
+"""Decoded images: correct, decoded once, decoded again if a file changes, complete or absent."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mlkd.data import image_cache
-from mlkd.data.dataset import DataError, ImageFiles, MultiLabelData
+from mlkd.data import DataError, ImageFiles, MultiLabelData, image_cache
 from mlkd.data.image_cache import decoded_images
 
 SHAPES = ((20, 31), (9, 9), (8, 8), (40, 16))  # height, width
@@ -25,23 +24,23 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def decodings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The index of each picture, as often as it is decoded."""
-    seen: list[int] = []
-    real = image_cache._resized
+    """The index of each image, once per decoding."""
+    indices: list[int] = []
+    original = image_cache._resized_image
 
     def counted(images, index, size):
-        seen.append(index)
-        return real(images, index, size)
+        indices.append(index)
+        return original(images, index, size)
 
-    monkeypatch.setattr(image_cache, "_resized", counted)
-    return seen
+    monkeypatch.setattr(image_cache, "_resized_image", counted)
+    return indices
 
 
 def in_memory() -> MultiLabelData:
     rng = np.random.default_rng(0)
     images = [rng.integers(0, 256, (*shape, 3), np.uint8) for shape in SHAPES]
     ids = tuple(str(k) for k in range(len(SHAPES)))
-    return MultiLabelData("made", "train", images, np.eye(4, dtype=np.uint8), ("a", "b", "c", "d"), ids)
+    return MultiLabelData("toy", "train", images, np.eye(4, dtype=np.uint8), ("a", "b", "c", "d"), ids)
 
 
 def in_files(folder: Path, suffix: str = "png") -> MultiLabelData:
@@ -52,56 +51,55 @@ def in_files(folder: Path, suffix: str = "png") -> MultiLabelData:
     return replace(data, images=ImageFiles(folder, [f"{k}.{suffix}" for k in range(len(data))]))
 
 
-def resized(picture: np.ndarray, size: int) -> np.ndarray:
-    return np.asarray(Image.fromarray(picture).resize((size, size), Image.Resampling.BILINEAR))
+def resized(image: np.ndarray, size: int) -> np.ndarray:
+    return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))
 
 
 @pytest.mark.parametrize("size", [8, 13])
-def test_each_picture_squeezed(tmp_path: Path, size: int) -> None:
+def test_each_image_is_resized(tmp_path: Path, size: int) -> None:
     plain = in_memory()
     for data in (plain, in_files(tmp_path / "png"), in_files(tmp_path / "bmp", "bmp")):
-        found = decoded_images(data, size)
-        assert len(found) == 4
-        assert found[:].shape == (4, size, size, 3)
-        assert found[:].dtype == np.uint8
+        images = decoded_images(data, size)
+        assert len(images) == 4
+        assert images[:].shape == (4, size, size, 3)
+        assert images[:].dtype == np.uint8
         for k in range(4):
-            assert np.array_equal(found[k], resized(plain.images[k], size))
+            assert np.array_equal(images[k], resized(plain.images[k], size))
     assert np.array_equal(decoded_images(plain, 8)[2], plain.images[2])  # has that size already
 
 
-def test_jpeg_decoded_small_is_close(tmp_path: Path) -> None:
-    """A large JPEG is decoded at a fraction of its size: nearly the same picture."""
+def test_jpeg_decoded_at_reduced_size_is_close(tmp_path: Path) -> None:
+    """A large JPEG is decoded at a fraction of its size: nearly the same image."""
     shade = np.linspace(0, 255, 640)
-    picture = np.stack(np.broadcast_arrays(shade[:480, None], shade[None], 100.0), axis=-1).astype(np.uint8)
-    Image.fromarray(picture).save(tmp_path / "large.jpg", quality=95)
+    image = np.stack(np.broadcast_arrays(shade[:480, None], shade[None], 100.0), axis=-1).astype(np.uint8)
+    Image.fromarray(image).save(tmp_path / "large.jpg", quality=95)
     data = replace(in_memory().subset([0]), images=ImageFiles(tmp_path, ["large.jpg"]))
-    difference = np.abs(decoded_images(data, 48)[0].astype(int) - resized(picture, 48))
+    difference = np.abs(decoded_images(data, 48)[0].astype(int) - resized(image, 48))
     assert difference.mean() < 2
     assert difference.max() < 16
 
 
-def test_read_only_map(cache: Path) -> None:
-    found = decoded_images(in_memory(), 8)
-    assert isinstance(found.table, np.memmap)
-    assert not found.table.flags.writeable
+def test_memory_map_is_read_only(cache: Path) -> None:
+    images = decoded_images(in_memory(), 8)
+    assert isinstance(images.table, np.memmap)
+    assert not images.table.flags.writeable
     (file,) = (cache / "pixels").iterdir()
-    assert Path(found.table.filename) == file
+    assert Path(images.table.filename) == file
     assert file.suffix == ".npy"
 
 
 @pytest.mark.parametrize("kind", ["files", "memory"])
-def test_made_once(tmp_path: Path, decodings: list[int], kind: str) -> None:
-    made = in_memory if kind == "memory" else lambda: in_files(tmp_path / "png")
-    data = made()
+def test_decoded_once(tmp_path: Path, decodings: list[int], kind: str) -> None:
+    data = in_memory() if kind == "memory" else in_files(tmp_path / "png")
     first = decoded_images(data, 8)
     assert sorted(decodings) == [0, 1, 2, 3]
-    relabelled = replace(data, name="other", split="test", targets=1 - data.targets)
-    for again in (data, relabelled):
+    relabeled = replace(data, name="other", split="test", targets=1 - data.targets)
+    for again in (data, relabeled):
         assert np.array_equal(decoded_images(again, 8)[:], first[:])
     assert len(decodings) == 4
 
 
-def test_another_size(cache: Path, decodings: list[int]) -> None:
+def test_each_size_has_a_map(cache: Path, decodings: list[int]) -> None:
     data = in_memory()
     decoded_images(data, 8)
     assert decoded_images(data, 9)[:].shape == (4, 9, 9, 3)
@@ -110,43 +108,43 @@ def test_another_size(cache: Path, decodings: list[int]) -> None:
 
 
 @pytest.mark.parametrize("kind", ["files", "memory"])
-@pytest.mark.parametrize("first", ["part", "whole"])
-def test_a_subset_reads_the_map_of_the_whole(
+@pytest.mark.parametrize("first", ["subset", "full"])
+def test_subset_uses_the_map_of_the_full_split(
     tmp_path: Path, cache: Path, decodings: list[int], kind: str, first: str
 ) -> None:
-    """Also a subset of a subset, and one of some classes; whichever is asked for first."""
+    """So does a subset of a subset and one with selected classes, whichever is decoded first."""
     data = in_memory() if kind == "memory" else in_files(tmp_path / "png")
-    part = data.subset([3, 1, 0])
-    parts = {
-        (3, 1, 0): part,
-        (0, 3): part.select_classes([2, 1]).subset([2, 0]),
-        (1, 1): part.subset([1]).subset([0, 0]),
+    subset = data.subset([3, 1, 0])
+    subsets = {
+        (3, 1, 0): subset,
+        (0, 3): subset.select_classes([2, 1]).subset([2, 0]),
+        (1, 1): subset.subset([1]).subset([0, 0]),
     }
-    pictures = [resized(picture, 8) for picture in in_memory().images]
-    for split in (data, part) if first == "whole" else (part, data):
+    all_images = [resized(image, 8) for image in in_memory().images]
+    for split in (data, subset) if first == "full" else (subset, data):
         decoded_images(split, 8)
-    for rows, subset in parts.items():
-        found = decoded_images(subset, 8)
-        expected = np.stack([pictures[row] for row in rows])
-        assert len(found) == len(rows)
-        assert np.array_equal(found[:], expected)
-        assert np.array_equal(found[-1], expected[-1])
-        assert np.array_equal(found[0:1], expected[0:1])
-        assert np.array_equal(found[np.array([1, 0, 1])], expected[[1, 0, 1]])
+    for rows, split in subsets.items():
+        images = decoded_images(split, 8)
+        expected = np.stack([all_images[row] for row in rows])
+        assert len(images) == len(rows)
+        assert np.array_equal(images[:], expected)
+        assert np.array_equal(images[-1], expected[-1])
+        assert np.array_equal(images[0:1], expected[0:1])
+        assert np.array_equal(images[np.array([1, 0, 1])], expected[[1, 0, 1]])
     assert sorted(decodings) == [0, 1, 2, 3]
     assert len(list((cache / "pixels").iterdir())) == 1
 
 
-def test_other_pictures_have_another_name(tmp_path: Path) -> None:
-    """Files that are made of the pictures, such as kept answers, are named after them."""
+def test_name_identifies_the_images(tmp_path: Path) -> None:
+    """Files computed from the images, such as cached teacher outputs, are named after them."""
     data = in_memory()
-    wanted = [data, data.subset([0, 1]), data.subset([1, 0]), in_files(tmp_path / "png")]
-    assert len({decoded_images(split, 8).name for split in wanted} | {decoded_images(data, 9).name}) == 5
+    splits = [data, data.subset([0, 1]), data.subset([1, 0]), in_files(tmp_path / "png")]
+    assert len({decoded_images(split, 8).name for split in splits} | {decoded_images(data, 9).name}) == 5
     assert decoded_images(data, 8).name == decoded_images(data.subset([0, 1, 2, 3]), 8).name
 
 
 @pytest.mark.parametrize("change", ["size", "time"])
-def test_a_changed_file(tmp_path: Path, decodings: list[int], change: str) -> None:
+def test_changed_file(tmp_path: Path, decodings: list[int], change: str) -> None:
     data = in_files(tmp_path / "bmp", "bmp")
     before = decoded_images(data, 8)
     path = data.images.paths[1]
@@ -168,19 +166,19 @@ def test_changed_pixels_in_memory() -> None:
     assert (decoded_images(data, 8)[0] == 7).all()
 
 
-def test_nothing_half_written(tmp_path: Path, cache: Path) -> None:
+def test_broken_file_leaves_no_map(tmp_path: Path, cache: Path) -> None:
     data = in_files(tmp_path / "png")
     path = data.images.paths[2]
-    whole = path.read_bytes()
-    path.write_bytes(whole[: len(whole) // 2])
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
     with pytest.raises(DataError, match=r"2\.png"):
         decoded_images(data, 8)
     assert list((cache / "pixels").iterdir()) == []
-    path.write_bytes(whole)
+    path.write_bytes(content)
     assert np.array_equal(decoded_images(data, 8)[2], resized(in_memory().images[2], 8))
 
 
-def test_a_missing_file(tmp_path: Path) -> None:
+def test_missing_file(tmp_path: Path) -> None:
     data = in_files(tmp_path / "png")
     data.images.paths[2].unlink()
     with pytest.raises(DataError, match=r"2\.png: no such image file"):

@@ -89,7 +89,7 @@ def test_each_run_begins_after_those_it_needs(capsys: pytest.CaptureFixture) -> 
 
 def test_a_folder_that_cannot_be_written_is_told() -> None:
     Path("file").write_text("no folder")
-    with pytest.raises(WriteError, match="could not be written, a part of that path is a file"):
+    with pytest.raises(WriteError, match="could not be written: a parent folder in the path is a file"):
         run_tasks(TASKS, Path("file/logs"), Local(1), threads=1)
 
 

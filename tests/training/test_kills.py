@@ -108,7 +108,7 @@ def nothing_may_be_written(folder: Path) -> Iterator[None]:
         folder.chmod(0o755)
 
 
-FULL, CLOSED = "the file would grow larger than allowed", "you may not write there"
+FULL, CLOSED = "the file would exceed the size limit", "permission denied"
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_a_full_disk_or_a_closed_folder_is_told_and_what_was_written_stays(
     if what == "model.safetensors":  # every epoch is the best so far
         better = iter(range(100))
         monkeypatch.setattr(loop, "_mean_ap", lambda _: next(better))
-    with pytest.raises(WriteError, match=f"could not be written, {why}. Make room"):
+    with pytest.raises(WriteError, match=f"could not be written: {why}. Free some space"):
         fit("vanilla", toy_data, toy_config, runs=tmp_path)
     monkeypatch.undo()
     (run,) = iter_runs(tmp_path)
@@ -189,7 +189,7 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
     done = subprocess.run(command(tmp_path / "file" / "runs"), capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert "could not be written, a part of that path is a file, no folder" in done.stderr
+    assert "could not be written: a parent folder in the path is a file" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mlkd.data import coco
-from mlkd.data.dataset import DataError, MultiLabelData
+from mlkd.data import DataError, MultiLabelData
+from mlkd.data.readers import coco
 from mlkd.data.validate import find_problems
 
 
@@ -24,7 +24,7 @@ def counts(splits: dict[str, MultiLabelData]) -> dict[str, int]:
 
 
 def test_official_layout(coco_folder: Path) -> None:
-    """val2014 is scored on; a tenth of train2014 is held out; pictures without objects stay out."""
+    """val2014 is the test split; a tenth of train2014 is held out; images without objects are dropped."""
     splits = coco.read(coco_folder)
     assert counts(splits) == {"train": 18, "val": 2, "test": 2, "trainval": 20}
     test = splits["test"]
@@ -37,16 +37,16 @@ def test_official_layout(coco_folder: Path) -> None:
     assert find_problems(splits) == []
 
 
-def test_unlabelled(coco_folder: Path) -> None:
-    splits = coco.read(coco_folder, unlabelled="keep")
+def test_unlabeled(coco_folder: Path) -> None:
+    splits = coco.read(coco_folder, unlabeled="keep")
     assert len(splits["trainval"]) == 21
     assert splits["test"].ids == ("v1", "v2", "v3")
     assert splits["test"].targets.tolist() == [[0, 1, 1], [0, 0, 0], [1, 0, 0]]
     assert splits["test"].boxes is not None
     assert splits["test"].boxes[1].shape == (0, 5)
     assert find_problems(splits) == []
-    with pytest.raises(ValueError, match=r"`unlabelled` is 'kept', .* Did you mean 'keep'\?"):
-        coco.read(coco_folder, unlabelled="kept")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"`unlabeled` is 'kept', .* Did you mean 'keep'\?"):
+        coco.read(coco_folder, unlabeled="kept")  # type: ignore[arg-type]
 
 
 def test_plain_layout(tmp_path: Path, write_coco: Callable[..., Path]) -> None:
@@ -59,7 +59,7 @@ def test_plain_layout(tmp_path: Path, write_coco: Callable[..., Path]) -> None:
     assert find_problems(splits) == []
 
 
-def test_pictures_below_images(coco_folder: Path) -> None:
+def test_images_in_a_common_folder(coco_folder: Path) -> None:
     for split in ("train2014", "val2014"):
         shutil.move(coco_folder / split, coco_folder / "images" / split)
     assert find_problems(coco.read(coco_folder)) == []
@@ -68,7 +68,7 @@ def test_pictures_below_images(coco_folder: Path) -> None:
 def test_years(coco_folder: Path, write_coco: Callable[..., Path]) -> None:
     for split in ("train2017", "val2017"):
         write_coco(coco_folder, split, {f"{split}_{k}.jpg": [(2, 0, 0, 10, 10)] for k in range(2)})
-    with pytest.raises(DataError, match="choose one by `year`, one of 2014, 2017"):
+    with pytest.raises(DataError, match="choose one with `year`, one of 2014, 2017"):
         coco.read(coco_folder)
     assert coco.read(coco_folder, year=2014)["test"].ids == ("v1", "v3")
     assert coco.read(coco_folder, year=2017)["test"].ids == ("val2017_0", "val2017_1")
@@ -85,13 +85,13 @@ def val_file(coco_folder: Path) -> Path:
     return coco_folder / "annotations" / "instances_val2014.json"
 
 
-def test_a_crowd_is_a_label(coco_folder: Path, val_file: Path) -> None:
+def test_crowd_regions_are_labels(coco_folder: Path, val_file: Path) -> None:
     edit(val_file, lambda content: content["annotations"][0].update(iscrowd=1))
     assert coco.read(coco_folder)["test"].targets[0].tolist() == [0, 1, 1]
 
 
-def test_box_without_height_gives_its_label_only(coco_folder: Path, val_file: Path) -> None:
-    """COCO 2017 has two of them."""
+def test_box_without_height_gives_a_label_but_no_box(coco_folder: Path, val_file: Path) -> None:
+    """COCO 2017 has two such boxes."""
     edit(val_file, lambda content: content["annotations"][1].update(bbox=[1, 1, 5, 0]))
     test = coco.read(coco_folder)["test"]
     assert test.targets[0].tolist() == [0, 1, 1]
@@ -99,7 +99,7 @@ def test_box_without_height_gives_its_label_only(coco_folder: Path, val_file: Pa
     assert test.boxes[0][:, 0].tolist() == [2, 2]
 
 
-def test_one_pixel_outside_is_rounding(coco_folder: Path, val_file: Path) -> None:
+def test_one_pixel_outside_is_clipped(coco_folder: Path, val_file: Path) -> None:
     edit(val_file, lambda content: content["annotations"][1].update(bbox=[-0.5, 0, 41, 30.9]))
     test = coco.read(coco_folder)["test"]
     assert test.boxes is not None
@@ -122,16 +122,16 @@ BAD_RECORD: dict[str, tuple[str, dict, str]] = {
         {"bbox": [20, 0, 22, 9]},
         r"annotations\[1\]: `bbox` \(20, 0, 22, 9\).* 40 x 30 pixels",
     ),
-    "negative": ("annotations", {"bbox": [20, 0, -3, 9]}, "does not lie in its image"),
+    "negative": ("annotations", {"bbox": [20, 0, -3, 9]}, "is not inside its image"),
     "three": ("annotations", {"bbox": [1, 2, 3]}, r"has \[1, 2, 3\] as `bbox`; expected four numbers"),
-    "words": ("annotations", {"bbox": [1, 2, 3, "4"]}, "expected four numbers"),
+    "not a number": ("annotations", {"bbox": [1, 2, 3, "4"]}, "expected four numbers"),
     "no list": ("annotations", {"bbox": None}, "has None as `bbox`; expected list"),
-    "id": ("images", {"id": 100}, r"images\[1\] has the `id` 100 of an image before it"),
+    "id": ("images", {"id": 100}, r"images\[1\] has the `id` 100 of an earlier image"),
     "kind": ("images", {"width": "40"}, r"images\[1\] has '40' as `width`; expected int or float"),
     "size": (
         "images",
         {"height": 0},
-        r"images\[1\] has a `width` of 40 and a `height` of 0; expected pixels",
+        r"images\[1\] has a `width` of 40 and a `height` of 0; expected a size in pixels",
     ),
     "nan": ("annotations", {"bbox": [1, 2, 3, float("nan")]}, "expected four numbers"),
     "name": ("categories", {"name": 3}, r"categories\[1\] has 3 as `name`; expected str"),
@@ -169,13 +169,13 @@ JSON = st.recursive(
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data(), JSON)
-def test_any_value_anywhere_is_read_or_named(coco_folder: Path, val_file: Path, draw: st.DataObject, value) -> None:
-    """Whatever stands in the file: it is a data set, or the error is a `DataError`."""
+def test_any_value_is_read_or_a_data_error(coco_folder: Path, val_file: Path, data: st.DataObject, value) -> None:
+    """Any change of a value gives a valid data set or a `DataError`."""
     original = val_file.read_text()
     content = json.loads(original)
-    field = draw.draw(st.sampled_from(sorted(content)))
-    record = draw.draw(st.sampled_from(content[field]))
-    record[draw.draw(st.sampled_from(sorted(record)))] = value
+    field = data.draw(st.sampled_from(sorted(content)))
+    record = data.draw(st.sampled_from(content[field]))
+    record[data.draw(st.sampled_from(sorted(record)))] = value
     val_file.write_text(json.dumps(content))
     with suppress(DataError):
         assert list(coco.read(coco_folder)) == ["train", "val", "test", "trainval"]
@@ -193,9 +193,9 @@ class TestBadFiles:
         with pytest.raises(DataError, match=r"no annotation file `annotations/instances_<split>\.json`"):
             coco.read(coco_folder / "val2014")
 
-    def test_nothing_to_score_on(self, coco_folder: Path, val_file: Path) -> None:
+    def test_no_split_to_evaluate_on(self, coco_folder: Path, val_file: Path) -> None:
         val_file.unlink()
-        with pytest.raises(DataError, match="no split to score on; found train"):
+        with pytest.raises(DataError, match="no split to evaluate on; the splits are train"):
             coco.read(coco_folder)
 
     @pytest.mark.parametrize(
@@ -203,7 +203,7 @@ class TestBadFiles:
         [
             ('{"images": [\n{"id": 1,}]}', r"instances_val2014\.json: broken JSON \(.*line 2 column"),
             ("[" * 100_000, "broken JSON"),
-            ("[]", "holds a list; expected an object"),
+            ("[]", "contains a list; expected an object"),
             ('{"categories": []}', "no list under the key `images`"),
             (
                 '{"categories": [], "images": [3], "annotations": []}',
@@ -217,7 +217,7 @@ class TestBadFiles:
         with pytest.raises(DataError, match=message):
             coco.read(coco_folder)
 
-    def test_file_name_leads_out(self, coco_folder: Path, val_file: Path) -> None:
+    def test_file_name_outside_the_folder(self, coco_folder: Path, val_file: Path) -> None:
         edit(val_file, lambda content: content["images"][0].update(file_name="../../v1.jpg"))
         with pytest.raises(DataError, match="lies outside the data folder"):
             coco.read(coco_folder)
@@ -232,13 +232,13 @@ class TestReal:
     def test_counts(self, real_coco: Path) -> None:
         splits = coco.read(real_coco)
         assert counts(splits) == {"train": 2047, "val": 228, "test": 954, "trainval": 2275}
-        assert len(coco.read(real_coco, unlabelled="keep")["trainval"]) == 2279
+        assert len(coco.read(real_coco, unlabeled="keep")["trainval"]) == 2279
         assert splits["trainval"].boxes is not None
         assert splits["test"].boxes is not None
         assert sum(map(len, splits["trainval"].boxes)) == 20780
         assert sum(map(len, splits["test"].boxes)) == 9186
 
-    def test_labels_are_those_of_an_independent_list(self, real_data: Path, real_coco: Path) -> None:
+    def test_labels_equal_an_independent_list(self, real_data: Path, real_coco: Path) -> None:
         path = real_data / "labels" / "coco2014_labels.npz"
         if not path.is_file():
             pytest.skip("no real COCO labels")
@@ -252,7 +252,7 @@ class TestReal:
             assert split.classes == tuple(real["class_names"])
             assert (split.targets == np.stack([known[int(i)] for i in split.ids])).all()
 
-    def test_pictures(self, real_coco: Path) -> None:
+    def test_images(self, real_coco: Path) -> None:
         test = coco.read(real_coco)["test"]
         assert find_problems({"test": test.subset(range(0, len(test), 20))}) == []
-        assert list(test.check()) == []
+        assert find_problems({"test": test}, decode=False) == []

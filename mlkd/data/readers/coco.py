@@ -1,4 +1,4 @@
-"""COCO folders: one JSON file per split that lists its pictures, categories and objects."""
+"""COCO folders: one JSON file per split that lists its images, categories and objects."""
 
 from __future__ import annotations
 
@@ -11,58 +11,49 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from mlkd.data.dataset import (
-    DataError,
-    ImageFiles,
-    MultiLabelData,
-    clip_box,
-    from_objects,
-    register_reader,
-    show,
-    standard_splits,
-)
-from mlkd.errors import check_choice
+from mlkd.data.boxes import clip_box, format_box
+from mlkd.data.dataset import MultiLabelData
+from mlkd.data.images import ImageFiles
+from mlkd.data.readers import register_reader
+from mlkd.data.splits import standard_splits
+from mlkd.errors import DataError, check_choice
 
-Unlabelled = Literal["drop", "keep"]
+Unlabeled = Literal["drop", "keep"]
 
-LARGEST = 1_000_000  # pixels; no side of a picture is longer
+MAX_SIDE = 1_000_000  # pixels; no side of an image is longer
 
 
 @register_reader("coco")
-def read(root: str | Path, *, year: int | None = None, unlabelled: Unlabelled = "drop") -> dict[str, MultiLabelData]:
-    """Read a COCO folder: every split that has an `annotations/instances_<split>.json`.
+def read(root: str | Path, *, year: int | None = None, unlabeled: Unlabeled = "drop") -> dict[str, MultiLabelData]:
+    """Reads a COCO folder: every split that has an `annotations/instances_<split>.json`.
 
-    Official names carry a year, `annotations/instances_train2014.json` with the pictures in `train2014/`;
-    others do not, `annotations/instances_train.json` with `train/`. The pictures may also lie in
-    `images/<split>/`.
-    A label is a category with at least one object in the picture, crowd regions (`iscrowd`) included, as in
-    the field's published lists.
+    The official names have a year, `annotations/instances_train2014.json` with the images in `train2014/`; a name
+    without one, `annotations/instances_train.json` with `train/`, is read too. The images may also be in
+    `images/<split>/`. An image has the label of each category of its objects, crowd regions (`iscrowd`) included, as
+    in the published label lists.
 
     Args:
-        root: the folder that holds `annotations`.
-        year: which year to read. Needed only where there are several.
-        unlabelled: whether to "drop" pictures without any object, as the usual lists do, or to "keep" them.
+        root: the folder with `annotations`.
+        year: which year to read. Required only if there are several.
+        unlabeled: "drop" images without any object, as the published lists do, or "keep" them.
 
     Returns:
-        The splits by name, among them `train`, `val` and `test`. COCO's own test pictures have no public
-        labels, so `test` is the official validation split, and `val` a tenth of the training split (see
-        `standard_splits`).
-        Classes stand in the order of the category ids; ids are the file names without their suffix.
+        The splits by name, among them `train`, `val` and `test`. COCO's test images have no public labels, so
+        `test` is the official validation split, and `val` a tenth of the training split (see `standard_splits`).
+        Classes are in the order of the category ids; ids are the file names without their suffix.
 
     Raises:
-        ValueError: `unlabelled` is none of the two.
-        DataError: a file is missing or broken, or says something impossible.
+        ValueError: `unlabeled` is none of the two.
+        DataError: a file is missing or invalid.
     """
-    check_choice("unlabelled", unlabelled, get_args(Unlabelled))
+    check_choice("unlabeled", unlabeled, get_args(Unlabeled))
     root = Path(root).resolve()
-    splits = {
-        split: _read_split(root, split, path, unlabelled) for split, path in _annotation_files(root, year).items()
-    }
-    some = next(iter(splits.values()))
+    splits = {split: _read_split(root, split, path, unlabeled) for split, path in _annotation_files(root, year).items()}
+    first = next(iter(splits.values()))
     for data in splits.values():
-        if data.classes != some.classes:
+        if data.classes != first.classes:
             raise DataError(
-                f"{root}: `categories` of {data.split} and of {some.split} differ; expected the same names "
+                f"{root}: `categories` of {data.split} and of {first.split} differ; expected the same names "
                 f"in one order of ids."
             )
     return standard_splits(splits)
@@ -71,23 +62,23 @@ def read(root: str | Path, *, year: int | None = None, unlabelled: Unlabelled = 
 def _annotation_files(root: Path, year: int | None) -> dict[str, Path]:
     """The annotation files of one year, by split."""
     if not root.is_dir():
-        raise DataError(f"{root}: no such folder; expected one that holds `annotations`.")
-    found: dict[str, dict[str, Path]] = {}
+        raise DataError(f"{root}: no such folder; expected one that contains `annotations`.")
+    files: dict[str, dict[str, Path]] = {}
     for path in sorted((root / "annotations").glob("instances_*.json")):
         if match := re.fullmatch(r"instances_(\w+?)(20\d\d)?", path.stem):
-            found.setdefault(match[2] or "", {})[match[1]] = path
+            files.setdefault(match[2] or "", {})[match[1]] = path
     if year is not None:
-        found = {written: files for written, files in found.items() if written == str(year)}
-    if not found:
-        wanted = "<split>" if year is None else f"<split>{year}"
-        raise DataError(f"{root}: no annotation file `annotations/instances_{wanted}.json`.")
-    if len(found) > 1:
-        years = ", ".join(sorted(filter(None, found)))
-        raise DataError(f"{root}: `annotations` holds several data sets; choose one by `year`, one of {years}.")
-    return next(iter(found.values()))
+        files = {key: splits for key, splits in files.items() if key == str(year)}
+    if not files:
+        expected = "<split>" if year is None else f"<split>{year}"
+        raise DataError(f"{root}: no annotation file `annotations/instances_{expected}.json`.")
+    if len(files) > 1:
+        years = ", ".join(sorted(filter(None, files)))
+        raise DataError(f"{root}: `annotations` contains several data sets; choose one with `year`, one of {years}.")
+    return next(iter(files.values()))
 
 
-def _read_split(root: Path, split: str, path: Path, unlabelled: Unlabelled) -> MultiLabelData:
+def _read_split(root: Path, split: str, path: Path, unlabeled: Unlabeled) -> MultiLabelData:
     content = _read_json(path)
     names = {i: name for _, (i, name) in _records(content, "categories", path, id=int, name=str)}
     column = {category: index for index, category in enumerate(sorted(names))}
@@ -96,10 +87,10 @@ def _read_split(root: Path, split: str, path: Path, unlabelled: Unlabelled) -> M
     number, label = (int, float), (int, str)
     for where, (i, *image) in _records(content, "images", path, id=label, file_name=str, width=number, height=number):
         if i in images:
-            raise DataError(f"{where} has the `id` {i} of an image before it; expected each id once.")
+            raise DataError(f"{where} has the `id` {i} of an earlier image; expected each id once.")
         file, width, height = image
-        if not (0 < width < LARGEST and 0 < height < LARGEST):
-            raise DataError(f"{where} has a `width` of {width} and a `height` of {height}; expected pixels.")
+        if not (0 < width < MAX_SIDE and 0 < height < MAX_SIDE):
+            raise DataError(f"{where} has a `width` of {width} and a `height` of {height}; expected a size in pixels.")
         images[i] = (file, width, height)
 
     objects: dict[int | str, list[tuple[float, ...]]] = {i: [] for i in images}
@@ -112,14 +103,14 @@ def _read_split(root: Path, split: str, path: Path, unlabelled: Unlabelled) -> M
             raise DataError(f"{where} has the `category_id` {category}, which `categories` does not list.")
         objects[i].append((column[category], *_corners(bbox, *images[i][1:], where)))
 
-    kept = [i for i in images if objects[i] or unlabelled == "keep"]
+    kept = [i for i in images if objects[i] or unlabeled == "keep"]
     if not kept:
         raise DataError(f"{path}: the split is empty; expected at least one image with an annotation.")
     folder = path.stem.removeprefix("instances_")
     if not (root / folder).is_dir() and (root / "images" / folder).is_dir():
         folder = f"images/{folder}"
     files = [images[i][0] for i in kept]
-    return from_objects(
+    return MultiLabelData.from_objects(
         name=root.name,
         split=split,
         images=ImageFiles(root, [f"{folder}/{file}" for file in files]),
@@ -135,14 +126,14 @@ def _read_json(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:  # the message of a JSON error names line and column
         raise DataError(f"{path}: broken JSON ({error}).") from error
     if not isinstance(content, dict):
-        raise DataError(f"{path}: holds a {type(content).__name__}; expected an object with the key `images`.")
+        raise DataError(f"{path}: contains a {type(content).__name__}; expected an object with the key `images`.")
     return content
 
 
 def _records(
     content: dict[str, Any], field: str, path: Path, **kinds: type | tuple[type, ...]
 ) -> Iterator[tuple[str, list[Any]]]:
-    """For each record of the list `field`: where it stands, for messages, and its values of the keys."""
+    """For each record of the list `field`: its position, for error messages, and its values of the keys."""
     records = content.get(field)
     if not isinstance(records, list):
         raise DataError(f"{path}: no list under the key `{field}`.")
@@ -155,20 +146,20 @@ def _records(
             if key not in record:
                 raise DataError(f"{where} has no key `{key}`.")
             if not isinstance(record[key], kind):
-                kinds_named = " or ".join(t.__name__ for t in (kind if isinstance(kind, tuple) else (kind,)))
-                raise DataError(f"{where} has {record[key]!r:.40} as `{key}`; expected {kinds_named}.")
+                expected = " or ".join(t.__name__ for t in (kind if isinstance(kind, tuple) else (kind,)))
+                raise DataError(f"{where} has {record[key]!r:.40} as `{key}`; expected {expected}.")
         yield where, [record[key] for key in kinds]
 
 
 def _corners(bbox: list[Any], width: float, height: float, where: str) -> tuple[float, ...]:
-    """x1, y1, x2, y2 of COCO's x, y, width, height."""
-    if len(bbox) != 4 or not all(isinstance(value, int | float) and abs(value) < LARGEST for value in bbox):
+    """COCO's x, y, width, height as x1, y1, x2, y2."""
+    if len(bbox) != 4 or not all(isinstance(value, int | float) and abs(value) < MAX_SIDE for value in bbox):
         raise DataError(f"{where} has {bbox!r:.60} as `bbox`; expected four numbers: x, y, width, height.")
     x, y, w, h = bbox
     box = clip_box((x, y, x + w, y + h), width, height)
     if box is None:
         raise DataError(
-            f"{where}: `bbox` {show(bbox)}, as x, y, width, height, does not lie in its image of {width:g} x "
+            f"{where}: `bbox` {format_box(bbox)}, as x, y, width, height, is not inside its image of {width:g} x "
             f"{height:g} pixels."
         )
     return box

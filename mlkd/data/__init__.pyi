@@ -1,0 +1,16 @@
+from .dataset import DataError, MultiLabelData
+from .images import ImageFiles
+from .load import load_data
+from .readers import READERS, register_reader
+from .splits import hold_out, standard_splits
+
+__all__ = [
+    "READERS",
+    "DataError",
+    "ImageFiles",
+    "MultiLabelData",
+    "hold_out",
+    "load_data",
+    "register_reader",
+    "standard_splits",
+]

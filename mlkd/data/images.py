@@ -1,0 +1,126 @@
+"""The images of a data set: files that are decoded on access, and subsets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import numpy as np
+from PIL import Image
+
+from mlkd.errors import DataError
+
+T = TypeVar("T")
+
+UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+"""What Pillow raises for a file that is not an image, or is incomplete."""
+
+
+class Images(Protocol):
+    """N images; `images[i]` is one as uint8 RGB, shape (H, W, 3)."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> np.ndarray: ...
+
+
+class ImageFiles:
+    """Image files of one data folder, decoded on access.
+
+    Args:
+        root: the data set's folder. Every path must lie inside it.
+        paths: one path per image, relative to `root`.
+        subset: for a subset of other files: which files and which indices.
+
+    Raises:
+        DataError: a path leads out of `root` (raised here); a file is missing, truncated or not an image
+            (raised when that image is read).
+    """
+
+    def __init__(self, root: str | Path, paths: Sequence[str | Path], subset: ImageSubset | None = None):
+        self.root = Path(root).resolve()
+        self.paths = [safe_join(self.root, path) for path in paths]
+        self.subset = subset
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """Image `index` as uint8 RGB, shape (H, W, 3)."""
+        return np.asarray(self.decode(index))
+
+    def decode(self, index: int, size: int | None = None) -> Image.Image:
+        """Image `index`, decoded, in RGB.
+
+        Args:
+            index: index of the image.
+            size: decode a JPEG file at a half, a quarter or an eighth of its size if both sides stay at least `size`.
+                This is much faster, and sufficient for an image that is then resized to `size`.
+        """
+
+        def read(image: Image.Image) -> Image.Image:
+            if size is not None:
+                image.draft("RGB", (size, size))
+            return image.convert("RGB")
+
+        return self._open(index, read)
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Width and height of image `index`, from the file's header."""
+        return self._open(index, lambda image: image.size)
+
+    def _open(self, index: int, read: Callable[[Image.Image], T]) -> T:
+        path = self.paths[index]
+        check_file(path)
+        try:
+            with Image.open(path) as image:
+                return read(image)
+        except UNREADABLE as error:
+            raise DataError(f"{path}: the file is truncated, broken or not an image ({error}).") from error
+
+
+class ImageSubset:
+    """The images at `indices` of `images`, in that order."""
+
+    def __init__(self, images: Images, indices: np.ndarray):
+        self.images, parent_indices = parent_images(images)
+        self.indices = parent_indices[indices]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        return self.images[int(self.indices[index])]
+
+
+def select_images(images: Images, indices: np.ndarray) -> Images:
+    """The images at `indices`, in that order; a subset of files is files."""
+    subset = ImageSubset(images, indices)
+    if isinstance(images, ImageFiles):
+        return ImageFiles(images.root, [images.paths[index] for index in indices], subset)
+    return subset
+
+
+def parent_images(images: Images) -> tuple[Images, np.ndarray]:
+    """The images that `images` is a subset of, and its indices there; all of `images` itself if it is no subset."""
+    subset = images.subset if isinstance(images, ImageFiles) else images
+    return (subset.images, subset.indices) if isinstance(subset, ImageSubset) else (images, np.arange(len(images)))
+
+
+def check_file(path: Path) -> None:
+    """Raises DataError if there is no image file at `path`."""
+    if not path.is_file():
+        raise DataError(f"{path}: no such image file. Is the data set unpacked completely?")
+
+
+def safe_join(root: Path, path: str | Path) -> Path:
+    """`root / path`, which must not lead out of `root`: names in annotation files are not trusted.
+
+    Raises:
+        DataError: it leads out of `root`.
+    """
+    full = root / path
+    if ".." in full.parts or not full.is_relative_to(root):
+        raise DataError(f"{path}: lies outside the data folder {root}; expected a path inside that folder.")
+    return full

@@ -1,0 +1,75 @@
+"""`load_data`: a data set from its address, such as "voc:~/VOCdevkit?year=2007"."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from pydantic import ConfigDict, create_model
+
+from mlkd.data.dataset import MultiLabelData
+from mlkd.data.readers import READERS
+from mlkd.errors import closest_match
+from mlkd.settings import Settings
+
+
+class Options(Settings):
+    """The options of a reader, as texts that are converted to the types of its signature."""
+
+    model_config = ConfigDict(strict=False)
+
+
+def load_data(address: str) -> dict[str, MultiLabelData]:
+    """Reads a data set from its address `<reader>:<path>?<option>=<value>&<option>=<value>`.
+
+    Args:
+        address: "scenes", "scenes?size=64&seed=1", "voc:~/VOCdevkit?year=2007&difficult=ignore", ...
+            The options are the keyword arguments of the reader, such as `mlkd.data.readers.voc.read`.
+
+    Returns:
+        The splits by name: at least `train`, `val` and `test`. If the data set has no split for model selection, a
+        tenth of its training images is held out, the same tenth each time, and `trainval` has all of them. If its
+        test images have no public labels, `test` is the official validation split (`standard_splits`).
+
+    Raises:
+        ValueError: no such reader or option, or a value of the wrong kind.
+        DataError: the files are missing or invalid.
+
+    Example:
+        >>> data = load_data("scenes?seed=1")  # doctest: +SKIP
+        >>> data["train"].targets.shape  # doctest: +SKIP
+        (4000, 20)
+    """
+    source, _, query = address.partition("?")
+    scheme, colon, root = source.partition(":")
+    if scheme not in READERS:
+        raise ValueError(
+            f"`{address}`: no reader `{scheme}`, expected one of {', '.join(READERS)}. "
+            f"Did you mean `{closest_match(scheme, READERS)}`?"
+        )
+    read = READERS[scheme]
+    takes_root = "root" in inspect.signature(read).parameters
+    if takes_root and not root:
+        raise ValueError(f"`{address}`: `{scheme}` needs a path, as in `{scheme}:/path/to/folder`.")
+    if colon and not takes_root:
+        raise ValueError(f"`{address}`: `{scheme}` takes no path, expected `{scheme}` or `{scheme}?option=value`.")
+    options = _parse_options(address, scheme, query)
+    return read(Path(root).expanduser(), **options) if takes_root else read(**options)
+
+
+def _parse_options(address: str, scheme: str, query: str) -> dict[str, Any]:
+    """The options in `query`, converted to the types that the reader's signature declares."""
+    texts: dict[str, str] = {}
+    for item in filter(None, query.split("&")):
+        name, equals, text = item.partition("=")
+        if not equals or name in texts:
+            raise ValueError(f"`{address}`: `{item}` is invalid, expected each option once, as `<option>=<value>`.")
+        texts[name] = text
+    hints, parameters = get_type_hints(READERS[scheme]), inspect.signature(READERS[scheme]).parameters.values()
+    fields: dict[str, Any] = {p.name: (hints[p.name], p.default) for p in parameters if p.kind is p.KEYWORD_ONLY}
+    if texts and not fields:
+        raise ValueError(f"`{address}`: `{scheme}` has no options.")
+    options = create_model("Options", __base__=Options, **fields)
+    options.title = f"the data reader {scheme!r}"
+    return options(**texts).model_dump(exclude_unset=True)
