@@ -1,4 +1,4 @@
-"""Backbones: every layout comes out as (b, D, H, W) with its cells in place, and weights fit or say why not."""
+"""Backbones: every layout gives (b, D, H, W) with its cells in order; weights fit or the error says why not."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ from mlkd.models import (
 )
 from mlkd.models.heads import create_head
 
-# name, side of the picture, settings, prefix tokens (None: no tokens), features of two pictures
-NETS = {
+# name, image size, settings, prefix tokens (None: no tokens), shape of the features of two images
+NETWORKS = {
     "convolutions": ("test_resnet", 128, {}, None, (2, 96, 4, 4)),
     "swin": (
         "swin_tiny_patch4_window7_224",
@@ -58,7 +58,7 @@ NETS = {
 }
 
 
-# Small members of many families, and the side of the pictures they are given.
+# Small members of many families, and the image size.
 FAMILIES = {
     "resnet": (64, ["resnet18", "resnet18d", "resnet26d", "resnet26t", "resnet34", "seresnet50"]),
     "resnet50": (64, ["resnet50", "wide_resnet50_2", "resnest26d", "ecaresnet26t", "skresnet18"]),
@@ -90,13 +90,13 @@ FAMILIES = {
     "mixer": (224, ["mixer_s32_224", "resmlp_12_224", "xcit_nano_12_p16_224"]),
 }
 SEED = int(os.environ.get("MLKD_SEED", "0"))
-DICE = random.Random(SEED)
-DRAWN = [(DICE.choice(names), side, DICE.choice(list(HEADS))) for side, names in FAMILIES.values()]
+RNG = random.Random(SEED)
+CASES = [(RNG.choice(names), side, RNG.choice(list(HEADS))) for side, names in FAMILIES.values()]
 
 
 @register_model
-def a_users_own_net(pretrained: bool = False, **kwargs) -> nn.Module:
-    """As small as a backbone can be: no configuration, one convolution."""
+def user_defined_network(pretrained: bool = False, **kwargs) -> nn.Module:
+    """The smallest possible backbone: no configuration, one convolution."""
 
     class Net(nn.Module):
         num_features = 6
@@ -113,45 +113,45 @@ def a_users_own_net(pretrained: bool = False, **kwargs) -> nn.Module:
 
 @register_model
 def mobilenetv1_025_keras(pretrained: bool = False, **kwargs) -> nn.Module:
-    """MobileNetV1 of a quarter of the width, as Keras builds it; timm has no name for it."""
-    known = {name: kwargs[name] for name in ("num_classes",) if name in kwargs}
+    """MobileNetV1 with a quarter of the width, as in Keras; timm has no name for it."""
+    settings = {name: kwargs[name] for name in ("num_classes",) if name in kwargs}
     build: Any = timm.models.efficientnet._gen_mobilenet_v1
-    return build("mobilenetv1_100", 0.25, pad_type="same", bn_eps=1e-3, **known)
+    return build("mobilenetv1_100", 0.25, pad_type="same", bn_eps=1e-3, **settings)
 
 
-@pytest.fixture(params=NETS, ids=lambda name: name.replace(" ", "_"))
-def net(request: pytest.FixtureRequest) -> tuple[Backbone, int, int | None, tuple[int, ...]]:
-    name, side, settings, prefix, shape = NETS[request.param]
+@pytest.fixture(params=NETWORKS, ids=lambda name: name.replace(" ", "_"))
+def network(request: pytest.FixtureRequest) -> tuple[Backbone, int, int | None, tuple[int, ...]]:
+    name, side, settings, prefix, shape = NETWORKS[request.param]
     torch.manual_seed(0)
     return Backbone(name, image_size=side, **settings).eval(), side, prefix, shape
 
 
 class TestLayout:
     @torch.no_grad()
-    def test_shape(self, net) -> None:
-        backbone, side, _, shape = net
+    def test_shape(self, network) -> None:
+        backbone, side, _, shape = network
         assert tuple(backbone(torch.rand(2, 3, side, side)).shape) == shape
         assert backbone.width == shape[1]
 
     @torch.no_grad()
-    def test_cells_are_the_nets_own(self, net) -> None:
+    def test_cells_equal_the_network_s_features(self, network) -> None:
         """Row by row: token `prefix + r * W + c` is cell (r, c)."""
-        backbone, side, prefix, (_, _, rows, columns) = net
+        backbone, side, prefix, (_, _, rows, columns) = network
         images = torch.rand(2, 3, side, side)
-        features, own = backbone(images), backbone.net.forward_features(images)
+        features, raw = backbone(images), backbone.net.forward_features(images)
         for r in range(rows):
             for c in range(columns):
                 if prefix is not None:
-                    expected = own[:, prefix + r * columns + c]
+                    expected = raw[:, prefix + r * columns + c]
                 else:
-                    expected = own[:, r, c] if "Swin" in type(backbone.net).__name__ else own[:, :, r, c]
+                    expected = raw[:, r, c] if "Swin" in type(backbone.net).__name__ else raw[:, :, r, c]
                 assert torch.equal(features[:, :, r, c], expected)
 
     @torch.no_grad()
     @pytest.mark.parametrize("cell", [(0, 2), (3, 1)])
-    def test_cells_lie_where_the_picture_does(self, net, cell: tuple[int, int]) -> None:
-        """Whatever the layout: what changes in one corner of the picture changes the features there the most."""
-        backbone, side, _, (_, _, rows, columns) = net
+    def test_cells_correspond_to_image_regions(self, network, cell: tuple[int, int]) -> None:
+        """A change in one region of the image changes the features of that cell the most."""
+        backbone, side, _, (_, _, rows, columns) = network
         at = (cell[0] * rows // 4, cell[1] * columns // 4)
         step = side // rows
         image = torch.zeros(1, 3, side, side)
@@ -160,8 +160,8 @@ class TestLayout:
         change = (backbone(other) - backbone(image)).norm(dim=1)[0]
         assert divmod(int(change.argmax()), columns) == at
 
-    def test_looking_does_not_touch_the_net(self) -> None:
-        """The blank picture that tells the layout leaves the training mode and the running statistics alone."""
+    def test_finding_the_layout_does_not_change_the_network(self) -> None:
+        """The blank image leaves the training mode and the running statistics unchanged."""
         backbone = Backbone("test_resnet", image_size=64)
         assert backbone.net.training
         fresh = timm.create_model("test_resnet", num_classes=0).state_dict()
@@ -169,8 +169,8 @@ class TestLayout:
             if "running" in name or "num_batches" in name:
                 assert torch.equal(value, fresh[name])
 
-    def test_gradients_reach_the_picture(self, net) -> None:
-        backbone, side, _, _ = net
+    def test_gradients_reach_the_image(self, network) -> None:
+        backbone, side, _, _ = network
         images = torch.rand(1, 3, side, side, requires_grad=True)
         backbone(images).square().sum().backward()
         assert images.grad is not None
@@ -179,37 +179,39 @@ class TestLayout:
 
     @pytest.mark.parametrize("name", ["mixer_s32_224", "xcit_nano_12_p16_224"])
     def test_tokens_without_a_grid(self, name: str) -> None:
-        """These keep no `patch_embed.grid_size`; a square number of tokens says as much."""
+        """These have no `patch_embed.grid_size`; the number of tokens is a square."""
         with torch.no_grad():
             assert Backbone(name, image_size=224)(torch.zeros(1, 3, 224, 224)).ndim == 4
 
 
 class TestStages:
-    @pytest.mark.parametrize("name", NETS)
+    @pytest.mark.parametrize("name", NETWORKS)
     @torch.no_grad()
-    def test_the_last_but_one_pooled(self, name: str) -> None:
-        """As the net gives it: (b, D, H, W), (b, H, W, D) or tokens, of which the channels are left."""
+    def test_pooled_penultimate_stage(self, name: str) -> None:
+        """The mean over (b, D, H, W), (b, H, W, D) or tokens, per channel."""
         torch.manual_seed(0)
-        backbone_name, side, settings, prefix, _ = NETS[name]
+        backbone_name, side, settings, prefix, _ = NETWORKS[name]
         backbone = Backbone(backbone_name, image_size=side, **settings).eval()
         stage, channels = backbone.penultimate_stage()
-        seen: list[torch.Tensor] = []
-        handle = stage.register_forward_hook(lambda module, inputs, output: seen.append(output))
+        outputs: list[torch.Tensor] = []
+        handle = stage.register_forward_hook(lambda module, inputs, output: outputs.append(output))
         backbone(torch.rand(2, 3, side, side))
         handle.remove()
-        pooled = backbone.global_pool(seen[0])
+        pooled = backbone.global_pool(outputs[0])
         assert pooled.shape == (2, channels)
         if prefix is not None:
-            cells = seen[0]
+            cells = outputs[0]
         else:
-            cells = (seen[0] if "Swin" in type(backbone.net).__name__ else seen[0].permute(0, 2, 3, 1)).flatten(1, 2)
+            cells = (outputs[0] if "Swin" in type(backbone.net).__name__ else outputs[0].permute(0, 2, 3, 1)).flatten(
+                1, 2
+            )
         assert cells.shape[1] > 1
         torch.testing.assert_close(pooled, cells.mean(dim=1))
 
     @pytest.mark.parametrize(("name", "blocks"), [("resnet8_cifar", 1), ("resnet20_cifar", 3)])
     @pytest.mark.parametrize("stride", [1, 2])
     @torch.no_grad()
-    def test_of_the_small_nets(self, name: str, blocks: int, stride: int) -> None:
+    def test_stages_of_the_small_networks(self, name: str, blocks: int, stride: int) -> None:
         side = 8 * 4 * stride
         net = Backbone(name, image_size=side, widths=(4, 6, 8), stem_stride=stride).net.eval()
         x = torch.rand(1, 3, side, side)
@@ -220,23 +222,23 @@ class TestStages:
             x = net.blocks[stage * blocks : (stage + 1) * blocks](x)
             assert x.shape == (1, info["num_chs"], side // info["reduction"], side // info["reduction"])
 
-    def test_a_net_that_does_not_list_them(self) -> None:
+    def test_network_without_a_list_of_stages(self) -> None:
         with pytest.raises(ValueError, match="`backbone` is a Net, which does not list its stages"):
-            Backbone("a_users_own_net", image_size=16).penultimate_stage()
+            Backbone("user_defined_network", image_size=16).penultimate_stage()
 
 
 class TestFamilies:
-    """One network of each family, drawn by `MLKD_SEED` (0), under every head; a small one is saved with one."""
+    """One network of each family, chosen by `MLKD_SEED` (0), with every head; small ones are saved with one head."""
 
     @pytest.mark.parametrize(
-        ("name", "side", "saved"), DRAWN, ids=[f"seed{SEED}-{name}-{saved}" for name, _, saved in DRAWN]
+        ("name", "side", "saved"), CASES, ids=[f"seed{SEED}-{name}-{saved}" for name, _, saved in CASES]
     )
     def test_every_head(self, name: str, side: int, saved: str, tmp_path: Path) -> None:
         torch.manual_seed(SEED)
         model = create_model(name, ("cat", "dog", "sheep"), saved, image_size=side, embed_dim=8)
         images = torch.rand(2, 3, side, side)
-        normalised = ((images - model.mean) / model.std).requires_grad_()
-        features = model.backbone(normalised)
+        normalized = ((images - model.mean) / model.std).requires_grad_()
+        features = model.backbone(normalized)
         b, width, rows, columns = features.shape
         assert (b, width) == (2, model.backbone.width)
         assert rows == columns >= 1
@@ -247,42 +249,42 @@ class TestFamilies:
             assert logits.shape == (2, 3)
             assert (embeddings is not None) == head.has_embeddings
             assert embeddings is None or embeddings.shape == (2, 3, 8)
-            found = torch.autograd.grad(logits.square().sum(), [normalised, first.weight], retain_graph=True)
-            for gradient in found:
+            gradients = torch.autograd.grad(logits.square().sum(), [normalized, first.weight], retain_graph=True)
+            for gradient in gradients:
                 assert gradient.isfinite().all()
                 assert gradient.abs().max() > 0
 
         if sum(parameter.numel() for parameter in model.parameters()) > 12e6:
             return
         save_model(model, tmp_path / "model.safetensors")
-        back = load_model(tmp_path / "model.safetensors")
-        assert fingerprint(back) == fingerprint(model)
+        loaded = load_model(tmp_path / "model.safetensors")
+        assert fingerprint(loaded) == fingerprint(model)
         with torch.no_grad():
-            for one, other in zip(back(images), model.eval()(images), strict=True):
-                assert one is other is None or torch.equal(one, other)
+            for output, expected in zip(loaded(images), model.eval()(images), strict=True):
+                assert output is expected is None or torch.equal(output, expected)
 
-    @pytest.mark.parametrize(("name", "own"), [("halonet_h1", 256), ("efficientformer_l1", 224)])
-    def test_a_size_that_does_not_fit(self, name: str, own: int) -> None:
+    @pytest.mark.parametrize(("name", "default_size"), [("halonet_h1", 256), ("efficientformer_l1", 224)])
+    def test_unsupported_image_size(self, name: str, default_size: int) -> None:
         with pytest.raises(
-            ValueError, match=f"`image_size` is 96, which the backbone .* does not take .*made for {own}"
+            ValueError, match=f"`image_size` is 96, which the backbone .* does not accept .*default is {default_size}"
         ):
             Backbone(name, image_size=96)
 
     @pytest.mark.parametrize("name", ["coat_tiny", "pit_ti_224", "pit_ti_distilled_224"])
     def test_no_feature_map(self, name: str) -> None:
-        """CoaT gives maps of several sizes, PiT its class tokens alone, which are no map of one cell."""
-        with pytest.raises(ValueError, match=r"`backbone` is a .*, whose `forward_features` gives neither"):
+        """CoaT has maps of several sizes, PiT only class tokens, which are not a feature map of one cell."""
+        with pytest.raises(ValueError, match=r"`backbone` is a .*, whose `forward_features` returns neither"):
             Backbone(name, image_size=64)
 
     @torch.no_grad()
-    def test_a_class_token_without_a_count(self) -> None:
-        """VOLO has one before its cells and no `num_prefix_tokens`."""
+    def test_class_token_without_num_prefix_tokens(self) -> None:
+        """VOLO has a class token before its cells, but no `num_prefix_tokens`."""
         backbone, images = Backbone("volo_d1_224", image_size=64).eval(), torch.rand(1, 3, 64, 64)
         assert torch.equal(backbone(images).flatten(2).mT, backbone.net.forward_features(images)[:, 1:])
 
     @torch.no_grad()
-    def test_teacher_and_student_of_other_kinds(self) -> None:
-        """Each resizes and normalises for itself: the pictures are the same tensor."""
+    def test_each_model_normalizes_its_input(self) -> None:
+        """Teacher and student get the same tensor; each resizes and normalizes it."""
         images = torch.randint(0, 256, (2, 3, 48, 48), dtype=torch.uint8)
         models = [
             create_model("lcnet_050", ("cat", "dog"), "query2label", image_size=64, embed_dim=8).eval(),
@@ -298,23 +300,23 @@ class TestFamilies:
 
 class TestNames:
     @pytest.mark.parametrize(
-        ("name", "near"), [("resnet20cifar", "resnet20_cifar"), ("ResNet50", "resnet50"), ("swin_tiny", "swin")]
+        ("name", "match"), [("resnet20cifar", "resnet20_cifar"), ("ResNet50", "resnet50"), ("swin_tiny", "swin")]
     )
-    def test_unknown(self, name: str, near: str) -> None:
-        with pytest.raises(ValueError, match=f"`backbone` is '{name}', which timm does not know.*{near}"):
+    def test_unknown(self, name: str, match: str) -> None:
+        with pytest.raises(ValueError, match=f"`backbone` is '{name}', which is not a model of timm.*{match}"):
             Backbone(name)
 
-    def test_like_nothing(self) -> None:
+    def test_unknown_without_a_close_match(self) -> None:
         with pytest.raises(ValueError, match="list_models"):
             Backbone("?!")
 
-    def test_the_users_own(self) -> None:
-        model = create_model("a_users_own_net", ("cat", "dog"), image_size=16, embed_dim=8)
+    def test_user_defined_network(self) -> None:
+        model = create_model("user_defined_network", ("cat", "dog"), image_size=16, embed_dim=8)
         out = model(torch.rand(2, 3, 16, 16))
         assert out.logits.shape == (2, 2)
         assert out.features.shape == (2, 6, 4, 4)
 
-    def test_normalisation_is_the_nets_own(self) -> None:
+    def test_normalization(self) -> None:
         assert Backbone("resnet8_cifar", image_size=16).mean == (0.5, 0.5, 0.5)
         assert Backbone("resnet8_cifar", image_size=16).std == (0.25, 0.25, 0.25)
         config = timm.get_pretrained_cfg("test_convnext")
@@ -323,7 +325,7 @@ class TestNames:
 
 
 class TestDownload:
-    def test_the_hub_fails(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_download_error(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def fails(*args, **kwargs):
             raise ConnectionError("no route to host")
 
@@ -334,16 +336,16 @@ class TestDownload:
             Backbone("resnet34", pretrained=True)
 
     def test_offline(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-        """The real hub client, told that there is no network."""
+        """The hub's client in offline mode."""
         monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
         monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-        with pytest.raises(WeightsError, match="give a local file"):
+        with pytest.raises(WeightsError, match="use a local file"):
             Backbone("test_resnet", pretrained=True, image_size=64)
 
 
 @pytest.fixture(scope="module")
 def trained() -> nn.Module:
-    """A small net whose weights and statistics are no fresh ones."""
+    """A small network with weights and running statistics that differ from the initial ones."""
     torch.manual_seed(1)
     net = timm.create_model("resnet8_cifar", num_classes=0)
     net.train()(torch.rand(4, 3, 16, 16))
@@ -373,25 +375,23 @@ class TestFiles:
         for path in (tmp_path / "weights.safetensors", str(tmp_path / "weights.safetensors")):
             assert torch.equal(small(path)(images), trained.forward_features(images))
 
-    def test_batch_counters_may_lack(self, trained: nn.Module, tmp_path: Path) -> None:
+    def test_missing_batch_counters(self, trained: nn.Module, tmp_path: Path) -> None:
         state = {name: value for name, value in trained.state_dict().items() if "num_batches" not in name}
         save_file(state, tmp_path / "weights.safetensors")
         assert torch.equal(small(tmp_path / "weights.safetensors").net.stem[0].weight, state["stem.0.weight"])
 
     @pytest.mark.parametrize("classifier", ["fc", "head", "classifier"])
-    def test_a_classifier_is_left_out(self, trained: nn.Module, tmp_path: Path, classifier: str) -> None:
+    def test_classifier_is_not_loaded(self, trained: nn.Module, tmp_path: Path, classifier: str) -> None:
         state = {**trained.state_dict(), f"{classifier}.weight": torch.ones(5, 64), f"{classifier}.bias": torch.ones(5)}
         save_file(state, tmp_path / "weights.safetensors")
         small(tmp_path / "weights.safetensors")  # a warning would be an error here
 
-    def test_anything_else_too_much_is_named(self, trained: nn.Module, tmp_path: Path) -> None:
+    def test_unused_tensors_are_named(self, trained: nn.Module, tmp_path: Path) -> None:
         save_file({**trained.state_dict(), "blocks.7.conv1.weight": torch.ones(2)}, tmp_path / "weights.safetensors")
-        with pytest.warns(
-            UserWarning, match=r"weights\.safetensors: .*no place for blocks\.7\.conv1\.weight; left out"
-        ):
+        with pytest.warns(UserWarning, match=r"weights\.safetensors: .*has no blocks\.7\.conv1\.weight; not loaded"):
             small(tmp_path / "weights.safetensors")
 
-    def test_what_does_not_fit_is_named(self, trained: nn.Module, tmp_path: Path) -> None:
+    def test_tensors_that_do_not_fit_are_named(self, trained: nn.Module, tmp_path: Path) -> None:
         state = trained.state_dict()
         del state["stem.0.weight"]
         state["blocks.0.conv1.weight"] = torch.ones(16, 8, 3, 3)
@@ -403,44 +403,44 @@ class TestFiles:
         ):
             small(tmp_path / "weights.safetensors")
 
-    def test_the_first_of_many_are_named(self, tmp_path: Path) -> None:
+    def test_first_tensors_are_named(self, tmp_path: Path) -> None:
         save_file({"unrelated": torch.ones(1)}, tmp_path / "weights.safetensors")
         with pytest.raises(WeightsError, match=r"lacks stem\.0\.weight, .* and \d+ more\."):
             small(tmp_path / "weights.safetensors")
 
     @pytest.mark.parametrize("content", [[1, 2], {"a": 1}, torch.ones(2), {"state_dict": {"a": "text"}}])
-    def test_no_mapping_to_tensors(self, tmp_path: Path, content: object) -> None:
+    def test_not_a_mapping_to_tensors(self, tmp_path: Path, content: object) -> None:
         torch.save(content, tmp_path / "weights.pth")
         with pytest.raises(WeightsError, match=r"weights\.pth: expected a mapping from names to tensors"):
             read_weights(tmp_path / "weights.pth")
 
-    @pytest.mark.parametrize("name", ["gone.pth", "gone.safetensors", "."])
+    @pytest.mark.parametrize("name", ["missing.pth", "missing.safetensors", "."])
     def test_missing(self, tmp_path: Path, name: str) -> None:
         with pytest.raises(WeightsError, match="no such weights file"):
             read_weights(tmp_path / name)
 
     @pytest.mark.parametrize("name", ["text.pth", "text.safetensors"])
     def test_text(self, tmp_path: Path, name: str) -> None:
-        (tmp_path / name).write_text("no weights\n")
+        (tmp_path / name).write_text("not weights\n")
         with pytest.raises(WeightsError, match=name):
             read_weights(tmp_path / name)
 
-    @pytest.mark.parametrize("name", ["half.pth", "half.safetensors"])
-    def test_half_a_file(self, trained: nn.Module, tmp_path: Path, name: str) -> None:
+    @pytest.mark.parametrize("name", ["truncated.pth", "truncated.safetensors"])
+    def test_truncated_file(self, trained: nn.Module, tmp_path: Path, name: str) -> None:
         (save_file if "safe" in name else torch.save)(trained.state_dict(), tmp_path / name)
-        whole = (tmp_path / name).read_bytes()
-        (tmp_path / name).write_bytes(whole[: len(whole) // 2])
+        content = (tmp_path / name).read_bytes()
+        (tmp_path / name).write_bytes(content[: len(content) // 2])
         with pytest.raises(WeightsError, match=rf"{name}: not a readable weights file \(\w+"):
             read_weights(tmp_path / name)
 
-    def test_an_empty_file(self, tmp_path: Path) -> None:
+    def test_empty_file(self, tmp_path: Path) -> None:
         (tmp_path / "empty.pth").touch()
         with pytest.raises(WeightsError, match=r"empty\.pth: not a readable weights file"):
             read_weights(tmp_path / "empty.pth")
 
 
-class Hostile:
-    """An object whose unpickling makes a folder."""
+class Malicious:
+    """An object that creates a folder when it is unpickled."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -451,20 +451,20 @@ class Hostile:
 
 @pytest.mark.parametrize("suffix", [".pth", ".pt", ".bin", ".safetensors"])
 @pytest.mark.parametrize("form", ["zip", "legacy", "pickle"])
-def test_code_in_a_file_is_not_run(tmp_path: Path, suffix: str, form: str) -> None:
-    marker, path = tmp_path / "was_here", tmp_path / f"weights{suffix}"
-    content = {"stem.0.weight": torch.ones(1), "extra": Hostile(marker)}
+def test_code_in_a_file_is_not_executed(tmp_path: Path, suffix: str, form: str) -> None:
+    marker, path = tmp_path / "executed", tmp_path / f"weights{suffix}"
+    content = {"stem.0.weight": torch.ones(1), "extra": Malicious(marker)}
     if form == "pickle":
-        path.write_bytes(pickle.dumps(Hostile(marker)))
+        path.write_bytes(pickle.dumps(Malicious(marker)))
     else:
         torch.save(content, path, _use_new_zipfile_serialization=form == "zip")
-    with pytest.raises(WeightsError, match=r"holds more than tensors|not a readable"):
+    with pytest.raises(WeightsError, match=r"contains more than tensors|not a readable"):
         small(path)
     assert not marker.exists()
 
 
-class TestGenuineWeights:
-    """MobileNetV1 0.25 from Keras, under a name registered here."""
+class TestRealWeights:
+    """MobileNetV1 0.25 from Keras."""
 
     @pytest.fixture
     def path(self, real_data: Path) -> Path:
@@ -474,7 +474,7 @@ class TestGenuineWeights:
         return path
 
     @torch.no_grad()
-    def test_they_load(self, path: Path) -> None:
+    def test_load(self, path: Path) -> None:
         torch.manual_seed(0)
         settings = {"head": "gap", "image_size": 224}
         model = create_model("mobilenetv1_025_keras", ("cat", "dog"), pretrained=path, **settings).eval()
@@ -484,8 +484,8 @@ class TestGenuineWeights:
         assert model.mean.flatten().tolist() == model.std.flatten().tolist() == [0.5, 0.5, 0.5]
 
         shades = np.linspace(0, 255, 224)
-        picture = np.stack([shades + 0 * shades[:, None], 0 * shades + shades[:, None], np.full((224, 224), 90)], -1)
-        images = torch.from_numpy(picture.astype(np.uint8)).permute(2, 0, 1)[None]
+        image = np.stack([shades + 0 * shades[:, None], 0 * shades + shades[:, None], np.full((224, 224), 90)], -1)
+        images = torch.from_numpy(image.astype(np.uint8)).permute(2, 0, 1)[None]
         features = model(images).features
         assert features.shape == (1, 256, 7, 7)
         assert features.isfinite().all()
@@ -493,16 +493,16 @@ class TestGenuineWeights:
         assert not torch.allclose(features, untrained(images).features, atol=0.1)
 
     @torch.no_grad()
-    def test_photographs_look_as_in_training(self, path: Path, real_coco: Path) -> None:
-        """The first layer sees what its statistics say: colours, scaling and padding are those of the weights."""
+    def test_input_statistics_match_the_weights(self, path: Path, real_coco: Path) -> None:
+        """The input of the first batch norm matches its running mean: channels, scaling and padding are correct."""
         files = sorted((real_coco / "test").glob("*.jpg"))[::40]
-        pictures = [np.asarray(Image.open(file).convert("RGB").resize((224, 224))) for file in files]
-        images = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
+        arrays = [np.asarray(Image.open(file).convert("RGB").resize((224, 224))) for file in files]
+        images = torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2)
         model = create_model("mobilenetv1_025_keras", ("cat",), head="gap", pretrained=path).eval()
         net = model.backbone.net
-        seen: list[torch.Tensor] = []
-        handle = net.bn1.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+        activations: list[torch.Tensor] = []
+        handle = net.bn1.register_forward_pre_hook(lambda module, inputs: activations.append(inputs[0]))
         model(images)
         handle.remove()
-        mean = seen[0].mean(dim=(0, 2, 3))
+        mean = activations[0].mean(dim=(0, 2, 3))
         assert torch.corrcoef(torch.stack([mean, net.bn1.running_mean]))[0, 1] > 0.95
