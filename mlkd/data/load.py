@@ -36,10 +36,10 @@ def load_data(address: str) -> dict[str, MultiLabelData]:
         ValueError: no such reader or option, or a value of the wrong kind.
         DataError: the files are missing or invalid.
 
-    Example:
-        >>> data = load_data("scenes?seed=1")  # doctest: +SKIP
-        >>> data["train"].targets.shape  # doctest: +SKIP
-        (4000, 20)
+    Example::
+
+        data = load_data("voc:~/VOCdevkit?year=2007")
+        data["trainval"].targets.shape  # (5011, 20)
     """
     source, _, query = address.partition("?")
     scheme, colon, root = source.partition(":")
