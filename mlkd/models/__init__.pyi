@@ -1,5 +1,9 @@
 from .backbone import Backbone, WeightsError, load_weights, read_weights
-from .heads import HEADS, GapHead, Head, LabelWiseHead, Query2LabelHead, TransformerHead, register_head
+from .heads import HEADS, Head, register_head
+from .heads.gap import GapHead
+from .heads.label_wise import LabelWiseHead
+from .heads.query2label import Query2LabelHead
+from .heads.transformer import TransformerHead
 from .merged import MergedTeacher
 from .model import MultiLabelModel, Output, create_model, fingerprint, load_model, save_model
 

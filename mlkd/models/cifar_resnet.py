@@ -88,9 +88,7 @@ class CifarResNet(nn.Module):
 
 def _create(pretrained: bool, **settings) -> CifarResNet:
     if pretrained:
-        raise RuntimeError(
-            "The small residual networks have no published weights. Train one or use a local file."
-        )
+        raise RuntimeError("The small residual networks have no published weights. Train one or use a local file.")
     added = ("pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")  # by `timm.create_model`
     return CifarResNet(**{name: value for name, value in settings.items() if name not in added})
 

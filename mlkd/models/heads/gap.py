@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from mlkd.models.heads.head import Head, register_head
+from mlkd.models.heads import Head, register_head
 
 
 @register_head("gap")

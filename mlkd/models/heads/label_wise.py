@@ -8,8 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mlkd.models.heads.head import Head, register_head
-from mlkd.models.heads.layers import check_width, classifier_parameters, classify
+from mlkd.models.heads import Head, blocks, register_head
 
 
 @register_head("label_wise")
@@ -31,14 +30,14 @@ class LabelWiseHead(Head):
     def __init__(self, in_channels: int, classes: Sequence[str], embed_dim: int | None = None, *, heads: int = 4):
         super().__init__()
         d = min(in_channels, 512) if embed_dim is None else embed_dim
-        check_width(d, heads)
+        blocks.check_width(d, heads)
         self.project = nn.Linear(in_channels, d)
         self.queries = nn.Parameter(torch.randn(len(classes), d))
         self.attention = nn.MultiheadAttention(d, heads, batch_first=True)
         self.norm1 = nn.LayerNorm(d)
         self.feed_forward = nn.Sequential(nn.Linear(d, 2 * d), nn.ReLU(), nn.Linear(2 * d, d))
         self.norm2 = nn.LayerNorm(d)
-        self.weight, self.bias = classifier_parameters(len(classes), d)
+        self.weight, self.bias = blocks.classifier_parameters(len(classes), d)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Features (b, D, H, W) to logits (b, q) and label-wise embeddings (b, q, d)."""
@@ -47,4 +46,4 @@ class LabelWiseHead(Head):
         attended, _ = self.attention(queries, cells, cells, need_weights=False)
         embeddings = self.norm1(queries + attended)
         embeddings = self.norm2(embeddings + self.feed_forward(embeddings))
-        return classify(embeddings, self.weight, self.bias), embeddings
+        return blocks.classify(embeddings, self.weight, self.bias), embeddings

@@ -7,16 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from mlkd.models.heads.head import Head, register_head
-from mlkd.models.heads.layers import (
-    add_positions,
-    check_positive,
-    check_width,
-    classifier_parameters,
-    classify,
-    init_layers,
-    transformer_encoder,
-)
+from mlkd.models.heads import Head, blocks, register_head
 
 
 @register_head("query2label")
@@ -57,17 +48,17 @@ class Query2LabelHead(Head):
     ):
         super().__init__()
         d = in_channels if embed_dim is None else embed_dim
-        check_width(d, heads, multiple=4)  # for the positions
-        check_positive(layers=layers, encoder_layers=encoder_layers)
+        blocks.check_width(d, heads, multiple=4)  # for the positions
+        blocks.check_positive(layers=layers, encoder_layers=encoder_layers)
         self.project = nn.Identity() if d == in_channels else nn.Linear(in_channels, d)
         self.queries = nn.Parameter(torch.randn(len(classes), d))
         decoder = nn.TransformerDecoderLayer(d, heads, 4 * d, dropout, batch_first=True)
-        self.encoder = transformer_encoder(d, encoder_layers, heads, dropout)
-        self.decoder = init_layers(nn.TransformerDecoder(decoder, layers, nn.LayerNorm(d)))
-        self.weight, self.bias = classifier_parameters(len(classes), d)
+        self.encoder = blocks.transformer_encoder(d, encoder_layers, heads, dropout)
+        self.decoder = blocks.init_layers(nn.TransformerDecoder(decoder, layers, nn.LayerNorm(d)))
+        self.weight, self.bias = blocks.classifier_parameters(len(classes), d)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Features (b, D, H, W) to logits (b, q) and label-wise embeddings (b, q, d)."""
-        cells = add_positions(self.project(features.flatten(2).transpose(1, 2)), features)
+        cells = blocks.add_positions(self.project(features.flatten(2).transpose(1, 2)), features)
         embeddings = self.decoder(self.queries.expand(len(features), -1, -1), self.encoder(cells))
-        return classify(embeddings, self.weight, self.bias), embeddings
+        return blocks.classify(embeddings, self.weight, self.bias), embeddings

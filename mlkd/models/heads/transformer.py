@@ -9,15 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mlkd.models.heads.head import Head, register_head
-from mlkd.models.heads.layers import (
-    add_positions,
-    check_positive,
-    check_width,
-    classifier_parameters,
-    classify,
-    transformer_encoder,
-)
+from mlkd.models.heads import Head, blocks, register_head
 from mlkd.models.word_vectors import class_vectors
 
 
@@ -61,21 +53,21 @@ class TransformerHead(Head):
     ):
         super().__init__()
         d = 1024 if embed_dim is None else embed_dim
-        check_width(d, heads, multiple=4)  # for the positions
-        check_positive(layers=layers)
+        blocks.check_width(d, heads, multiple=4)  # for the positions
+        blocks.check_positive(layers=layers)
         self.project = nn.Linear(in_channels, d)
         if word_vectors is None:
             self.tokens = nn.Parameter(0.02 * torch.randn(len(classes), d))
         else:
             if isinstance(word_vectors, int):
-                check_positive(word_vectors=word_vectors)
+                blocks.check_positive(word_vectors=word_vectors)
                 vectors = torch.randn(len(classes), word_vectors)
             else:
                 vectors = class_vectors(word_vectors, classes)
             self.register_buffer("word_vectors", vectors)
             self.project_words = nn.Linear(vectors.shape[1], d)
-        self.encoder = transformer_encoder(d, layers, heads, dropout, activation="gelu", norm_first=True)
-        self.weight, self.bias = classifier_parameters(len(classes), d)
+        self.encoder = blocks.transformer_encoder(d, layers, heads, dropout, activation="gelu", norm_first=True)
+        self.weight, self.bias = blocks.classifier_parameters(len(classes), d)
 
     def saved_settings(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """The settings with the width of the word vectors in place of their file; the vectors are saved as a buffer."""
@@ -85,7 +77,7 @@ class TransformerHead(Head):
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Features (b, D, H, W) to logits (b, q) and label-wise embeddings (b, q, d)."""
         tokens = self.project_words(self.word_vectors) if hasattr(self, "word_vectors") else self.tokens
-        cells = add_positions(self.project(features.flatten(2).transpose(1, 2)), features)
+        cells = blocks.add_positions(self.project(features.flatten(2).transpose(1, 2)), features)
         sequence = torch.cat([tokens.expand(len(features), -1, -1), cells], dim=1)  # (b, q + HW, d)
         embeddings = self.encoder(sequence)[:, : len(tokens)]
-        return classify(embeddings, self.weight, self.bias), embeddings
+        return blocks.classify(embeddings, self.weight, self.bias), embeddings

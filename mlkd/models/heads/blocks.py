@@ -1,4 +1,4 @@
-"""What several heads have in common: transformer encoder, positions, one linear output per label."""
+"""Building blocks of heads: transformer encoder, positions, one linear output per label."""
 
 from __future__ import annotations
 
