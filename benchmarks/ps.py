@@ -20,8 +20,8 @@ def loop(student: Tensor, teacher: Tensor, targets: Tensor) -> Tensor:
     for s, t, y in zip(student, teacher, targets, strict=True):
         positive = y > 0
         if positive.any():
-            teacher_probs = groups(t, positive)
-            total = total + (teacher_probs.exp() * (known - groups(s, positive))).sum()
+            log_teacher = groups(t, positive)
+            total = total + (log_teacher.exp() * (log_teacher - groups(s, positive))).sum()
     return total / len(student)
 
 
