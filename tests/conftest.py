@@ -21,7 +21,6 @@ from mlkd.data import MultiLabelData
 from mlkd.models import MultiLabelModel, create_model
 from mlkd.study.study import Study
 from mlkd.training.config import Config
-from mlkd.training.loop import fit
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts background jobs
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -204,18 +203,18 @@ def toy_config() -> Config:
 
 
 @pytest.fixture(scope="session")
-def toy_plan(
+def toy_study(
     tmp_path_factory: pytest.TempPathFactory, toy_data: dict[str, MultiLabelData], toy_config: Config
 ) -> Study:
-    """Two finished runs with different seeds, on data with names that must be escaped in HTML."""
+    """A study with two finished runs of different seeds, on data with names that need escaping in HTML."""
     classes = ("<script>alert(1)</script>", "cat & dog", "blue", "dark")
     data = {name: replace(split, name="toy <b>", classes=classes) for name, split in toy_data.items()}
     config, runs = toy_config.replace(epochs=1), tmp_path_factory.mktemp("toy") / "runs"
-    for seed in (0, 1):
-        fit("vanilla", data, config.replace(seed=seed), runs=runs)
-    return Study(
-        "toy:<path>", "smoke", data, config.replace(role="teacher"), config, {"vanilla": {}}, (0, 1), runs=runs
-    )
+    study = Study(data="toy:<path>", teacher=config.replace(role="teacher"), student=config, seeds=(0, 1), runs=runs)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mlkd.study.study.load_data", lambda address: data)
+        study.train_students("vanilla")
+    return study
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The report: notebooks executed in order, resumable, read without network."""
+"""The report: notebooks are executed in order, it can be resumed, and its pages need no network."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import time
-from dataclasses import replace
+from html import unescape
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,7 +32,7 @@ from mlkd import report  # noqa: E402
 from mlkd.files import WriteError  # noqa: E402
 from mlkd.report.execute import Outcome  # noqa: E402
 from mlkd.report.html import as_columns, as_mathml, as_text  # noqa: E402
-from mlkd.report.screen import NotebookProgress, duration  # noqa: E402
+from mlkd.report.progress import NotebookProgress, format_duration  # noqa: E402
 from mlkd.study.study import Study  # noqa: E402
 from mlkd.training.runs import iter_runs  # noqa: E402
 
@@ -57,35 +57,35 @@ $$ L = \frac{1}{b} \sum_{i=1}^{b} x_i $$
 [before](00_start.ipynb)"""
 
 
-class Done(NamedTuple):
+class Result(NamedTuple):
     root: Path
     folder: Path
     code: int
-    said: str
+    output: str
 
 
-def call(root: Path, *, study: Study | None = None, no_train: bool = False, **parameters: object) -> Done:
-    """Runs the report `night` of `root`, in `root`."""
+def run_report(root: Path, *, study: Study | None = None, no_train: bool = False, **parameters: object) -> Result:
+    """Runs the report `night` in the folder `root`."""
     out = io.StringIO()
-    before = Path.cwd()
+    previous = Path.cwd()
     os.chdir(root)
     try:
         with contextlib.redirect_stdout(out):
             code = report.run("night", parameters, study=study, no_train=no_train)
     finally:
-        os.chdir(before)
-    return Done(root, root / "reports" / "night", code, out.getvalue())
+        os.chdir(previous)
+    return Result(root, root / "reports" / "night", code, out.getvalue())
 
 
 @pytest.fixture(scope="module")
-def done(tmp_path_factory: pytest.TempPathFactory, toy_plan: Study) -> Done:
+def result(tmp_path_factory: pytest.TempPathFactory, toy_study: Study) -> Result:
     """A report of three notebooks, the second of which fails."""
     root = tmp_path_factory.mktemp("report")
     write(root / "notebooks", "00_start", START, PRINT)
     write(root / "notebooks", "01_fails", "seeds = [0]", "x = 1", "raise KeyError('no such class')", "x")
     write(root / "notebooks", "02_figure", "size = 1", FIGURE, markdown=MATH)
     (root / "notebooks" / "notes.ipynb").write_text("not one of the series")
-    return call(root, study=toy_plan, data="voc", seeds=(1, 2), runs=Path("some/runs"), plugin="")
+    return run_report(root, study=toy_study, data="voc", seeds=(1, 2), runs=Path("some/runs"), plugin="")
 
 
 def outputs(path: Path) -> str:
@@ -93,12 +93,12 @@ def outputs(path: Path) -> str:
     return "".join(out.get("text", "") for cell in cells for out in cell.get("outputs", []))
 
 
-def test_each_notebook_gets_the_parameters_it_knows(done: Done) -> None:
-    said = outputs(done.folder / "00_start.ipynb")
-    assert "GIVEN voc [1, 2] some/runs" in said
-    assert f"WHERE {done.root} {sys.executable}" in said
-    assert "FROM None" in said
-    record = json.loads((done.folder / "report.json").read_text())["notebooks"]
+def test_notebooks_get_the_parameters_they_declare(result: Result) -> None:
+    output = outputs(result.folder / "00_start.ipynb")
+    assert "GIVEN voc [1, 2] some/runs" in output
+    assert f"WHERE {result.root} {sys.executable}" in output
+    assert "FROM None" in output
+    record = json.loads((result.folder / "report.json").read_text())["notebooks"]
     assert [entry["parameters"] for entry in record.values()] == [
         {"data": "voc", "seeds": [1, 2], "runs": "some/runs", "plugin": ""},
         {"seeds": [1, 2]},
@@ -106,31 +106,33 @@ def test_each_notebook_gets_the_parameters_it_knows(done: Done) -> None:
     ]
 
 
-def test_a_failure_does_not_stop_the_others(done: Done) -> None:
-    assert done.code == 1
-    assert "01_fails: failed after" in done.said
-    assert "Cell [4]: KeyError: 'no such class'" in done.said
-    assert "1 of 3 notebooks failed: 01_fails." in done.said
-    assert re.search(r"02_figure: started; \d+ s left at this pace\n02_figure: done in \d+ s\n", done.said)
-    index, page = ((done.folder / f"{name}.html").read_text() for name in ("index", "01_fails"))
+def test_failed_notebook_does_not_stop_the_others(result: Result) -> None:
+    assert result.code == 1
+    assert "01_fails: failed after" in result.output
+    assert "Cell [4]: KeyError: 'no such class'" in result.output
+    assert "1 of 3 notebooks failed: 01_fails." in result.output
+    assert re.search(r"02_figure: started, about \d+ s left\n02_figure: done in \d+ s\n", result.output)
+    index, page = ((result.folder / f"{name}.html").read_text() for name in ("index", "01_fails"))
     assert "KeyError: &#39;no such class&#39;" in index
-    assert "This notebook did not reach its end." in page
+    assert "This notebook stopped with an error." in page
     target = re.search(r'href="#(cell-id=[^"]+)"', page)
     assert target
     assert f'id="{target[1]}"' in page
 
 
-def test_the_folder_holds_whole_files_only(done: Done) -> None:
+def test_files_of_the_folder(result: Result) -> None:
     stems = ("00_start", "01_fails", "02_figure")
-    expected = {"index.html", "report.json"} | {f"{stem}.{kind}" for stem in stems for kind in ("ipynb", "html")}
-    assert {path.name for path in done.folder.iterdir()} == expected
+    expected = {"index.html", "report.json", "study.yml"} | {
+        f"{stem}.{kind}" for stem in stems for kind in ("ipynb", "html")
+    }
+    assert {path.name for path in result.folder.iterdir()} == expected
     for stem in stems:
-        nbformat.validate(nbformat.read(done.folder / f"{stem}.ipynb", as_version=4))
+        nbformat.validate(nbformat.read(result.folder / f"{stem}.ipynb", as_version=4))
 
 
-def test_pages_load_nothing_from_elsewhere(done: Done) -> None:
+def test_pages_load_no_other_files(result: Result) -> None:
     bs4 = pytest.importorskip("bs4")
-    for path in done.folder.glob("*.html"):
+    for path in result.folder.glob("*.html"):
         text = path.read_text()
         page = bs4.BeautifulSoup(text, "html.parser")
         assert not page.find_all(["script", "link", "iframe", "object", "embed"])
@@ -140,27 +142,27 @@ def test_pages_load_nothing_from_elsewhere(done: Done) -> None:
         assert policy["content"].startswith("default-src 'none';")
         for link in page.find_all("a", href=True):
             file, _, cell = link["href"].partition("#")
-            assert not file or (done.folder / file).is_file()
+            assert not file or (result.folder / file).is_file()
             assert file or f'id="{cell}"' in text
 
 
-def test_pages_lead_to_their_neighbours(done: Done) -> None:
-    page = (done.folder / "01_fails.html").read_text()
+def test_pages_link_to_the_previous_and_next_page(result: Result) -> None:
+    page = (result.folder / "01_fails.html").read_text()
     assert '<a href="00_start.html" rel="prev">← About 00_start</a>' in page
     assert '<a href="02_figure.html" rel="next">About 02_figure →</a>' in page
-    assert '<a href="00_start.html">before</a>' in (done.folder / "02_figure.html").read_text()
+    assert '<a href="00_start.html">before</a>' in (result.folder / "02_figure.html").read_text()
 
 
-def test_formulas_are_mathml(done: Done) -> None:
-    page = (done.folder / "02_figure.html").read_text()
+def test_formulas_are_mathml(result: Result) -> None:
+    page = (result.folder / "02_figure.html").read_text()
     assert "<msubsup><mi>x</mi><mi>i</mi><mn>2</mn></msubsup>" in page
     assert re.search(r'<math display="block".*<mfrac>.*</math>', page)
     assert page.count("<math") == 2
     assert "it costs $5 or $6, and <code>$y$</code> is code" in page
 
 
-def test_index_tells_what_was_asked_and_found(done: Done) -> None:
-    index = (done.folder / "index.html").read_text()
+def test_index_shows_parameters_and_outcomes(result: Result) -> None:
+    index = (result.folder / "index.html").read_text()
     assert "2 of 3 notebooks done" in index
     assert "<dt>data</dt><dd>voc</dd>" in index
     assert "<dt>seeds</dt><dd>1, 2</dd>" in index
@@ -171,8 +173,8 @@ def test_index_tells_what_was_asked_and_found(done: Done) -> None:
     assert "More of it" not in index
 
 
-def test_last_figure_is_the_thumbnail(done: Done) -> None:
-    index = (done.folder / "index.html").read_text()
+def test_thumbnail_is_the_last_figure(result: Result) -> None:
+    index = (result.folder / "index.html").read_text()
     figures = re.findall(r'src="data:image/png;base64,([^"]+)"', index)
     assert len(figures) == 1
     with Image.open(io.BytesIO(base64.b64decode(figures[0]))) as image:
@@ -180,140 +182,143 @@ def test_last_figure_is_the_thumbnail(done: Done) -> None:
         assert image.getpixel((1, 1)) == (0, 0, 255)  # the second figure, which is blue
 
 
-def test_index_shows_the_data(done: Done, toy_plan: Study) -> None:
-    index = (done.folder / "index.html").read_text()
+def test_index_shows_the_data(result: Result, toy_study: Study) -> None:
+    index = (result.folder / "index.html").read_text()
     assert "<h3>toy &lt;b&gt;</h3>" in index
     assert "toy:&lt;path&gt;" in index
     assert "<script" not in index
-    found = re.search(r"4 classes, the most frequent first: (.+)\.", index)
-    train = toy_plan.data["train"]
+    match = re.search(r"4 classes, from the most frequent to the rarest: (.+)\.", index)
+    train = toy_study.splits["train"]
     counts = dict(zip(train.classes, train.targets.sum(axis=0).tolist(), strict=True))
-    named = [name.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&") for name in found[1].split(", ")]
-    assert sorted(named) == sorted(counts)
-    assert [counts[name] for name in named] == sorted(counts.values(), reverse=True)
+    classes = [unescape(name) for name in match[1].split(", ")]
+    assert sorted(classes) == sorted(counts)
+    assert [counts[name] for name in classes] == sorted(counts.values(), reverse=True)
     labels = f"{train.targets.sum() / len(train):.2f}"
     cells = f'<td class="number">{len(train)}</td><td class="number">{labels}</td><td class="number">none</td>'
     assert f'<tr><th scope="row">train</th>{cells}</tr>' in index
 
 
-def test_index_shows_the_runs_and_their_results(done: Done, toy_plan: Study) -> None:
-    index = (done.folder / "index.html").read_text()
+def test_index_shows_runs_and_results(result: Result, toy_study: Study) -> None:
+    index = (result.folder / "index.html").read_text()
     assert index.count("<h3>vanilla student</h3>") == 1
     assert "vanilla, resnet8_cifar" in index
     assert "1 epoch</p>" in index
-    for seed, run in enumerate(sorted(iter_runs(toy_plan.runs), key=lambda run: run.config["training"]["seed"])):
+    for seed, run in enumerate(sorted(iter_runs(toy_study.runs), key=lambda run: run.config["training"]["seed"])):
         scores = "".join(f'<td class="number">{100 * run.mean_ap[split]:.1f}</td>' for split in ("val", "test"))
         assert f'<tr title="{run.path.name}"><td class="number">{seed}</td>{scores}' in index
     spread = re.search(r'<td class="number">(\d+\.\d ± \d+\.\d)</td>', index)
     assert spread
-    assert spread[1] in done.said
-    assert done.said.rstrip().endswith(os.path.join("reports", "night", "index.html"))
+    assert spread[1] in result.output
+    assert result.output.rstrip().endswith(os.path.join("reports", "night", "index.html"))
 
 
-def test_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only what failed, what changed, and what is asked with other parameters or another mlkd is run again."""
+def test_resumes_with_notebooks_that_are_not_up_to_date(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A notebook is executed again after an error, a change, with other parameters or another version of mlkd."""
     write(tmp_path / "notebooks", "00_start", START)
     changing = write(tmp_path / "notebooks", "01_fails", "seeds = [0]")
-    ran: list[tuple[str, object]] = []
+    executed: list[tuple[str, object]] = []
 
     def execute(source: Path, target: Path, parameters: dict[str, object], **_: object) -> Outcome:
-        ran.append((source.stem, parameters["seeds"]))
+        executed.append((source.stem, parameters["seeds"]))
         target.write_bytes(source.read_bytes())
-        return Outcome(1.0, "Cell [2]: no." if source == Path("notebooks/01_fails.ipynb") and len(ran) == 2 else "")
+        return Outcome(
+            1.0, "Cell [2]: no." if source == Path("notebooks/01_fails.ipynb") and len(executed) == 2 else ""
+        )
 
-    monkeypatch.setattr("mlkd.report.series.execute", execute)
+    monkeypatch.setattr("mlkd.report.build.execute", execute)
 
     def run_now(seed: int = 1) -> tuple[int, list[tuple[str, object]]]:
-        start = len(ran)
-        return call(tmp_path, seeds=[seed]).code, ran[start:]
+        start = len(executed)
+        return run_report(tmp_path, seeds=[seed]).code, executed[start:]
 
     assert run_now() == (1, [("00_start", [1]), ("01_fails", [1])])
     assert run_now() == (0, [("01_fails", [1])])
-    done_before = call(tmp_path, seeds=[1]).said
-    assert "00_start: done before, in 1 s\n01_fails: done before, in 1 s\n" in done_before
+    output = run_report(tmp_path, seeds=[1]).output
+    assert "00_start: up to date, took 1 s\n01_fails: up to date, took 1 s\n" in output
     changing.write_text(changing.read_text().replace("What is", "What was"))
     assert run_now() == (0, [("01_fails", [1])])
     assert run_now(seed=2) == (0, [("00_start", [2]), ("01_fails", [2])])
-    monkeypatch.setattr("mlkd.report.series.__version__", "99")
+    monkeypatch.setattr("mlkd.report.build.version", lambda package: "99")
     assert run_now(seed=2) == (0, [("00_start", [2]), ("01_fails", [2])])
 
 
-def test_from_runs_makes_all_anew_and_says_so(tmp_path: Path) -> None:
+def test_no_train_executes_all_notebooks_again(tmp_path: Path) -> None:
     write(tmp_path / "notebooks", "00_start", START, PRINT)
-    assert call(tmp_path).code == 0
-    made = call(tmp_path, no_train=True)
-    assert made.code == 0
-    assert "done before" not in made.said
-    assert "FROM 1" in outputs(made.folder / "00_start.ipynb")
-    assert re.search(r"after \d+ s, from finished runs</p>", (made.folder / "index.html").read_text())
-    assert "00_start: done before" in call(tmp_path).said
+    assert run_report(tmp_path).code == 0
+    rebuilt = run_report(tmp_path, no_train=True)
+    assert rebuilt.code == 0
+    assert "up to date" not in rebuilt.output
+    assert "FROM 1" in outputs(rebuilt.folder / "00_start.ipynb")
+    assert re.search(r"after \d+ s, without training</p>", (rebuilt.folder / "index.html").read_text())
+    assert "00_start: up to date" in run_report(tmp_path).output
 
 
-def test_damaged_runs_cost_the_table_only(tmp_path: Path, toy_plan: Study) -> None:
+def test_damaged_run_leaves_out_the_results(tmp_path: Path, toy_study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mlkd.study.study.load_data", lambda address: toy_study.splits)
     write(tmp_path / "notebooks", "00_start", START)
     (tmp_path / "runs" / "broken").mkdir(parents=True)
     (tmp_path / "runs" / "broken" / "config.json").write_text("{")
-    made = call(tmp_path, study=replace(toy_plan, runs=tmp_path / "runs"))
-    assert made.code == 0
-    assert "No results table: " in made.said
-    assert "config.json: not valid JSON" in made.said
-    assert "<h2>Data</h2>" in (made.folder / "index.html").read_text()
+    damaged = run_report(tmp_path, study=toy_study.replace(runs=tmp_path / "runs"))
+    assert damaged.code == 0
+    assert "No results table: " in damaged.output
+    assert "config.json: not valid JSON" in damaged.output
+    assert "<h2>Data</h2>" in (damaged.folder / "index.html").read_text()
 
 
 @pytest.mark.parametrize(
-    ("before", "took", "left"),
+    ("earlier", "seconds", "time_left"),
     [
         ({}, {}, ""),
-        ({}, {"a": 10}, "19 s left at this pace"),  # b and c as long as a, less the second that b runs
-        ({"a": 10, "b": 60, "c": 30}, {}, "about 1 min 39 s left"),  # and a, which has not begun
+        ({}, {"a": 10}, "about 19 s left"),  # b and c are expected to take as long as a; b has run for a second
+        ({"a": 10, "b": 60, "c": 30}, {}, "about 1 min 39 s left"),  # with a, which is pending
         ({"a": 10, "b": 60, "c": 30}, {"a": 20}, "about 2 min 59 s left"),  # twice as slow
-        ({"a": 10, "b": 60}, {"a": 10}, "1 min 34 s left at this pace"),  # c as the mean of those known
+        ({"a": 10, "b": 60}, {"a": 10}, "about 1 min 34 s left"),  # c is expected to take the mean of a and b
     ],
 )
-def test_time_left(before: dict[str, float], took: dict[str, float], left: str) -> None:
-    screen = NotebookProgress("abc", before)
-    screen.took, screen.waiting = took, [name for name in "abc" if name not in took]
-    assert screen.left("b", 1) == left
+def test_time_left(earlier: dict[str, float], seconds: dict[str, float], time_left: str) -> None:
+    progress = NotebookProgress("abc", earlier)
+    progress.seconds, progress.pending = seconds, [name for name in "abc" if name not in seconds]
+    assert progress.time_left("b", 1) == time_left
 
 
-def test_time_left_of_a_notebook_that_takes_longer_than_before() -> None:
-    assert NotebookProgress("ab", {"a": 5, "b": 7}).left("a", 100) == "about 7 s left"
+def test_time_left_of_a_notebook_slower_than_before() -> None:
+    assert NotebookProgress("ab", {"a": 5, "b": 7}).time_left("a", 100) == "about 7 s left"
 
 
-def test_unknown_parameter_names_the_nearest_before_anything_starts(tmp_path: Path) -> None:
+def test_unknown_parameter_names_the_closest_one(tmp_path: Path) -> None:
     write(tmp_path / "notebooks", "00_start", START)
     with pytest.raises(ValueError, match=r"No notebook has a parameter 'seed'\. Did you mean 'seeds'"):
-        call(tmp_path, data="voc", seed=3)
+        run_report(tmp_path, data="voc", seed=3)
     assert not (tmp_path / "reports").exists()
 
 
-def test_one_process_makes_a_report(tmp_path: Path) -> None:
+def test_report_is_locked(tmp_path: Path) -> None:
     write(tmp_path / "notebooks", "00_start", START)
     (tmp_path / "reports").mkdir()
-    held = FileLock(tmp_path / "reports" / ".night.lock")
-    with held, pytest.raises(ValueError, match="night: another process makes this report; wait for it"):
-        call(tmp_path, data="voc")
+    lock = FileLock(tmp_path / "reports" / ".night.lock")
+    with lock, pytest.raises(ValueError, match="night: another process writes this report; wait for it"):
+        run_report(tmp_path, data="voc")
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(WriteError, match="could not be written: a parent folder in the path is a file"):
         report.run("night", {}, notebooks=tmp_path / "notebooks", reports=tmp_path / "file")
 
 
-def test_a_notebook_needs_one_cell_of_parameters(tmp_path: Path) -> None:
+def test_notebook_needs_one_parameters_cell(tmp_path: Path) -> None:
     path = write(tmp_path, "00_start", START)
     path.write_text(path.read_text().replace('"parameters"', '"settings"'))
     with pytest.raises(ValueError, match=r"00_start.ipynb: 0 cells have the tag `parameters`, expected exactly"):
         report.run("night", {}, notebooks=tmp_path, reports=tmp_path / "reports")
 
 
-def test_wrong_folders_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no notebooks named like"):
+def test_invalid_folders(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no notebooks with names like"):
         report.run("night", {}, notebooks=tmp_path)
     with pytest.raises(ValueError, match="expected the name of one folder"):
         report.run("../night", {}, notebooks=tmp_path)
 
 
-def test_missing_packages_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("mlkd.report.series", "mlkd.report.execute"):
+def test_error_names_the_missing_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("mlkd.report.build", "mlkd.report.execute"):
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, "papermill", None)
     with pytest.raises(ImportError, match=r"needs the package 'papermill': pip install 'mlkd\[notebooks\]'"):
@@ -321,44 +326,44 @@ def test_missing_packages_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
-def test_a_notebook_that_takes_too_long_or_dies_has_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_time_limit_and_killed_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     hang = "import ctypes, os; open('pid', 'w').write(str(os.getpid())); ctypes.PyDLL(None).sleep(60)"
-    write(tmp_path / "notebooks", "00_slow", START, hang)  # asleep in C, where Python cannot interrupt it
+    write(tmp_path / "notebooks", "00_slow", START, hang)  # sleeps in C, where Python cannot interrupt it
     write(tmp_path / "notebooks", "01_dies", START, "import os; os._exit(3)")
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
         code = report.run("night", {}, notebooks=tmp_path / "notebooks", reports=tmp_path / "reports", timeout_s=3)
     assert code == 1
-    assert "Cell [2]: stopped, as the notebook took longer than 3 s; --timeout allows more." in out.getvalue()
-    assert "Cell [2]: its process ended" in out.getvalue()
+    assert "Cell [2]: stopped after the notebook's time limit of 3 s; --timeout raises it." in out.getvalue()
+    assert "Cell [2]: the notebook's process ended" in out.getvalue()
     assert (tmp_path / "reports" / "night" / "00_slow.ipynb").is_file()
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
-def test_stopped_in_the_middle(tmp_path: Path) -> None:
-    """Ctrl-C ends with a sentence; and at the moment before, where a kill could come, no file is half-written."""
+def test_interrupt(tmp_path: Path) -> None:
+    """Ctrl-C ends with a one-line message; before it, where a kill could happen, no file is half-written."""
     write(tmp_path / "notebooks", "00_start", START, "open('inside', 'w').close()", "import time; time.sleep(60)")
     folder = tmp_path / "reports" / "night"
-    there: list[str] = []
+    files: list[str] = []
 
     def interrupt() -> None:
         deadline = time.monotonic() + 30
         while not (tmp_path / "inside").exists() and time.monotonic() < deadline:
             time.sleep(0.05)
         time.sleep(0.5)
-        there.extend(path.name for path in folder.iterdir())
+        files.extend(path.name for path in folder.iterdir())
         os.kill(os.getpid(), signal.SIGINT)
 
     thread = threading.Thread(target=interrupt)
     thread.start()
-    stopped = call(tmp_path)
+    interrupted = run_report(tmp_path)
     thread.join()
-    assert stopped.code == 130
-    assert stopped.said.endswith("Stopped in 00_start; the same command continues there.\n")
-    assert there == [".unfinished.ipynb"]
+    assert interrupted.code == 130
+    assert interrupted.output.endswith("Interrupted in 00_start; the same command resumes there.\n")
+    assert files == [".unfinished.ipynb"]
     assert not list(folder.iterdir())
 
 
@@ -378,10 +383,10 @@ def test_mathml(latex: str, parts: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"), [(0.4, "0 s"), (59.6, "1 min 0 s"), (200, "3 min 20 s"), (3900, "1 h 5 min")]
+    ("seconds", "text"), [(0.4, "0 s"), (59.6, "1 min 0 s"), (200, "3 min 20 s"), (3900, "1 h 5 min")]
 )
-def test_duration(seconds: float, said: str) -> None:
-    assert duration(seconds) == said
+def test_duration(seconds: float, text: str) -> None:
+    assert format_duration(seconds) == text
 
 
 def test_plain_text_of_a_title() -> None:

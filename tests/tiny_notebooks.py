@@ -1,4 +1,4 @@
-"""Notebooks made on the spot, for reports of seconds."""
+"""Small notebooks for reports that take seconds."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 
 def write(folder: Path, name: str, parameters: str, *cells: str, markdown: str = "") -> Path:
-    """A notebook with a title, a question, a cell of parameters, perhaps a text, and cells of code."""
+    """Writes a notebook with a title, a summary, a parameters cell, optional Markdown, and code cells."""
     folder.mkdir(parents=True, exist_ok=True)
     notebook = new_notebook(
         cells=[

@@ -1,1 +1,1 @@
-"""What the notebooks use beside the package: explorers, exercises and launched trainings."""
+"""What the notebooks use beside the package: their order, widgets, exercises and trainings in several processes."""

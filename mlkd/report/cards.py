@@ -1,4 +1,4 @@
-"""What an index says of the data and of the runs: plain values for its template."""
+"""What the index shows of the data and the runs, as plain values for its template."""
 
 from __future__ import annotations
 
@@ -6,27 +6,27 @@ from collections.abc import Sequence
 from typing import Any
 
 from mlkd.analysis import group_runs
-from mlkd.report.screen import duration
+from mlkd.report.progress import format_duration
 from mlkd.study.study import Study
 from mlkd.training.runs import Run
 
-CLASSES = 100  # named at most
+MAX_CLASSES = 100
 
 
 def data_card(study: Study) -> dict[str, Any]:
-    """The data set: its name, its classes, most frequent first, and what each split has."""
+    """The data set: its name and address, its classes from the most frequent on, and the size of each split."""
     train = study.splits["train"]
-    often = train.targets.sum(axis=0).argsort(kind="stable")[::-1]
+    by_frequency = train.targets.sum(axis=0).argsort(kind="stable")[::-1]
     return {
         "name": train.name,
-        "spec": study.data,
-        "count": len(train.classes),
-        "classes": [train.classes[label] for label in often[:CLASSES].tolist()],
+        "address": study.data,
+        "num_classes": len(train.classes),
+        "classes": [train.classes[label] for label in by_frequency[:MAX_CLASSES].tolist()],
         "splits": [
             {
                 "name": name,
-                "pictures": f"{len(split):,}",
-                "labels": f"{split.targets.sum() / max(len(split), 1):.2f}",
+                "images": f"{len(split):,}",
+                "labels_per_image": f"{split.targets.sum() / max(len(split), 1):.2f}",
                 "boxes": "none" if split.boxes is None else f"{sum(map(len, split.boxes)):,}",
             }
             for name, split in study.splits.items()
@@ -35,7 +35,7 @@ def data_card(study: Study) -> dict[str, Any]:
 
 
 def run_cards(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """One card for runs that differ in nothing but the seed, with a line for each of them."""
+    """One card per group of runs that differ in the seed alone, with a row per run."""
     cards = []
     for title, group in group_runs(runs).items():
         training = group[0].config["training"]
@@ -45,13 +45,13 @@ def run_cards(runs: Sequence[Run]) -> list[dict[str, Any]]:
                 "method": group[0].config["method"],
                 "backbone": training["backbone"],
                 "epochs": training["epochs"],
-                "weights": _count(group[0].metrics["parameters"]),
+                "parameters": _format_count(group[0].metrics["parameters"]),
                 "runs": [
                     {
                         "seed": run.config["training"]["seed"],
                         "val": f"{100 * run.mean_ap['val']:.1f}",
                         "test": f"{100 * run.mean_ap['test']:.1f}",
-                        "took": duration(run.metrics["seconds"]) if training["epochs"] else "",
+                        "duration": format_duration(run.metrics["seconds"]) if training["epochs"] else "",
                         "folder": run.path.name,
                     }
                     for run in group
@@ -61,6 +61,6 @@ def run_cards(runs: Sequence[Run]) -> list[dict[str, Any]]:
     return cards
 
 
-def _count(weights: int) -> str:
-    """A number of weights as a person says it."""
-    return f"{weights / 1e6:.1f} million" if weights >= 1e6 else f"{weights / 1e3:.0f} thousand"
+def _format_count(parameters: int) -> str:
+    """A number of parameters, as in papers: "11.2 M", "78 k"."""
+    return f"{parameters / 1e6:.1f} M" if parameters >= 1e6 else f"{parameters / 1e3:.0f} k"

@@ -1,4 +1,4 @@
-"""One notebook: executed by papermill in a process of its own."""
+"""Executes one notebook with papermill, in a separate process."""
 
 from __future__ import annotations
 
@@ -17,22 +17,23 @@ from nbclient.exceptions import CellTimeoutError
 from papermill.exceptions import PapermillExecutionError
 from traitlets.config import Config
 
+from mlkd.notebook.series import CURRENT_NOTEBOOK
 from mlkd.progress import PROGRESS_FILE
-from mlkd.report.screen import NotebookProgress, duration
+from mlkd.report.progress import NotebookProgress, format_duration
 from mlkd.training.runs import NO_TRAIN
 
 KERNEL_ENVIRONMENT = {
-    "JUPYTER_PREFER_ENV_PATH": "1",  # "python3" is this interpreter, not one the user installed elsewhere
-    "MPLBACKEND": "module://matplotlib_inline.backend_inline",  # figures stand in the notebook
-    "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # no advice about debuggers
+    "JUPYTER_PREFER_ENV_PATH": "1",  # the kernel "python3" is this interpreter
+    "MPLBACKEND": "module://matplotlib_inline.backend_inline",  # figures are shown in the notebook
+    "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # no warning about debuggers
 }
 
-# A local socket where there is one: nobody else on the machine can listen.
+# On Unix a local socket, which other users of the machine cannot connect to.
 KERNEL_CONFIG = Config({"KernelManager": {"transport": "ipc"}} if os.name == "posix" else {})
 
 
 class Outcome(NamedTuple):
-    """How a notebook ended: `error` is empty, or says in a sentence where and why it stopped."""
+    """The result of executing a notebook: the seconds it took, and in which cell and why it failed, or ""."""
 
     seconds: float
     error: str
@@ -45,23 +46,23 @@ def execute(
     *,
     cells: int,
     timeout_s: int,
-    screen: NotebookProgress,
+    progress: NotebookProgress,
     no_train: bool = False,
 ) -> Outcome:
-    """Executes the notebook `source` in this process's folder; `target` is written when it has ended, well or not.
+    """Executes the notebook `source` in the current folder and writes the executed copy `target`, also after an error.
 
-    Its process is killed when the time is over, whatever it does. With `no_train` it reads finished runs only.
+    Its process is killed after `timeout_s` seconds. With `no_train` it only reads finished runs.
     """
     unfinished = target.parent / ".unfinished.ipynb"
     started, number, error = time.monotonic(), 0, ""
 
-    with tempfile.TemporaryDirectory() as folder, _quiet(status_file := Path(folder) / "status", no_train):
-        with screen.watch(target.stem, cells, status_file) as bar:
+    with tempfile.TemporaryDirectory() as folder, _environment(source, status := Path(folder) / "status", no_train):
+        with progress.watch(target.stem, cells, status) as bar:
 
-            def cell_starts(cell: Any, cell_index: int) -> None:
+            def start_cell(cell: Any, cell_index: int) -> None:
                 nonlocal number
                 number += bool(cell.cell_type == "code" and cell.source.strip())
-                status_file.unlink(missing_ok=True)
+                status.unlink(missing_ok=True)
                 bar.update(cell_index - bar.n)
 
             def seconds_left(cell: Any) -> int:
@@ -75,19 +76,19 @@ def execute(
                     kernel_name="python3",
                     language="python",
                     progress_bar=False,
-                    on_cell_start=cell_starts,
+                    on_cell_start=start_cell,
                     timeout_func=seconds_left,
                     config=KERNEL_CONFIG,
-                    extra_arguments=["--log-level=50"],  # an error is in the notebook; the rest is noise
+                    extra_arguments=["--log-level=50"],  # errors are in the notebook
                 )
-            except PapermillExecutionError as failed:
-                said = str(failed.evalue).strip().split("\n")[0]
-                error = f"Cell [{number}]: {failed.ename}{': ' if said else ''}{said}"
+            except PapermillExecutionError as failure:
+                message = str(failure.evalue).strip().split("\n")[0]
+                error = f"Cell [{number}]: {failure.ename}{': ' if message else ''}{message}"
             except CellTimeoutError:
-                limit = duration(timeout_s)
-                error = f"Cell [{number}]: stopped, as the notebook took longer than {limit}; --timeout allows more."
-            except RuntimeError as failed:  # nbclient's DeadKernelError, or a kernel that never answered
-                error = f"Cell [{number}]: its process ended ({failed}). Was there enough memory?"
+                limit = format_duration(timeout_s)
+                error = f"Cell [{number}]: stopped after the notebook's time limit of {limit}; --timeout raises it."
+            except RuntimeError as failure:  # nbclient's DeadKernelError, or a kernel that did not start
+                error = f"Cell [{number}]: the notebook's process ended ({failure}). Was there enough memory?"
             except BaseException:
                 unfinished.unlink(missing_ok=True)
                 raise
@@ -96,19 +97,21 @@ def execute(
 
 
 @contextmanager
-def _quiet(status_file: Path, no_train: bool) -> Iterator[None]:
-    """The environment a notebook's process inherits; papermill says nothing of its own."""
-    changed = {**KERNEL_ENVIRONMENT, PROGRESS_FILE: str(status_file), **({NO_TRAIN: "1"} if no_train else {})}
-    before = {name: os.environ.get(name) for name in changed}
+def _environment(source: Path, status_file: Path, no_train: bool) -> Iterator[None]:
+    """The environment variables that a notebook's process inherits. Messages of papermill are suppressed."""
+    changes = KERNEL_ENVIRONMENT | {CURRENT_NOTEBOOK: str(source), PROGRESS_FILE: str(status_file)}
+    if no_train:
+        changes[NO_TRAIN] = "1"
+    previous = {name: os.environ.get(name) for name in changes}
     logger = logging.getLogger("papermill")
     level = logger.level
-    os.environ.update(changed)
+    os.environ.update(changes)
     logger.setLevel(logging.CRITICAL + 1)
     try:
         yield
     finally:
         logger.setLevel(level)
-        for name, value in before.items():
+        for name, value in previous.items():
             if value is None:
                 del os.environ[name]
             else:

@@ -1,4 +1,4 @@
-"""A report's pages: every executed notebook as HTML, and the index; nothing in them is loaded from elsewhere."""
+"""The pages of a report: each executed notebook as HTML, and the index. They load nothing from other files."""
 
 from __future__ import annotations
 
@@ -26,15 +26,17 @@ from nbconvert.filters.markdown_mistune import (
 from PIL import Image
 
 from mlkd.files import atomic_write
-from mlkd.report.notebook import Notebook
-from mlkd.report.screen import duration
+from mlkd.notebook.series import Notebook
+from mlkd.report.progress import format_duration
 from mlkd.training.runs import environment
 
-THUMBNAIL = (640, 480)  # pixels, at most
+THUMBNAIL = (640, 480)  # maximum width and height, in pixels
 WIDGET = "application/vnd.jupyter.widget-view+json"
-ERROR_MARKER = "papermill-error-cell-tag"  # the cells papermill adds around a failure; the page has its own
+ERROR_MARKER = (
+    "papermill-error-cell-tag"  # tag of the cells that papermill adds next to an error; the page has its own message
+)
 
-SPELLINGS = (  # LaTeX that the converter does not know, or spaces badly, and what it does know
+REPLACEMENTS = (  # LaTeX that the converter does not support or sets with wrong spacing -> LaTeX that it supports
     (r"\\(begin|end)\{(?:aligned|split|eqnarray\*?)\}", r"\\\1{align*}"),
     (r"\\tag\{([^{}]*)\}", r"\\qquad\\text{(\1)}"),
     (r"\\[lr]Vert(?![a-zA-Z])", r"\\|"),
@@ -54,34 +56,31 @@ class Report:
         self.thumbnails: dict[str, str] = {}
 
     def write_page(self, notebook: Notebook, entry: Mapping[str, Any]) -> None:
-        """The page of an executed notebook."""
+        """Writes the page of an executed notebook; `entry` is its outcome in the record."""
         executed = nbformat.read(self.folder / notebook.path.name, as_version=4)
         executed.cells = [cell for cell in executed.cells if ERROR_MARKER not in cell.metadata.get("tags", [])]
         executed.metadata.pop("widgets", None)
         outputs = [output for cell in executed.cells for output in cell.get("outputs", [])]
         for output in outputs:
             _make_static(output)
-        failed = next(
-            (
-                cell.get("id", "")
-                for cell in executed.cells
-                if any(output.output_type == "error" for output in cell.get("outputs", []))
-            ),
-            "",
-        )
-        place = self.series.index(notebook)
+        failed_cells = [
+            cell.get("id", "")
+            for cell in executed.cells
+            if any(output.output_type == "error" for output in cell.get("outputs", []))
+        ]
+        index = self.series.index(notebook)
         page = {
             "report": self.name,
             "style": self.style,
-            "before": self._link(self.series[place - 1]) if place else None,
-            "after": self._link(self.series[place + 1]) if place + 1 < len(self.series) else None,
+            "previous": self._link(self.series[index - 1]) if index else None,
+            "next": self._link(self.series[index + 1]) if index + 1 < len(self.series) else None,
             "error": entry["error"],
-            "failed_cell": failed,
+            "failed_cell": next(iter(failed_cells), ""),
         }
         metadata = {"name": as_text(notebook.title), "path": str(notebook.path.parent)}
         html, _ = self.exporter.from_notebook_node(executed, {"metadata": metadata, "mlkd": page})
         with atomic_write(self.folder / f"{notebook.stem}.html") as unfinished:
-            unfinished.write_text(self._linked(html), encoding="utf-8")
+            unfinished.write_text(self._link_pages(html), encoding="utf-8")
         self.thumbnails[notebook.stem] = _thumbnail(outputs)
 
     def write_index(
@@ -91,12 +90,12 @@ class Report:
         runs: Sequence[Mapping[str, Any]] = (),
         results: pd.DataFrame | None = None,
     ) -> Path:
-        """The first page: data, runs, results, each notebook with its last figure, and what was asked.
+        """Writes the index: data, runs, results, each notebook with its last figure, and the parameters.
 
         Args:
-            record: what became of each notebook, by its name.
-            data, runs: the cards of `mlkd.report.cards`.
-            results: a table, shown cell by cell as text.
+            record: the outcome of each notebook, by its file name without the suffix.
+            data, runs: as `mlkd.report.cards` returns them.
+            results: the table of scores.
 
         Returns:
             The page's path.
@@ -105,10 +104,10 @@ class Report:
             {
                 "page": f"{notebook.stem}.html",
                 "title": self._markup(notebook.title, inline=True),
-                "question": self._markup(notebook.question),
+                "summary": self._markup(notebook.summary),
                 "thumbnail": self.thumbnails.get(notebook.stem),
-                "status": record.get(notebook.stem, {}).get("status", "waiting"),
-                "took": duration(record.get(notebook.stem, {}).get("seconds", 0)),
+                "status": record.get(notebook.stem, {}).get("status", "pending"),
+                "duration": format_duration(record.get(notebook.stem, {}).get("seconds", 0)),
                 "error": record.get(notebook.stem, {}).get("error", ""),
                 "no_train": record.get(notebook.stem, {}).get("no_train", False),
             }
@@ -118,9 +117,10 @@ class Report:
         text = self.templates.get_template("index.html.j2").render(
             name=self.name,
             style=self.style,
-            made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
-            took=duration(sum(entry["seconds"] for entry in record.values())),
+            created=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
+            duration=format_duration(sum(entry["seconds"] for entry in record.values())),
             parameters=self.parameters,
+            study="study.yml" if (self.folder / "study.yml").is_file() else "",
             environment=environment(),
             data=data,
             runs=runs,
@@ -136,11 +136,11 @@ class Report:
         return path
 
     def _markup(self, markdown: str, *, inline: bool = False) -> Markup:
-        html = self._linked(_to_html(markdown))
+        html = self._link_pages(_to_html(markdown))
         return Markup(re.sub(r"^<p>|</p>\s*$", "", html) if inline else html)
 
-    def _linked(self, html: str) -> str:
-        """Links from one notebook to another lead from page to page."""
+    def _link_pages(self, html: str) -> str:
+        """Links to notebooks become links to their pages."""
         stems = "|".join(re.escape(notebook.stem) for notebook in self.series)
         return re.sub(rf'href="(?:\./)?({stems})\.ipynb', r'href="\1.html', html)
 
@@ -148,8 +148,8 @@ class Report:
         return {"page": f"{notebook.stem}.html", "title": self._markup(notebook.title, inline=True)}
 
 
-class _Blocks(MathBlockParser):
-    """Markdown's blocks, where a code span with "$$" in it is not a formula."""
+class _BlockParser(MathBlockParser):
+    """Parses Markdown blocks. Unlike nbconvert's parser, it does not take `$$` in a code span for a formula."""
 
     SPECIFICATION: ClassVar = {
         **MathBlockParser.SPECIFICATION,
@@ -158,8 +158,8 @@ class _Blocks(MathBlockParser):
     }
 
 
-class _Inline(MathInlineParser):
-    """What stands in a paragraph, where "$5 and $6" and "$5, `$HOME`" are not formulas."""
+class _InlineParser(MathInlineParser):
+    """Parses paragraphs. Unlike nbconvert's parser, it does not take "$5 and $6" or "$5, `$HOME`" for formulas."""
 
     SPECIFICATION: ClassVar = {
         **MathInlineParser.SPECIFICATION,
@@ -168,7 +168,7 @@ class _Inline(MathInlineParser):
 
 
 class _Renderer(IPythonRenderer):
-    """Markdown whose formulas are MathML, which a browser draws without MathJax."""
+    """Renders Markdown with formulas as MathML, which browsers show without MathJax."""
 
     def inline_math(self, body: str) -> str:
         return as_mathml(body)
@@ -181,7 +181,7 @@ class _Renderer(IPythonRenderer):
 
 
 class _Exporter(HTMLExporter):
-    """JupyterLab's page of a notebook, with our Markdown."""
+    """nbconvert's HTML exporter with the Markdown renderer above."""
 
     @pass_context
     def markdown2html(self, context: Any, source: str) -> str:
@@ -190,23 +190,23 @@ class _Exporter(HTMLExporter):
 
 
 def as_mathml(latex: str, display: str = "inline") -> str:
-    r"""A formula as MathML. One that the converter does not know stands there as its LaTeX source."""
-    for pattern, replacement in SPELLINGS:
+    r"""A LaTeX formula as MathML; as its source in `<code>` if the converter does not support it."""
+    for pattern, replacement in REPLACEMENTS:
         latex = re.sub(pattern, replacement, latex)
     try:
         mathml = convert(latex.strip(), display=display)
-    except Exception:  # its errors have no class in common, and an index error is one of them
+    except Exception:  # the converter's errors have no common base class
         return f"<code>{escape(latex)}</code>"
-    return mathml.replace("<mo minsize=", '<mo lspace="0" rspace="0" minsize=')  # \big( is no binary operator
+    return mathml.replace("<mo minsize=", '<mo lspace="0" rspace="0" minsize=')  # \big( is not a binary operator
 
 
 def as_text(markdown: str) -> str:
-    """What a line of Markdown says, without its marks."""
+    """A line of Markdown as plain text."""
     return unescape(re.sub(r"<[^>]+>", "", _to_html(markdown))).strip()
 
 
 def as_columns(table: pd.DataFrame) -> pd.DataFrame:
-    """The same table with all cells as text and named row labels, if it has any, as the first columns."""
+    """The table with all cells as text, and with its row labels as the first columns."""
     if not isinstance(table.index, pd.RangeIndex):
         table = table.reset_index()
     cells = [["" if pd.isna(cell) else str(cell) for cell in row] for row in table.to_numpy(dtype=object)]
@@ -215,35 +215,35 @@ def as_columns(table: pd.DataFrame) -> pd.DataFrame:
 
 def _to_html(markdown: str, **settings: Any) -> str:
     renderer = _Renderer(escape=False, embed_images=True, exclude_anchor_links=True, **settings)
-    return MarkdownWithMath(renderer, _Blocks(), _Inline(hard_wrap=False)).render(markdown)
+    return MarkdownWithMath(renderer, _BlockParser(), _InlineParser(hard_wrap=False)).render(markdown)
 
 
 def _make_static(output: Any) -> None:
-    """Leaves of an output what a page without scripts can show."""
+    """Removes from an output what needs JavaScript."""
     data = output.get("data", {})
     data.pop("application/javascript", None)
     if data.pop(WIDGET, None) is not None:
-        data["text/html"] = '<p class="mlkd-aside">A widget: open the notebook in JupyterLab to use it.</p>'
+        data["text/html"] = '<p class="mlkd-note">Open the notebook in JupyterLab to use this widget.</p>'
     if "text/latex" in data and "text/html" not in data:
         data["text/markdown"] = data.pop("text/latex")
 
 
 def _thumbnail(outputs: Sequence[Any]) -> str:
-    """The last figure of a notebook, smaller, as a data URL; empty where there is none."""
+    """The last figure of a notebook, scaled down, as a data URL; empty if there is none."""
     figures = [output.data["image/png"] for output in outputs if "image/png" in output.get("data", {})]
     if not figures:
         return ""
     with Image.open(io.BytesIO(base64.b64decode(figures[-1]))) as image:
-        picture = image.convert("RGBA")
-    paper = Image.new("RGBA", picture.size, "white")
-    paper.alpha_composite(picture)
-    paper.thumbnail(THUMBNAIL, Image.Resampling.LANCZOS)
+        figure = image.convert("RGBA")
+    thumbnail = Image.new("RGBA", figure.size, "white")
+    thumbnail.alpha_composite(figure)
+    thumbnail.thumbnail(THUMBNAIL, Image.Resampling.LANCZOS)
     file = io.BytesIO()
-    paper.convert("RGB").save(file, "PNG", optimize=True)
+    thumbnail.convert("RGB").save(file, "PNG", optimize=True)
     return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
 def _is_number(column: pd.Series) -> bool:
-    """Whether the filled cells of a column of texts all begin as numbers do."""
-    filled = [cell for cell in column if cell]
-    return bool(filled) and all(re.match(r"[-+−±]?\.?\d", cell) for cell in filled)
+    """Whether all non-empty cells of a column start like a number."""
+    cells = [cell for cell in column if cell]
+    return bool(cells) and all(re.match(r"[-+−±]?\.?\d", cell) for cell in cells)

@@ -32,12 +32,12 @@ FORMULA = (
 
 
 @pytest.fixture(scope="module")
-def index(tmp_path_factory: pytest.TempPathFactory, toy_plan: Study) -> str:
+def index(tmp_path_factory: pytest.TempPathFactory, toy_study: Study) -> str:
     """The address of a report of two notebooks, the second of which fails."""
     root = tmp_path_factory.mktemp("report")
     write(root / "notebooks", "00_wide", 'data = "toy"', WIDE, markdown=f"{FORMULA}\n\n[next](01_fails.ipynb)")
     write(root / "notebooks", "01_fails", "x = 1", "raise KeyError('no such class')")
-    code = report.run("night", {"data": "toy"}, notebooks=root / "notebooks", reports=root / "reports", study=toy_plan)
+    code = report.run("night", {"data": "toy"}, notebooks=root / "notebooks", reports=root / "reports", study=toy_study)
     assert code == 1
     return (root / "reports" / "night" / "index.html").as_uri()
 

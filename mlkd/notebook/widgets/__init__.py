@@ -1,13 +1,13 @@
-"""Explorers for a notebook: figures of `mlkd.plots` that follow sliders, menus and clicks.
+"""Explorers: figures of `mlkd.plots` that follow sliders, menus and clicks in a notebook.
 
-Where nobody can move a slider, in a report or under `nbconvert --execute`, an explorer shows its `static_figure()`.
+In static output, as in a report or under `nbconvert --execute`, an explorer shows its `static_figure()`.
 """
 
 try:
-    from mlkd.notebook.widgets.cams import CamExplorer
-    from mlkd.notebook.widgets.graph import LabelGraphExplorer
+    from mlkd.notebook.widgets.cam import CamExplorer
+    from mlkd.notebook.widgets.label_graph import LabelGraphExplorer
+    from mlkd.notebook.widgets.label_pairs import LabelPairInspector
     from mlkd.notebook.widgets.monitor import TrainingMonitor
-    from mlkd.notebook.widgets.pairs import LabelPairInspector
     from mlkd.notebook.widgets.retrieval import RetrievalExplorer
 except ModuleNotFoundError as error:
     if error.name not in ("anywidget", "ipywidgets", "IPython", "traitlets"):

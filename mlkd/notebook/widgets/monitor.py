@@ -1,4 +1,4 @@
-"""Trainings that are going on, seen from a notebook."""
+"""Monitor of trainings in other processes."""
 
 from __future__ import annotations
 
@@ -13,105 +13,106 @@ from matplotlib.figure import Figure
 from traitlets import Bool, Tuple, observe
 
 from mlkd import plots
+from mlkd.errors import RunError
 from mlkd.notebook.widgets.explorer import Explorer
-from mlkd.training.runs import Run, RunError, iter_runs
+from mlkd.training.runs import Run, iter_runs
 
-PATIENCE_S = 60
+IDLE_LIMIT_S = 60
 
 
 class TrainingMonitor(Explorer):
-    """The curves of trainings that another process writes, drawn anew after each epoch.
+    """The training curves of runs that other processes train, updated after each epoch.
 
-    For trainings started with `mlkd train` in a terminal, or with `mlkd.fit` or `mlkd.notebook.launch` in another notebook. A
-    training in this notebook keeps its kernel busy, and so its monitor waits until it is over; it has a bar of its own.
+    The runs may be trained by `mlkd train` in a terminal, by `mlkd.launch`, or by `mlkd.fit` in another notebook. A
+    training in this notebook blocks the kernel, so its monitor is updated only afterwards; it has a progress bar.
 
-    It looks every second, between the cells of this notebook, and stops when the run is finished, when nothing was
-    trained for a minute, when "follow" is released or when its `box` is closed.
+    The monitor polls the files while no cell is running. It stops when the run is finished, when nothing was trained
+    for a minute, when "follow" is switched off or when its `box` is closed.
 
     Args:
         path: a run's folder, or the folder of all runs.
-        seconds: between two looks.
+        seconds: the polling interval.
 
     Raises:
         RunError: there is no such folder.
     """
 
-    hook = "mlkd-monitor"
+    css_class = "mlkd-monitor"
     follow, runs = Bool(True), Tuple()
 
     def __init__(self, path: str | Path, *, seconds: float = 1.0):
         self.path, self.seconds = Path(path), seconds
-        self._alone = (self.path / "config.json").is_file()
+        self._is_run = (self.path / "config.json").is_file()
         if not self.path.is_dir():
-            raise RunError(f"{self.path}: no such folder, expected that of a run or of all runs.")
-        self._made, self._history = lru_cache(None)(_made), lru_cache(None)(_history)
+            raise RunError(f"{self.path}: no such folder, expected the folder of a run or of all runs.")
+        self._describe, self._history = lru_cache(None)(_describe), lru_cache(None)(_read_history)
         self._task: asyncio.Task[None] | None = None
-        super().__init__(runs=self._look())
+        super().__init__(runs=self._poll())
 
     def figure(self) -> Figure:
-        groups: dict[str, list[pd.DataFrame]] = {}
-        for path, written, _ in self.runs:
-            history = self._history(path, written)
+        histories: dict[str, list[pd.DataFrame]] = {}
+        for path, modified, _ in self.runs:
+            history = self._history(path, modified)
             if len(history):
-                groups.setdefault(self._made(path)[0], []).append(history)
-        return plots.training_curves(groups)
+                histories.setdefault(self._describe(path)[0], []).append(history)
+        return plots.training_curves(histories)
 
     def caption_lines(self) -> list[str]:
-        told = []
-        for path, written, state in self.runs:
-            done, epochs = len(self._history(path, written)), self._made(path)[1]
-            told.append(f"{path.name}: epoch {done} of {epochs}, {state}.")
-        return told or [f"{self.path}: no training has begun here yet."]
+        lines = []
+        for path, modified, state in self.runs:
+            done, epochs = len(self._history(path, modified)), self._describe(path)[1]
+            lines.append(f"{path.name}: epoch {done} of {epochs}, {state}.")
+        return lines or [f"{self.path}: no runs yet."]
 
-    def controls(self) -> dict[str, ipywidgets.DOMWidget]:
-        return {"follow": ipywidgets.ToggleButton(description="follow", tooltip="look again every second")}
+    def create_controls(self) -> dict[str, ipywidgets.DOMWidget]:
+        return {"follow": ipywidgets.ToggleButton(description="follow", tooltip="update after each epoch")}
 
-    def below(self) -> list[ipywidgets.DOMWidget]:
+    def extra_controls(self) -> list[ipywidgets.DOMWidget]:
         self._start()
         return []
 
     @observe("follow")
     def _start(self, _: object = None) -> None:
-        if self.follow and "control" in self.__dict__ and (self._task is None or self._task.done()):
+        if self.follow and "controls" in self.__dict__ and (self._task is None or self._task.done()):
             self._task = asyncio.get_running_loop().create_task(self._watch())
 
     async def _watch(self) -> None:
-        """Looks until there is nothing more to see; the kernel does other things between two looks."""
+        """Polls the runs until nothing more can change; the kernel executes other code in between."""
         changed = time.monotonic()
         while self.follow and self.box.comm is not None:
             try:
-                now = self._look()
+                runs = self._poll()
             except (ValueError, OSError) as error:
                 self.follow = False
                 self.show_error(error)
                 return
-            states = {state for *_, state in now}
-            if now != self.runs or "training" in states:
+            states = {state for *_, state in runs}
+            if runs != self.runs or "training" in states:
                 changed = time.monotonic()
-            self.runs = now
-            if (self._alone and states == {"finished"}) or time.monotonic() - changed > PATIENCE_S:
+            self.runs = runs
+            if (self._is_run and states == {"finished"}) or time.monotonic() - changed > IDLE_LIMIT_S:
                 break
             await asyncio.sleep(self.seconds)
         self.follow = False
 
-    def _look(self) -> tuple[tuple[Path, int, str], ...]:
-        """Each run as it is now: its folder, when its history was written, and its state."""
-        runs = [Run(self.path)] if self._alone else iter_runs(self.path)
-        return tuple((run.path, _written(run.path), run.state) for run in runs)
+    def _poll(self) -> tuple[tuple[Path, int, str], ...]:
+        """Each run's folder, the time its history was modified, and its state."""
+        runs = [Run(self.path)] if self._is_run else iter_runs(self.path)
+        return tuple((run.path, _modified(run.path), run.state) for run in runs)
 
 
-def _written(path: Path) -> int:
-    """When a run's history was written, in nanoseconds; 0 where there is none yet."""
+def _modified(path: Path) -> int:
+    """The time a run's history was modified, in nanoseconds; 0 if it does not exist yet."""
     file = path / "history.csv"
     return file.stat().st_mtime_ns if file.is_file() else 0
 
 
-def _history(path: Path, written: int) -> pd.DataFrame:
-    """A run's history as it was then."""
+def _read_history(path: Path, modified: int) -> pd.DataFrame:
+    """A run's history; `modified` is part of the cache key."""
     return Run(path).history
 
 
-def _made(path: Path) -> tuple[str, int]:
-    """What a run is called, as "l2d student", and how many epochs it has."""
+def _describe(path: Path) -> tuple[str, int]:
+    """A run's title, such as "l2d student", and its number of epochs."""
     config = Run(path).config
     return f"{config['method']} {config['training']['role']}", config["training"]["epochs"]

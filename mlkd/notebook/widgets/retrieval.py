@@ -1,4 +1,4 @@
-"""Pictures that a network finds alike."""
+"""Explorer of image retrieval."""
 
 from __future__ import annotations
 
@@ -12,64 +12,64 @@ from traitlets import Int, Unicode
 from mlkd import plots
 from mlkd.analysis import nearest_neighbors, retrieval_scores
 from mlkd.data import MultiLabelData
-from mlkd.notebook.widgets.cams import check_row
-from mlkd.notebook.widgets.explorer import Explorer, menu, number
+from mlkd.notebook.widgets.cam import check_index
+from mlkd.notebook.widgets.explorer import Explorer, index_field, menu
 
 
 class RetrievalExplorer(Explorer):
-    """The pictures nearest to a query, for one run; a click on one makes it the next query.
+    """The nearest neighbors of a query image in the features of one run. A click on an image makes it the query.
 
-    A label that the query has too is green with a tick, another one is red.
+    Labels that the query has too are green with a tick, the others are red.
 
     Args:
-        vectors: title of a run -> its `mlkd.analysis.representations` of all pictures of the split.
+        features: title of a run -> its `mlkd.analysis.extract_features` of all images of the split, (N, D).
         data: the split.
-        query: the picture to begin with.
-        k: how many are found.
+        query: the position of the first query in the split.
+        k: the number of neighbors.
 
     Raises:
-        ValueError: no vectors, or of other pictures; no such query; k is not in 1..N-1.
+        ValueError: no features, or not one row per image; a query that does not exist; k is not in 1..N-1.
     """
 
-    hook, hint = "mlkd-retrieval", "a click on a picture makes it the query"
+    css_class, click_hint = "mlkd-retrieval", "Click an image to make it the query."
     run, query = Unicode(), Int()
 
-    def __init__(self, vectors: Mapping[str, np.ndarray], data: MultiLabelData, *, query: int = 0, k: int = 5):
-        if not vectors:
-            raise ValueError("`vectors` is empty, expected those of one run at least: title -> (N, D).")
-        for title, found in vectors.items():
-            if len(found) != len(data):
+    def __init__(self, features: Mapping[str, np.ndarray], data: MultiLabelData, *, query: int = 0, k: int = 5):
+        if not features:
+            raise ValueError("`features` is empty, expected those of at least one run: title -> (N, D).")
+        for title, run_features in features.items():
+            if len(run_features) != len(data):
                 raise ValueError(
-                    f"`vectors` of {title!r} has {len(found)} rows, expected {len(data)}, one per picture."
+                    f"`features` of {title!r} has {len(run_features)} rows, expected {len(data)}, one per image."
                 )
-            nearest_neighbors(found, [0], k)
-        check_row(query, data)
-        self.vectors, self.data, self.k = dict(vectors), data, k
-        super().__init__(run=next(iter(self.vectors)), query=query)
+            nearest_neighbors(run_features, [0], k)
+        check_index("query", query, data)
+        self.features, self.data, self.k = dict(features), data, k
+        super().__init__(run=next(iter(self.features)), query=query)
 
     @property
-    def found(self) -> np.ndarray:
-        """The rows of the pictures found, (k,), the nearest first."""
-        return nearest_neighbors(self.vectors[self.run], [self.query], self.k)[0]
+    def neighbors(self) -> np.ndarray:
+        """The positions of the query's nearest neighbors, (k,), the nearest first."""
+        return nearest_neighbors(self.features[self.run], [self.query], self.k)[0]
 
     def figure(self) -> Figure:
-        return plots.retrieval_grid(self.data, [self.query], {self.run: self.found[None]})
+        return plots.retrieval_grid(self.data, [self.query], {self.run: self.neighbors[None]})
 
     def caption_lines(self) -> list[str]:
-        scores = retrieval_scores(self.data.targets, self.found[None], [self.query]).iloc[0]
-        told = f"{self.run}, query {self.data.ids[self.query]}"
+        scores = retrieval_scores(self.data.targets, self.neighbors[None], [self.query]).iloc[0]
+        title = f"{self.run}, query {self.data.ids[self.query]}"
         if np.isnan(scores["precision"]):
-            return [f"{told}: it has no labels to share."]
-        shared = round(scores["precision"] * self.k)
-        order = "" if np.isnan(scores["ndcg"]) else f"; nDCG@{self.k} is {100 * scores['ndcg']:.0f} %"
-        return [f"{told}: {shared} of the {self.k} pictures found share a label with it{order}."]
+            return [f"{title}: the query has no labels."]
+        matches = round(scores["precision"] * self.k)
+        ndcg = "" if np.isnan(scores["ndcg"]) else f"; nDCG@{self.k} {100 * scores['ndcg']:.0f} %"
+        return [f"{title}: {matches} of the {self.k} nearest images share a label with it{ndcg}."]
 
-    def controls(self) -> dict[str, ipywidgets.DOMWidget]:
+    def create_controls(self) -> dict[str, ipywidgets.DOMWidget]:
         return {
-            "run": menu("run", list(self.vectors)),
-            "query": number("picture", len(self.data) - 1),
+            "run": menu("run", list(self.features)),
+            "query": index_field("image", len(self.data) - 1),
         }
 
-    def clicked(self, panel: int, x: float, y: float) -> None:
-        if panel:  # the query itself is the first
-            self.query = int(self.found[panel - 1])
+    def on_click(self, panel: int, x: float, y: float) -> None:
+        if panel:  # panel 0 shows the query
+            self.query = int(self.neighbors[panel - 1])
