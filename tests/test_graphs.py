@@ -1,4 +1,4 @@
-"""Label graphs against double loops, and against published counts."""
+"""Label graphs against loops and published counts."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def slow_cooccurrence(targets: np.ndarray) -> tuple[list[list[int]], list[int]]:
     return e, n
 
 
-def test_documented_example() -> None:
+def test_docstring_examples() -> None:
     assert doctest.testmod(graphs).failed == 0
 
 
@@ -63,12 +63,12 @@ class TestCooccurrence:
         expected = cooccurrence(targets)
         assert isinstance(e, sparse.csr_array)
         assert e.dtype == n.dtype == np.int64
-        assert e.nnz == np.count_nonzero(expected[0])  # a pair that never occurs takes no room
+        assert e.nnz == np.count_nonzero(expected[0])  # a pair that never occurs is not stored
         assert np.array_equal(e.toarray(), expected[0])
         assert np.array_equal(n, expected[1])
 
     @pytest.mark.parametrize("dtype", [bool, np.int8, np.float32])
-    def test_more_than_255_pictures(self, dtype: type) -> None:
+    def test_more_than_255_images(self, dtype: type) -> None:
         """Small integers must not wrap around."""
         e, n = cooccurrence(np.ones((70_000, 2), dtype))
         assert e.tolist() == [[0, 70_000], [70_000, 0]]
@@ -76,21 +76,21 @@ class TestCooccurrence:
         e, _ = cooccurrence(sparse.csr_array(np.ones((300, 2), np.uint8)))
         assert e[0, 1] == 300
 
-    def test_input_stays(self) -> None:
+    def test_input_is_not_changed(self) -> None:
         targets = np.array([[1, 1], [0, 1]], np.uint8)
         cooccurrence(targets)
         assert targets.tolist() == [[1, 1], [0, 1]]
 
-    def test_files_that_are_none(self, tmp_path: Path) -> None:
+    def test_invalid_files(self, tmp_path: Path) -> None:
         np.save(tmp_path / "counts.npy", np.eye(2))
-        np.savez(tmp_path / "whole.npz", counts=np.eye(2), nums=np.ones(2))
-        (tmp_path / "half.npz").write_bytes((tmp_path / "whole.npz").read_bytes()[:100])
-        for name in ("counts.npy", "whole.npz", "half.npz", "absent.npz"):
+        np.savez(tmp_path / "nameless.npz", counts=np.eye(2), nums=np.ones(2))
+        (tmp_path / "truncated.npz").write_bytes((tmp_path / "nameless.npz").read_bytes()[:100])
+        for name in ("counts.npy", "nameless.npz", "truncated.npz", "absent.npz"):
             with pytest.raises(ValueError, match=rf"{name}.*expected an .npz file with counts \(q, q\)"):
                 load_cooccurrence(tmp_path / name)
 
     def test_published_counts(self, real_data: Path) -> None:
-        """CPSD's own counts of COCO 2014, and ours from an independent list of its labels."""
+        """The published counts of CPSD for COCO 2014, and ours from an independent list of its labels."""
         folder = real_data / "labels"
         if not (folder / "coco_adj.npz").is_file():
             pytest.skip("no published counts: labels/coco_adj.npz is not in MLKD_TEST_DATA")
@@ -108,7 +108,7 @@ class TestCooccurrence:
 
 class TestConditional:
     def test_by_hand(self) -> None:
-        """Of three pictures with label 0, two have label 1; label 2 never occurs."""
+        """Of three images with label 0, two have label 1; label 2 never occurs."""
         e, n = cooccurrence(np.array([[1, 1, 0], [1, 1, 0], [1, 0, 0], [0, 1, 0], [0, 1, 0]]))
         assert conditional_probability(e, n).tolist() == [[0, 2 / 3, 0], [2 / 4, 0, 0], [0, 0, 0]]
 
@@ -134,7 +134,7 @@ class TestSeriation:
 
     @pytest.mark.parametrize("seed", range(5))
     def test_two_communities(self, seed: int) -> None:
-        """Labels of even and of odd number never meet; the order has one kind first and then the other."""
+        """Even and odd labels never co-occur; the order has one group first and then the other."""
         rng = np.random.default_rng(seed)
         targets = (rng.random((200, 10)) < 0.6).astype(np.uint8)
         targets[:100, ::2] = 0
@@ -143,7 +143,7 @@ class TestSeriation:
         assert parity in ([0] * 5 + [1] * 5, [1] * 5 + [0] * 5)
 
     def test_a_chain(self) -> None:
-        """Each label meets only its neighbours: the order is the chain, from either end."""
+        """Each label co-occurs with its neighbors only: the order is the chain, from either end."""
         chain = [3, 0, 4, 1, 2]
         targets = np.zeros((40, 5), np.uint8)
         for position in range(4):
@@ -160,19 +160,19 @@ def slow_affinity(e: np.ndarray, n: np.ndarray, strategy: str, tau: float) -> np
         for other in range(q):
             if k == other:
                 continue
-            one = (e[k, other] / n[k]) ** (1 / tau) if n[k] else 0.0
-            back = (e[other, k] / n[other]) ** (1 / tau) if n[other] else 0.0
-            result[k, other] = (one + back) / 2 if strategy == "cgp" else 1 - (one + back) / 2
+            forward = (e[k, other] / n[k]) ** (1 / tau) if n[k] else 0.0
+            backward = (e[other, k] / n[other]) ** (1 / tau) if n[other] else 0.0
+            result[k, other] = (forward + backward) / 2 if strategy == "cgp" else 1 - (forward + backward) / 2
     return result
 
 
-def groups(parts: np.ndarray) -> set[frozenset[int]]:
-    """A partition without its numbers."""
-    return {frozenset(np.flatnonzero(parts == part).tolist()) for part in np.unique(parts)}
+def groups(clusters: np.ndarray) -> set[frozenset[int]]:
+    """A partition as a set of sets of labels."""
+    return {frozenset(np.flatnonzero(clusters == number).tolist()) for number in np.unique(clusters)}
 
 
 def communities(sizes: list[int], inside: float = 0.8, outside: float = 0.05, seed: int = 0) -> np.ndarray:
-    """Pictures of one community each: its labels are often in them, all others rarely."""
+    """Images of one community each: its labels are frequent in them, all others rare."""
     rng = np.random.default_rng(seed)
     member = np.repeat(np.arange(len(sizes)), sizes)
     where = rng.integers(len(sizes), size=600)
@@ -181,7 +181,7 @@ def communities(sizes: list[int], inside: float = 0.8, outside: float = 0.05, se
 
 class TestAffinity:
     def test_by_hand(self) -> None:
-        """Label 0 is in 8 pictures, once with label 1, which has no other: S = 1/8 and 1, cube roots 1/2 and 1."""
+        """Label 0 is in 8 images, one of them with label 1, its only one: S = 1/8 and 1, cube roots 1/2 and 1."""
         counts = cooccurrence(np.array([[1, 1, 0]] + [[1, 0, 0]] * 7))
         assert affinity(counts) == pytest.approx(np.array([[0, 0.75, 0], [0.75, 0, 0], [0, 0, 0]]))
         assert affinity(counts, "dgp") == pytest.approx(np.array([[0, 0.25, 1], [0.25, 0, 1], [1, 1, 0]]))
@@ -190,21 +190,21 @@ class TestAffinity:
     @given(matrices, st.sampled_from(["cgp", "dgp"]), st.sampled_from([1.0, 2.0, 3.0, 7.5]))
     def test_against_loops(self, targets: np.ndarray, strategy: str, tau: float) -> None:
         e, n = cooccurrence(targets)
-        found = affinity((e, n), strategy, tau)
-        np.testing.assert_allclose(found, slow_affinity(e, n, strategy, tau), rtol=1e-12, atol=1e-15)
-        assert np.array_equal(found, found.T)
-        assert ((found >= 0) & (found <= 1)).all()
-        assert not found.diagonal().any()
+        p = affinity((e, n), strategy, tau)
+        np.testing.assert_allclose(p, slow_affinity(e, n, strategy, tau), rtol=1e-12, atol=1e-15)
+        assert np.array_equal(p, p.T)
+        assert ((p >= 0) & (p <= 1)).all()
+        assert not p.diagonal().any()
 
     @given(matrices, st.sampled_from([1.0, 3.0]))
     def test_sparse(self, targets: np.ndarray, tau: float) -> None:
-        counts, few = cooccurrence(targets), cooccurrence(sparse.csr_array(targets))
-        together = affinity(few, "cgp", tau)
-        assert isinstance(together, sparse.csr_array)
-        np.testing.assert_allclose(together.toarray(), affinity(counts, "cgp", tau), rtol=1e-12)
-        np.testing.assert_allclose(affinity(few, "dgp", tau), affinity(counts, "dgp", tau), rtol=1e-12)
+        counts, sparse_counts = cooccurrence(targets), cooccurrence(sparse.csr_array(targets))
+        p = affinity(sparse_counts, "cgp", tau)
+        assert isinstance(p, sparse.csr_array)
+        np.testing.assert_allclose(p.toarray(), affinity(counts, "cgp", tau), rtol=1e-12)
+        np.testing.assert_allclose(affinity(sparse_counts, "dgp", tau), affinity(counts, "dgp", tau), rtol=1e-12)
 
-    def test_wrong_arguments(self) -> None:
+    def test_invalid_arguments_give_one_line_errors(self) -> None:
         counts = cooccurrence(np.eye(3, dtype=np.uint8))
         with pytest.raises(ValueError, match="`strategy` is 'random', expected one of cgp, dgp"):
             affinity(counts, "random")
@@ -222,70 +222,67 @@ spectral = pytest.mark.parametrize(
 class TestPartition:
     @given(matrices, st.sampled_from(STRATEGIES), st.booleans(), st.integers(0, 3), st.data())
     @settings(max_examples=60)
-    def test_is_one(
+    def test_is_a_partition(
         self, targets: np.ndarray, strategy: str, as_in_paper: bool, seed: int, data: st.DataObject
     ) -> None:
         counts = cooccurrence(targets)
         k = data.draw(st.integers(1, max(len(counts[1]) if strategy == "random" else int((counts[1] > 0).sum()), 1)))
-        parts = partition(counts, k, strategy, seed=seed, as_in_paper=as_in_paper)
-        assert parts.shape == (targets.shape[1],)
-        assert parts.dtype == np.int64
-        firsts = [np.flatnonzero(parts == part)[0] for part in range(k)]  # fails where a part is empty
+        clusters = partition(counts, k, strategy, seed=seed, as_in_paper=as_in_paper)
+        assert clusters.shape == (targets.shape[1],)
+        assert clusters.dtype == np.int64
+        firsts = [np.flatnonzero(clusters == number)[0] for number in range(k)]  # fails if a cluster is empty
         assert firsts == sorted(firsts)
-        assert parts.max() == k - 1
-        assert np.array_equal(parts, partition(counts, k, strategy, seed=seed, as_in_paper=as_in_paper))
+        assert clusters.max() == k - 1
+        assert np.array_equal(clusters, partition(counts, k, strategy, seed=seed, as_in_paper=as_in_paper))
 
     @pytest.mark.parametrize("as_in_paper", [False, True])
     @pytest.mark.parametrize("seed", range(3))
-    def test_labels_that_stand_together_are_one_part(self, as_in_paper: bool, seed: int) -> None:
+    def test_cgp_groups_labels_that_cooccur(self, as_in_paper: bool, seed: int) -> None:
         counts = cooccurrence(communities([4, 3, 5]))
-        parts = partition(counts, 3, "cgp", seed=seed, as_in_paper=as_in_paper)
-        assert parts.tolist() == [0] * 4 + [1] * 3 + [2] * 5
+        clusters = partition(counts, 3, "cgp", seed=seed, as_in_paper=as_in_paper)
+        assert clusters.tolist() == [0] * 4 + [1] * 3 + [2] * 5
 
     @pytest.mark.parametrize("as_in_paper", [False, True])
     @pytest.mark.parametrize("seed", range(3))
-    def test_labels_that_do_not_stand_together_are_one_part(self, as_in_paper: bool, seed: int) -> None:
-        """Of a picture's labels, one is of each kind: 0 to 3 never meet, nor do 4 to 8."""
+    def test_dgp_groups_labels_that_do_not_cooccur(self, as_in_paper: bool, seed: int) -> None:
+        """Each image has one label of 0 to 3 and one of 4 to 8."""
         rng = np.random.default_rng(0)
         targets = np.zeros((600, 9), np.uint8)
         targets[np.arange(600), rng.integers(0, 4, 600)] = 1
         targets[np.arange(600), rng.integers(4, 9, 600)] = 1
-        parts = partition(cooccurrence(targets), 2, "dgp", seed=seed, as_in_paper=as_in_paper)
-        assert parts.tolist() == [0] * 4 + [1] * 5
+        clusters = partition(cooccurrence(targets), 2, "dgp", seed=seed, as_in_paper=as_in_paper)
+        assert clusters.tolist() == [0] * 4 + [1] * 5
 
     @spectral
     @given(order=st.permutations(range(12)), k=st.integers(1, 5))
     @settings(max_examples=15)
-    def test_follows_the_labels_not_their_order(
+    def test_order_of_the_labels_does_not_matter(
         self, strategy: str, as_in_paper: bool, order: list[int], k: int
     ) -> None:
         e, n = cooccurrence(communities([4, 3, 5], 0.5, 0.2, seed=1))
-        whole = groups(partition((e, n), k, strategy, as_in_paper=as_in_paper))
-        found = partition((e[np.ix_(order, order)], n[order]), k, strategy, as_in_paper=as_in_paper)
-        assert {frozenset(order[label] for label in group) for group in groups(found)} == whole
+        expected = groups(partition((e, n), k, strategy, as_in_paper=as_in_paper))
+        permuted = partition((e[np.ix_(order, order)], n[order]), k, strategy, as_in_paper=as_in_paper)
+        assert {frozenset(order[label] for label in group) for group in groups(permuted)} == expected
 
     @given(order=st.permutations(range(12)))
     @settings(max_examples=15)
-    def test_a_random_one_follows_them_too(self, order: list[int]) -> None:
+    def test_order_of_the_labels_does_not_matter_at_random(self, order: list[int]) -> None:
         e, n = cooccurrence(communities([4, 3, 5], 0.5, 0.2, seed=1))
-        found = partition((e[np.ix_(order, order)], n[order]), 5, "random")
-        whole = groups(partition((e, n), 5, "random"))
-        assert {frozenset(order[label] for label in group) for group in groups(found)} == whole
+        permuted = partition((e[np.ix_(order, order)], n[order]), 5, "random")
+        expected = groups(partition((e, n), 5, "random"))
+        assert {frozenset(order[label] for label in group) for group in groups(permuted)} == expected
 
     @pytest.mark.parametrize("strategy", ["cgp", "dgp"])
     @pytest.mark.parametrize("seed", range(3))
-    def test_the_printed_way(self, strategy: str, seed: int) -> None:
-        """Eq. (2) in loops, on labels that have no clear parts and stand in the order of their frequency."""
+    def test_as_in_paper_against_the_equation(self, strategy: str, seed: int) -> None:
+        """Eq. (2) in loops, on labels without clear clusters, sorted by frequency."""
         targets = communities([4, 3, 5], 0.5, 0.3, seed=21)
         e, n = cooccurrence(targets[:, targets.sum(axis=0).argsort()])
         assert len(set(n.tolist())) == len(n)
-        joined = slow_affinity(e, n, strategy, 3)
-        degree = [sum(row) for row in joined]
+        p = slow_affinity(e, n, strategy, 3)
+        degree = [sum(row) for row in p]
         laplacian = [
-            [
-                ((k == other) * degree[k] - joined[k, other]) / math.sqrt(degree[k] * degree[other])
-                for other in range(12)
-            ]
+            [((k == other) * degree[k] - p[k, other]) / math.sqrt(degree[k] * degree[other]) for other in range(12)]
             for k in range(12)
         ]
         values, vectors = scipy.linalg.eig(laplacian)
@@ -296,28 +293,28 @@ class TestPartition:
     @spectral
     @pytest.mark.parametrize("seed", range(3))
     def test_sparse_counts(self, strategy: str, as_in_paper: bool, seed: int) -> None:
-        """The same parts as of the same counts in a table, also where there are no clear ones."""
+        """The same partition as for dense counts, also without clear clusters."""
         absent = np.zeros((600, 1), np.uint8)
         for sizes, inside, outside in ([4, 3, 5], 0.8, 0.05), ([14, 13, 25], 0.5, 0.2), ([20] * 5, 0.3, 0.05):
             targets = np.hstack([absent, communities(sizes, inside, outside, seed=1)])
             for k in (1, 3, 5):
-                found = partition(
+                clusters = partition(
                     cooccurrence(sparse.csr_array(targets)), k, strategy, seed=seed, as_in_paper=as_in_paper
                 )
                 expected = partition(cooccurrence(targets), k, strategy, seed=seed, as_in_paper=as_in_paper)
-                assert np.array_equal(found, expected)
+                assert np.array_equal(clusters, expected)
 
     @spectral
-    def test_sparse_counts_of_labels_that_meet_none_or_all(self, strategy: str, as_in_paper: bool) -> None:
+    def test_sparse_counts_of_labels_that_cooccur_with_none_or_all(self, strategy: str, as_in_paper: bool) -> None:
         for targets in (np.eye(6), np.ones((4, 6)), np.tril(np.ones((6, 6)))):
-            parts = partition(cooccurrence(sparse.csr_array(targets)), 3, strategy, as_in_paper=as_in_paper)
-            assert sorted(set(parts.tolist())) == [0, 1, 2]
+            clusters = partition(cooccurrence(sparse.csr_array(targets)), 3, strategy, as_in_paper=as_in_paper)
+            assert sorted(set(clusters.tolist())) == [0, 1, 2]
 
     @spectral
-    def test_sparse_counts_never_become_a_table(
+    def test_sparse_counts_are_not_made_dense(
         self, strategy: str, as_in_paper: bool, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Of 10,000 labels it would have 800 MB."""
+        """For 10,000 labels the dense matrix takes 800 MB."""
         counts = cooccurrence(sparse.csr_array(communities([14, 13, 25])))
 
         def fail(self, *_, **__) -> None:
@@ -328,66 +325,69 @@ class TestPartition:
         assert partition(counts, 3, strategy, as_in_paper=as_in_paper).max() == 2
 
     @pytest.mark.parametrize("k", [1, 2, 3, 5, 9, 12])
-    def test_random_parts_are_of_one_size(self, k: int) -> None:
+    def test_random_subsets_have_equal_sizes(self, k: int) -> None:
         counts = cooccurrence(communities([4, 3, 5]))
-        found = [partition(counts, k, "random", seed=seed) for seed in range(5)]
-        for parts in found:
-            sizes = np.bincount(parts)
+        partitions = [partition(counts, k, "random", seed=seed) for seed in range(5)]
+        for clusters in partitions:
+            sizes = np.bincount(clusters)
             assert sizes.max() - sizes.min() <= 1
-        assert len({parts.tobytes() for parts in found}) == (1 if k in (1, 12) else 5)
+        assert len({clusters.tobytes() for clusters in partitions}) == (1 if k in (1, 12) else 5)
 
     @each_strategy
-    def test_one_part_and_as_many_parts_as_labels(self, strategy: str) -> None:
+    def test_one_subset_and_one_subset_per_label(self, strategy: str) -> None:
         counts = cooccurrence(communities([2, 3]))
         assert partition(counts, 1, strategy).tolist() == [0] * 5
         assert partition(counts, 5, strategy).tolist() == [0, 1, 2, 3, 4]
 
     @spectral
-    def test_labels_that_never_occur_disturb_nobody(self, strategy: str, as_in_paper: bool) -> None:
+    def test_labels_that_never_occur_do_not_change_the_others(self, strategy: str, as_in_paper: bool) -> None:
         targets = communities([4, 3, 5])
-        alone = partition(cooccurrence(targets), 3, strategy, as_in_paper=as_in_paper)
+        expected = partition(cooccurrence(targets), 3, strategy, as_in_paper=as_in_paper)
         absent = np.zeros((600, 1), np.uint8)
-        found = partition(cooccurrence(np.hstack([absent, targets, absent])), 3, strategy, as_in_paper=as_in_paper)
-        assert groups(found[1:-1]) == groups(alone)
-        smallest = np.bincount(found[1:-1]).min()
-        assert np.bincount(found[1:-1])[found[0]] == smallest or np.bincount(found[1:-1])[found[-1]] == smallest
+        clusters = partition(cooccurrence(np.hstack([absent, targets, absent])), 3, strategy, as_in_paper=as_in_paper)
+        assert groups(clusters[1:-1]) == groups(expected)
+        smallest = np.bincount(clusters[1:-1]).min()
+        sizes = np.bincount(clusters[1:-1])
+        assert smallest in (sizes[clusters[0]], sizes[clusters[-1]])
         assert partition(cooccurrence(np.zeros((5, 3), np.uint8)), 1, strategy).tolist() == [0, 0, 0]
 
     @spectral
-    def test_labels_that_meet_no_other(self, strategy: str, as_in_paper: bool) -> None:
-        """No graph is too sparse: without a single pair there are still k parts."""
-        parts = partition(cooccurrence(np.eye(6, dtype=np.uint8)), 3, strategy, as_in_paper=as_in_paper)
-        assert sorted(set(parts.tolist())) == [0, 1, 2]
+    def test_labels_that_never_cooccur(self, strategy: str, as_in_paper: bool) -> None:
+        """Without a single pair there are still k label subsets."""
+        clusters = partition(cooccurrence(np.eye(6, dtype=np.uint8)), 3, strategy, as_in_paper=as_in_paper)
+        assert sorted(set(clusters.tolist())) == [0, 1, 2]
 
-    def test_wrong_arguments(self) -> None:
+    def test_invalid_arguments_give_one_line_errors(self) -> None:
         counts = cooccurrence(np.array([[1, 1, 1, 0], [0, 1, 1, 0]]))
         with pytest.raises(ValueError, match="Did you mean 'cgp'"):
             partition(counts, 2, "cgd")
         for k in (0, -1, 5):
-            with pytest.raises(ValueError, match=f"`k` is {k}, expected 1 to 4 parts of 4 labels"):
+            with pytest.raises(ValueError, match=f"`k` is {k}, expected 1 to 4 label subsets of 4 labels"):
                 partition(counts, k, "random")
         for strategy in ("cgp", "dgp"):
-            with pytest.raises(ValueError, match="`k` is 4, expected 1 to 3 parts of 4 labels, of which 3 occur"):
+            with pytest.raises(
+                ValueError, match="`k` is 4, expected 1 to 3 label subsets of 4 labels, of which 3 occur"
+            ):
                 partition(counts, 4, strategy)
 
 
 class TestCut:
     @given(matrices, st.integers(0, 5))
     def test_against_loops(self, targets: np.ndarray, seed: int) -> None:
-        joined = affinity(cooccurrence(targets))
-        q = len(joined)
-        parts = np.random.default_rng(seed).integers(0, 3, q)
+        p = affinity(cooccurrence(targets))
+        q = len(p)
+        clusters = np.random.default_rng(seed).integers(0, 3, q)
         between = total = 0.0
         for k in range(q):
             for other in range(q):
-                total += joined[k, other]
-                between += joined[k, other] if parts[k] != parts[other] else 0
+                total += p[k, other]
+                between += p[k, other] if clusters[k] != clusters[other] else 0
         expected = between / total if total else 0
-        assert cut_fraction(joined, parts) == pytest.approx(expected)
-        assert cut_fraction(sparse.csr_array(joined), parts) == pytest.approx(expected)
+        assert cut_fraction(p, clusters) == pytest.approx(expected)
+        assert cut_fraction(sparse.csr_array(p), clusters) == pytest.approx(expected)
 
     def test_limits(self) -> None:
-        pairs = np.kron(np.eye(2), 1 - np.eye(2))  # labels 0 and 1 are joined, and 2 and 3
+        pairs = np.kron(np.eye(2), 1 - np.eye(2))  # edges between labels 0 and 1, and 2 and 3
         assert cut_fraction(pairs, np.array([0, 0, 1, 1])) == 0
         assert cut_fraction(pairs, np.array([0, 1, 0, 1])) == 1
         assert cut_fraction(pairs, np.array([0, 0, 0, 1])) == 1 / 2
@@ -396,28 +396,28 @@ class TestCut:
 
     def test_communities_are_not_cut(self) -> None:
         counts = cooccurrence(communities([5, 5]))
-        found = {name: cut_fraction(affinity(counts), partition(counts, 2, name)) for name in STRATEGIES}
-        assert found["cgp"] < found["random"]
-        assert found["cgp"] < found["dgp"]
+        cuts = {name: cut_fraction(affinity(counts), partition(counts, 2, name)) for name in STRATEGIES}
+        assert cuts["cgp"] < cuts["random"]
+        assert cuts["cgp"] < cuts["dgp"]
 
 
 class TestStability:
-    def test_clear_parts(self) -> None:
+    def test_clear_clusters(self) -> None:
         assert stability(cooccurrence(communities([4, 3, 5])), 3) == (1.0, 1.0)
 
     def test_against_pairs(self) -> None:
         """The adjusted Rand index from its definition: agreeing pairs of labels, above chance."""
         counts = cooccurrence(communities([4, 3, 5]))
 
-        def index(one: np.ndarray, other: np.ndarray) -> float:
-            pairs = list(combinations(range(len(one)), 2))
-            both = sum(one[a] == one[b] and other[a] == other[b] for a, b in pairs)
-            first, second = (sum(parts[a] == parts[b] for a, b in pairs) for parts in (one, other))
-            chance = first * second / len(pairs)
-            return (both - chance) / ((first + second) / 2 - chance)
+        def index(x: np.ndarray, y: np.ndarray) -> float:
+            pairs = list(combinations(range(len(x)), 2))
+            both = sum(x[a] == x[b] and y[a] == y[b] for a, b in pairs)
+            in_x, in_y = (sum(clusters[a] == clusters[b] for a, b in pairs) for clusters in (x, y))
+            chance = in_x * in_y / len(pairs)
+            return (both - chance) / ((in_x + in_y) / 2 - chance)
 
-        found = [partition(counts, 3, "random", seed=seed) for seed in range(4)]
-        values = [index(one, other) for one, other in combinations(found, 2)]
+        partitions = [partition(counts, 3, "random", seed=seed) for seed in range(4)]
+        values = [index(x, y) for x, y in combinations(partitions, 2)]
         result = stability(counts, 3, "random", seeds=4)
         assert (result.mean, result.min) == pytest.approx((np.mean(values), min(values)))
         assert result.min < result.mean < 0.5
@@ -428,30 +428,28 @@ class TestStability:
 
     @pytest.mark.parametrize("name", ["coco", "nuswide"])
     def test_published_counts(self, name: str, real_data: Path) -> None:
-        """On real labels the seed matters little for the co-occurrence graph and much for the other, at k = 5."""
+        """On real labels the seed matters little for the graph "cgp" and much for "dgp", at k = 5."""
         path = real_data / "labels" / f"{name}_adj.npz"
         if not path.is_file():
             pytest.skip(f"no published counts: labels/{path.name} is not in MLKD_TEST_DATA")
         with np.load(path) as file:
             counts = file["counts"].astype(np.int64), file["nums"].astype(np.int64)
-        found = {(strategy, k): stability(counts, k, strategy) for strategy in ("cgp", "dgp") for k in (3, 5)}
-        for (strategy, k), value in found.items():
-            print(f"{name} {strategy} k={k}: ARI between seeds {value.mean:.2f}, at least {value.min:.2f}")
-        assert found["cgp", 3].mean > 0.9
-        assert found["cgp", 5].mean > 0.75
-        assert found["dgp", 5].mean < 0.7
-        assert found["dgp", 5].mean < found["cgp", 5].mean - 0.2
+        agreement = {(strategy, k): stability(counts, k, strategy) for strategy in ("cgp", "dgp") for k in (3, 5)}
+        assert agreement["cgp", 3].mean > 0.9
+        assert agreement["cgp", 5].mean > 0.75
+        assert agreement["dgp", 5].mean < 0.7
+        assert agreement["dgp", 5].mean < agreement["cgp", 5].mean - 0.2
 
 
-class TestReadCounts:
-    def test_read(self, tmp_path: Path) -> None:
+class TestLoadCooccurrence:
+    def test_loads_the_arrays(self, tmp_path: Path) -> None:
         e = np.array([[5, 2], [2, 3]])
         np.savez(tmp_path / "c.npz", counts=e, nums=np.array([5, 3]), class_names=np.array(["a", "b"]))
-        (found, n), names = load_cooccurrence(tmp_path / "c.npz")
-        assert found.tolist() == [[0, 2], [2, 0]]
+        (loaded, n), names = load_cooccurrence(tmp_path / "c.npz")
+        assert loaded.tolist() == [[0, 2], [2, 0]]
         assert (n.tolist(), names) == ([5, 3], ("a", "b"))
 
-    def test_wrong_files(self, tmp_path: Path) -> None:
+    def test_inconsistent_files(self, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=r"none\.npz: .*expected an \.npz file with counts"):
             load_cooccurrence(tmp_path / "none.npz")
         np.savez(tmp_path / "lacks.npz", counts=np.eye(2))

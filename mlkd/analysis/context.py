@@ -1,4 +1,4 @@
-"""Context reliance: how much a network's prediction of an object depends on the objects that usually co-occur with it."""
+"""Context reliance: how much the prediction of an object depends on the objects that usually co-occur with it."""
 
 from __future__ import annotations
 
@@ -205,8 +205,8 @@ def reliance_regression(table: pd.DataFrame, teacher: str = "teacher", level: fl
         level: of the slope's confidence interval, from Student's t with pairs - 2 degrees of freedom.
 
     Returns:
-        One row per other run: `run`, `slope`, `low`, `high`, `intercept`, `correlation` and `pairs`; nan with fewer than
-        three pairs in common, or if the teacher's reliance is the same for all pairs.
+        One row per other run: `run`, `slope`, `low`, `high`, `intercept`, `correlation` and `pairs`; nan with fewer
+        than three pairs in common, or if the teacher's reliance is the same for all pairs.
 
     Raises:
         ValueError: the teacher is not among the runs.

@@ -1,4 +1,4 @@
-"""Whether a student's labels go up and down together as its teacher's do."""
+"""Correlations between the predicted labels, and how a student's differ from its teacher's."""
 
 from __future__ import annotations
 
@@ -10,43 +10,43 @@ from mlkd.graphs import Counts, seriation
 
 
 class CorrelationDifference(NamedTuple):
-    """`matrix` (q, q), the absolute difference of two correlation matrices, and `mean` over the pairs of labels."""
+    """The absolute difference of two correlation matrices, `matrix` (q, q), and its `mean` over the pairs of labels."""
 
     matrix: np.ndarray
     mean: float
 
 
 def label_correlations(probs: np.ndarray) -> np.ndarray:
-    """Pearson's correlation of each two labels' probabilities over the pictures.
+    """Pearson correlation over the images between the probabilities of each two labels.
 
     Shape: probs (N, q); output (q, q) float64 in [-1, 1], symmetric, diagonal 1; nan in the row and column of a label
-    whose probability is always the same.
+    whose probability is constant.
     """
-    scaled = _scaled(probs)
-    found = np.clip(scaled.T @ scaled, -1, 1)
-    np.fill_diagonal(found, np.where(np.isnan(scaled).any(axis=0), np.nan, 1.0))
-    return found
+    z = _standardize(probs)
+    correlations = np.clip(z.T @ z, -1, 1)
+    np.fill_diagonal(correlations, np.where(np.isnan(z).any(axis=0), np.nan, 1.0))
+    return correlations
 
 
-def _scaled(probs: np.ndarray) -> np.ndarray:
-    r"""$z / \sqrt N$: probabilities (N, q), each label's less their mean, divided by their length; nan if all equal."""
-    centred = np.asarray(probs, np.float64) - np.mean(probs, axis=0, dtype=np.float64)
-    length = np.linalg.norm(centred, axis=0)
-    moves = length > 1e-12 * np.sqrt(len(centred))
-    return np.divide(centred, length, out=np.full(centred.shape, np.nan), where=moves)
+def _standardize(probs: np.ndarray) -> np.ndarray:
+    r"""$z / \sqrt N$ with the standard scores z of each label's probabilities, (N, q); nan where they are constant."""
+    centered = np.asarray(probs, np.float64) - np.mean(probs, axis=0, dtype=np.float64)
+    norm = np.linalg.norm(centered, axis=0)
+    varies = norm > 1e-12 * np.sqrt(len(centered))
+    return np.divide(centered, norm, out=np.full(centered.shape, np.nan), where=varies)
 
 
 def correlation_difference(student_probs: np.ndarray, teacher_probs: np.ndarray) -> CorrelationDifference:
-    r"""How far the student's correlations between labels are from the teacher's.
+    r"""Absolute difference between the label correlations of student and teacher.
 
     $$ \Delta_{kl} = |\operatorname{corr}(\hat y^S_k, \hat y^S_l) - \operatorname{corr}(\hat y^T_k, \hat y^T_l)|, \quad
        \text{mean} = \frac{2}{q (q-1)} \sum_{k < l} \Delta_{kl} $$
 
-    Source: Yang et al., Multi-Label Knowledge Distillation, ICCV 2023, Figure 5, arXiv:2308.06453 (the matrices; the
-    mean is ours, as is Pearson's correlation, which the paper does not name).
+    Source: Yang et al., Multi-Label Knowledge Distillation, ICCV 2023, Figure 5, arXiv:2308.06453 (the matrices). The
+    paper does not name its correlation; Pearson's and the mean over pairs are our choice.
 
-    Shape: both (N, q), of the same pictures. Range: [0, 2]. A label whose probability never changes for one of the two
-    has nan and is left out of the mean.
+    Shape: both (N, q), of the same images. Range: [0, 2]. A label whose probability is constant for student or teacher
+    has nan and is excluded from the mean.
 
     Raises:
         ValueError: the shapes differ.
@@ -59,27 +59,29 @@ def correlation_difference(student_probs: np.ndarray, teacher_probs: np.ndarray)
 
 
 def pair_contributions(student_probs: np.ndarray, teacher_probs: np.ndarray, k: int, m: int) -> np.ndarray:
-    r"""What each picture adds to the difference of the student's and the teacher's correlation of two labels.
+    r"""The contribution of each image to the difference between student and teacher in the correlation of two labels.
 
     $$ c_i = \frac{1}{N} \left( z^S_{ik} z^S_{im} - z^T_{ik} z^T_{im} \right), \quad
        \sum_i c_i = \operatorname{corr}(\hat y^S_k, \hat y^S_m) - \operatorname{corr}(\hat y^T_k, \hat y^T_m) $$
 
-    where $z_{ik}$ is the probability of label k in picture i, less the mean over the pictures and divided by the
-    standard deviation, because $\operatorname{corr} = \frac{1}{N} \sum_i z_{ik} z_{im}$. A picture with $c_i > 0$
-    joins the two labels more for the student than for the teacher, one with $c_i < 0$ less.
+    where $z_{ik}$ is the standard score of the probability of label k in image i, because
+    $\operatorname{corr} = \frac{1}{N} \sum_i z_{ik} z_{im}$. An image with $c_i > 0$ makes the two labels more
+    correlated for the student than for the teacher, one with $c_i < 0$ less.
 
     Args:
-        student_probs, teacher_probs: of the same pictures.
+        student_probs, teacher_probs: of the same images.
         k, m: two class indices.
 
-    Shape: both (N, q); output (N,) float64, all nan where a label's probability never changes for one of the two.
+    Shape: both (N, q); output (N,) float64, all nan if the probability of a label is constant for student or teacher.
 
     Raises:
         ValueError: the shapes differ.
     """
     _check_shapes(student_probs, teacher_probs)
-    its, own = (_scaled(np.asarray(probs)[:, [k, m]]).prod(axis=1) for probs in (teacher_probs, student_probs))
-    return own - its
+    student, teacher = (
+        _standardize(np.asarray(probs)[:, [k, m]]).prod(axis=1) for probs in (student_probs, teacher_probs)
+    )
+    return student - teacher
 
 
 def _check_shapes(student_probs: np.ndarray, teacher_probs: np.ndarray) -> None:
@@ -90,14 +92,14 @@ def _check_shapes(student_probs: np.ndarray, teacher_probs: np.ndarray) -> None:
         )
 
 
-def order_by_cluster(counts: Counts, parts: np.ndarray) -> np.ndarray:
-    """An order of the labels part by part, and in a part those that come together beside each other.
+def order_by_cluster(counts: Counts, clusters: np.ndarray) -> np.ndarray:
+    """An order of the labels by cluster, and within a cluster by seriation: co-occurring labels are neighbors.
 
     Args:
-        counts: as `mlkd.graphs.cooccurrence` returns them.
-        parts: as `mlkd.graphs.partition` returns them.
+        counts: from `mlkd.graphs.cooccurrence`.
+        clusters: from `mlkd.graphs.partition`.
 
-    Shape: parts (q,); output (q,), a permutation.
+    Shape: clusters (q,); output (q,), a permutation.
     """
-    place = np.argsort(seriation(*counts))
-    return np.lexsort((place, parts))
+    rank = np.argsort(seriation(*counts))
+    return np.lexsort((rank, clusters))

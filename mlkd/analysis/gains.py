@@ -129,8 +129,8 @@ class Gain(NamedTuple):
 def gain(pair: PairedPredictions, resamples: int = 2000, seed: int = 0) -> Gain:
     """Difference of mAP from the baseline, with its bootstrap interval and the minimum detectable effect.
 
-    The interval comes from the bootstrap of `class_gains`. With few seeds it is too narrow, because s seeds drawn from s
-    have (s - 1) / s of the variance; the minimum detectable effect accounts for the number of seeds. With one seed
+    The interval comes from the bootstrap of `class_gains`. With few seeds it is too narrow, because s seeds drawn from
+    s have (s - 1) / s of the variance; the minimum detectable effect accounts for the number of seeds. With one seed
     there is no estimate of the variance over seeds, and the minimum detectable effect is nan.
     """
     by_seed = _mean_over_classes(_differences(pair, np.ones((1, len(pair.targets)), np.float32)))[:, 0]

@@ -1,4 +1,4 @@
-"""How well activation maps hit the objects: the pointing game and the energy inside the boxes."""
+"""How well CAMs localize the objects: the pointing game and the fraction of energy inside the boxes."""
 
 from __future__ import annotations
 
@@ -15,105 +15,108 @@ from mlkd.data import MultiLabelData
 from mlkd.training.evaluate import iter_batches
 
 SIZES = {"small": 32, "medium": 96, "large": np.inf}
-"""Name of a size -> side of a box, in pixels at 224 x 224, that it stays below."""
+"""Size category -> upper limit of a box's side in pixels at 224 x 224."""
 
 
 def box_mask(boxes: np.ndarray, height: int, width: int) -> np.ndarray:
-    """The pixels (height, width) that boxes (m, 4), x1, y1, x2, y2 as shares of the sides, touch."""
-    inside = np.zeros((height, width), bool)
+    """The pixels, (height, width) bool, that overlap boxes (m, 4), x1, y1, x2, y2 as fractions of the sides."""
+    mask = np.zeros((height, width), bool)
     for x1, y1, x2, y2 in boxes * [width, height, width, height]:
-        inside[int(y1) : int(np.ceil(y2)), int(x1) : int(np.ceil(x2))] = True
-    return inside
+        mask[int(y1) : int(np.ceil(y2)), int(x1) : int(np.ceil(x2))] = True
+    return mask
 
 
 class MapScore(NamedTuple):
-    """How a map stands to the boxes of its label: `hit`, `energy` and `area`, each in [0, 1]."""
+    """How well a map localizes the boxes of its label: `hit`, `energy` and `area`, each in [0, 1]."""
 
     hit: float
     energy: float
     area: float
 
 
-def score_map(found: np.ndarray, boxes: np.ndarray) -> MapScore:
-    """The pointing game and the energy of one map.
+def score_map(heatmap: np.ndarray, boxes: np.ndarray) -> MapScore:
+    """The pointing game and the energy inside the boxes for one map.
 
-    - `hit`: 1 where the map's largest value lies in a box, 0 where it does not; where several pixels share the largest
-      value, the share of them that does.
-    - `energy`: the part of the map's sum that lies in the boxes.
-    - `area`: the part of the picture that the boxes cover, which both would be by chance.
+    - `hit`: 1 where the maximum of the map lies in a box, else 0; where several pixels share the maximum, the fraction
+      of them that lies in a box.
+    - `energy`: the fraction of the sum of the map that lies in the boxes.
+    - `area`: the fraction of the image that the boxes cover, the expected value of both for a random map.
 
-    A map without any difference points nowhere and has both by chance. A pixel that a box touches counts as inside.
+    For a constant map both are `area`. Pixels that overlap a box count as inside.
 
     Source: Zhang et al., Excitation Backprop, 2016, arXiv:1608.00507, Sec. 4.1 (pointing game, there with a tolerance
     of 15 pixels, here with none); Wang et al., Score-CAM, 2020, arXiv:1910.01279, Sec. 4.2 (energy).
 
     Args:
-        found: a map, 0 or more.
-        boxes: x1, y1, x2, y2 of each box as shares of the sides.
+        heatmap: a map with values >= 0.
+        boxes: x1, y1, x2, y2 of each box as fractions of the sides.
 
-    Shape: found (H, W), boxes (m, 4) with m > 0.
+    Shape: heatmap (H, W), boxes (m, 4) with m > 0.
     """
-    inside = box_mask(boxes, *found.shape)
+    inside = box_mask(boxes, *heatmap.shape)
     area = float(inside.mean())
-    if found.max() == found.min():
+    if heatmap.max() == heatmap.min():
         return MapScore(area, area, area)
-    return MapScore(float(inside[found == found.max()].mean()), float(found[inside].sum() / found.sum()), area)
+    hit = float(inside[heatmap == heatmap.max()].mean())
+    energy = float(heatmap[inside].sum() / heatmap.sum())
+    return MapScore(hit, energy, area)
 
 
 def box_scores(
     model,
     data: MultiLabelData,
     methods: Sequence[str] = ("gradcam",),
-    rows: Sequence[int] | None = None,
+    indices: Sequence[int] | None = None,
     *,
     layer: str | None = None,
-    batch: int = 32,
+    batch_size: int = 32,
 ) -> pd.DataFrame:
-    """The score of a map for each picture and each of its labels that has a box.
+    """The score of the map of each image and each of its labels that has a box.
 
     Args:
-        model: any that `mlkd.analysis.cam.cam` takes.
+        model: as for `mlkd.analysis.cam.cam`.
         data: a split with boxes.
         methods: names in `mlkd.analysis.cam.METHODS`.
-        rows: which pictures; all of them for None.
-        layer: as in `cam`.
-        batch: pictures at a time.
+        indices: images of the split; None for all.
+        layer: as for `cam`.
+        batch_size: images per batch.
 
     Returns:
-        One row per method, picture, label: `method`, `image` (its row), `label` (its name), `side` (the square root
+        One row per method, image and label: `method`, `image` (its index), `label` (its name), `side` (the square root
         of the largest box's area, in pixels at 224 x 224), `size` (a name in `SIZES`), `hit`, `energy` and `area`.
 
     Raises:
-        DataError: this data set has no boxes.
+        DataError: the data set has no boxes.
     """
-    found = []
-    data.normalized_boxes(0)  # without boxes the error comes before any work
-    for part, images in iter_batches(model, data, rows, batch):
-        boxes = [data.normalized_boxes(int(row)) for row in part]
-        asked = np.zeros((len(part), len(data.classes)), np.uint8)
-        for place, of_picture in enumerate(boxes):
-            asked[place, of_picture[:, 0].astype(np.int64)] = 1
+    rows = []
+    data.normalized_boxes(0)  # raises before any computation if the data has no boxes
+    for batch, images in iter_batches(model, data, indices, batch_size):
+        boxes = [data.normalized_boxes(int(index)) for index in batch]
+        has_box = np.zeros((len(batch), len(data.classes)), np.uint8)
+        for i, image_boxes in enumerate(boxes):
+            has_box[i, image_boxes[:, 0].astype(np.int64)] = 1
         for method in methods:
-            maps = cam(model, images, "ground_truth", method=method, targets=asked, layer=layer)
-            for place, label in np.argwhere(asked):
-                own = boxes[place][boxes[place][:, 0] == label, 1:]
-                side = SIDE * np.sqrt(((own[:, 2] - own[:, 0]) * (own[:, 3] - own[:, 1])).max())
-                score = score_map(maps[place, label], own)
-                found.append((method, part[place], data.classes[label], side, *score))
-    table = pd.DataFrame(found, columns=["method", "image", "label", "side", *MapScore._fields])
-    edges = [0, *SIZES.values()]
-    table.insert(4, "size", pd.cut(table["side"], edges, right=False, labels=list(SIZES)))
+            maps = cam(model, images, "ground_truth", method=method, targets=has_box, layer=layer)
+            for i, label in np.argwhere(has_box):
+                label_boxes = boxes[i][boxes[i][:, 0] == label, 1:]
+                x1, y1, x2, y2 = label_boxes.T
+                side = SIDE * np.sqrt(((x2 - x1) * (y2 - y1)).max())
+                score = score_map(maps[i, label], label_boxes)
+                rows.append((method, batch[i], data.classes[label], side, *score))
+    table = pd.DataFrame(rows, columns=["method", "image", "label", "side", *MapScore._fields])
+    size = pd.cut(table["side"], [0, *SIZES.values()], right=False, labels=list(SIZES))
+    table.insert(4, "size", size)
     return table
 
 
 def localization_summary(
     scores: pd.DataFrame, by: Sequence[str] = ("method",), resamples: int = 1000, seed: int = 0
 ) -> pd.DataFrame:
-    """Mean hit, energy and area per class, size, method, run or several of these, with 95 % intervals over pictures.
+    """Mean hit, energy and area per group, with 95 % bootstrap intervals over images.
 
     Args:
-        scores: one or several tables of `box_scores`, with what columns were added to tell them apart.
-        by: columns that make a group.
+        scores: one or several tables of `box_scores`; columns such as `run` may be added to tell them apart.
+        by: columns that define the groups, such as "label", "size", "method" or "run".
         resamples, seed: of the bootstrap.
 
     Returns:

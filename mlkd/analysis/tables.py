@@ -146,8 +146,8 @@ def partition_stability(counts: Counts, ks: Iterable[int], taus: Iterable[float]
     """Agreement of label partitions over seeds, for each graph, each tau and each number of label subsets k.
 
     Returns:
-        One row per strategy, tau and k: `strategy`, `tau`, `k`, `ari`, the mean adjusted Rand index over pairs of seeds,
-        and `min`, the lowest.
+        One row per strategy, tau and k: `strategy`, `tau`, `k`, `ari`, the mean adjusted Rand index over pairs of
+        seeds, and `min`, the lowest.
     """
     rows = []
     for strategy, tau, k in itertools.product(GRAPHS, list(taus), list(ks)):

@@ -24,7 +24,7 @@ Data = dict[str, MultiLabelData]
 def make_pair(
     better: float = 0.0, s: int = 3, n: int = 60, q: int = 4, noise: float = 0.3, seed: int = 0
 ) -> PairedPredictions:
-    """Logits that correlate with the labels, better than the baseline's for the first label, and differ between seeds."""
+    """Logits that correlate with the labels, better than the baseline for the first one, and differ between seeds."""
     rng = np.random.default_rng(seed)
     targets = (rng.random((n, q)) < 0.4).astype(np.uint8)
     common = targets + rng.normal(size=(n, q))

@@ -15,7 +15,7 @@ from mlkd.data import DataError, MultiLabelData
 Data = dict[str, MultiLabelData]
 
 
-def objects_of(toy_data: Data) -> MultiLabelData:
+def with_boxes(toy_data: Data) -> MultiLabelData:
     rng = np.random.default_rng(0)
     data = toy_data["test"]
     boxes = []
@@ -35,12 +35,12 @@ def wilson(correct: int, n: int) -> tuple[float, float]:
     return middle - reach, middle + reach
 
 
-def test_area_buckets_are_a_loop_over_objects(toy_data: Data) -> None:
-    data = objects_of(toy_data)
+def test_recall_by_side_against_loops(toy_data: Data) -> None:
+    data = with_boxes(toy_data)
     rng = np.random.default_rng(1)
     predicted = {"one": rng.random(data.targets.shape) < 0.5, "two": rng.random(data.targets.shape) < 0.8}
     table = recall_table(object_table(data), "side", predicted, step=10)
-    for title, said in predicted.items():
+    for title, labels in predicted.items():
         total: dict[int, int] = {}
         correct: dict[int, int] = {}
         for row in range(len(data)):
@@ -49,17 +49,17 @@ def test_area_buckets_are_a_loop_over_objects(toy_data: Data) -> None:
                 bucket = 10 * ceil(side / 10)
                 assert (bucket - 10) ** 2 < side**2 <= bucket**2
                 total[bucket] = total.get(bucket, 0) + 1
-                correct[bucket] = correct.get(bucket, 0) + int(said[row, int(label)])
-        own = table[table["run"] == title]
-        assert dict(zip(own["side"], own["targets"], strict=True)) == total
-        assert dict(zip(own["side"], own["correct"], strict=True)) == correct
-        for row in own.itertuples():
+                correct[bucket] = correct.get(bucket, 0) + int(labels[row, int(label)])
+        group = table[table["run"] == title]
+        assert dict(zip(group["side"], group["targets"], strict=True)) == total
+        assert dict(zip(group["side"], group["correct"], strict=True)) == correct
+        for row in group.itertuples():
             assert row.recall == pytest.approx(row.correct / row.targets)
             assert (row.low, row.high) == pytest.approx(wilson(row.correct, row.targets))
     assert list(table["run"].unique()) == ["one", "two"]
 
 
-def test_edges_of_the_groups() -> None:
+def test_group_edges() -> None:
     targets = pd.DataFrame({"image": 0, "label": 0, "side": [0.001, 10, 10.001, 224]})
     table = recall_table(targets, "side", {"all": np.ones((1, 1), bool)}, step=10)
     assert table["side"].tolist() == [10, 20, 230]
@@ -67,19 +67,19 @@ def test_edges_of_the_groups() -> None:
     assert recall_table(targets[:0], "side", {"all": np.ones((1, 1), bool)}, step=10).empty
 
 
-def test_objects_in_pictures_that_are_not_square(toy_data: Data) -> None:
+def test_side_in_images_that_are_not_square(toy_data: Data) -> None:
     images = [np.zeros((10, 40, 3), np.uint8)]
     boxes = [np.array([[0, 0, 0, 40, 10], [1, 0, 0, 20, 5]], np.float32)]
-    data = MultiLabelData("made", "test", images, np.array([[1, 1]], np.uint8), ("a", "b"), ("x",), boxes)
+    data = MultiLabelData("toy", "test", images, np.array([[1, 1]], np.uint8), ("a", "b"), ("x",), boxes)
     assert object_table(data)["side"].tolist() == pytest.approx([224, 112])
 
 
-def test_no_boxes(toy_data: Data) -> None:
+def test_data_without_boxes_gives_one_line_error(toy_data: Data) -> None:
     with pytest.raises(DataError, match="this data set has no boxes"):
         object_table(toy_data["test"])
 
 
-def test_labels_and_frequencies_need_no_boxes(toy_data: Data) -> None:
+def test_label_table_against_loops(toy_data: Data) -> None:
     data, train = toy_data["test"], toy_data["train"]
     table = label_table(data, train)
     assert len(table) == data.targets.sum()
@@ -91,8 +91,8 @@ def test_labels_and_frequencies_need_no_boxes(toy_data: Data) -> None:
     by_labels = recall_table(table, "num_labels", {"run": predicted}).set_index("num_labels")
     for count in range(1, 5):
         rows = [i for i in range(len(data)) if data.targets[i].sum() == count]
-        found = sum(int(predicted[i, k]) for i in rows for k in range(4) if data.targets[i, k])
-        assert by_labels.loc[count, "correct"] == found
+        correct = sum(int(predicted[i, k]) for i in rows for k in range(4) if data.targets[i, k])
+        assert by_labels.loc[count, "correct"] == correct
         assert by_labels.loc[count, "targets"] == count * len(rows)
     assert len(recall_table(table, "frequency", {"run": predicted})) <= 4
     with pytest.raises(ValueError, match="expected the same"):
@@ -103,9 +103,9 @@ class TestCurve:
     def test_follows_the_data(self) -> None:
         rng = np.random.default_rng(0)
         side = rng.uniform(0, 224, 4000)
-        truth = np.exp(-((side - 120) ** 2) / 5000)  # falls again for the largest
+        probability = np.exp(-((side - 120) ** 2) / 5000)  # decreases again for large objects
         at = np.linspace(10, 214, 30)
-        curve = recall_curve(side, rng.random(4000) < truth, at)
+        curve = recall_curve(side, rng.random(4000) < probability, at)
         assert np.abs(curve - np.exp(-((at - 120) ** 2) / 5000)).max() < 0.1
 
     def test_edges(self) -> None:

@@ -1,4 +1,4 @@
-"""Tables about runs, on runs that were written without a training."""
+"""Tables of runs, on runs that are written without training."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ Data = dict[str, MultiLabelData]
 def write_run(
     root: Path, data: Data, *, method: str = "vanilla", complete: bool = True, settings=None, **training
 ) -> Run:
-    """A run whose logits are the labels and noise that depends on the seed."""
+    """A run whose logits are the labels plus noise that depends on the seed."""
     training = {"role": "student", "backbone": "resnet8_cifar", "epochs": 3, "seed": 0, **training}
-    truth = {
+    description = {
         name: (split.ids, split.classes, split.targets.tolist(), split.ignore_mask) for name, split in data.items()
     }
-    splits = {name: str(value) for name, value in truth.items()}
-    about = {"name": data["test"].name, "splits": splits}
+    splits = {name: str(value) for name, value in description.items()}
+    data_settings = {"name": data["test"].name, "splits": splits}
     run = open_run(
-        root, {"method": method, "settings": settings or {"teacher": None}, "data": about, "training": training}
+        root, {"method": method, "settings": settings or {"teacher": None}, "data": data_settings, "training": training}
     )
     rng = np.random.default_rng(training["seed"])
     metrics = {}
@@ -58,25 +58,25 @@ def write_run(
     return run
 
 
-def test_only_seeds_are_merged(toy_data: Data, tmp_path: Path) -> None:
-    def made(**changes) -> Run:
+def test_groups_differ_in_the_seed_only(toy_data: Data, tmp_path: Path) -> None:
+    def run(**changes) -> Run:
         return write_run(tmp_path, toy_data, **changes)
 
     runs = [
-        made(seed=0),
-        made(seed=1),
-        made(seed=0, epochs=4),
-        made(seed=1, epochs=4),
-        made(method="l2d", settings={"lambda_cd": 1.0}),
-        made(method="l2d", settings={"lambda_cd": 1.0}, seed=5),
-        made(method="l2d", settings={"lambda_cd": 2.0}),
-        made(method="l2d", settings={"lambda_cd": 3.0}),
-        made(role="teacher"),
-        made(role="teacher", backbone="resnet20_cifar"),
+        run(seed=0),
+        run(seed=1),
+        run(seed=0, epochs=4),
+        run(seed=1, epochs=4),
+        run(method="l2d", settings={"lambda_cd": 1.0}),
+        run(method="l2d", settings={"lambda_cd": 1.0}, seed=5),
+        run(method="l2d", settings={"lambda_cd": 2.0}),
+        run(method="l2d", settings={"lambda_cd": 3.0}),
+        run(role="teacher"),
+        run(role="teacher", backbone="resnet20_cifar"),
         write_run(tmp_path, {**toy_data, "test": toy_data["test"].subset(np.arange(30))}),
     ]
     groups = group_runs(runs)
-    assert {title: [runs.index(run) for run in group] for title, group in groups.items()} == {
+    assert {title: [runs.index(member) for member in group] for title, group in groups.items()} == {
         "vanilla student": [0, 1],
         "vanilla student #2": [2, 3],
         "l2d student": [4, 5],
@@ -89,10 +89,10 @@ def test_only_seeds_are_merged(toy_data: Data, tmp_path: Path) -> None:
     assert group_runs([]) == {}
 
 
-def test_runs_on_other_data_are_left_out(toy_data: Data, tmp_path: Path) -> None:
+def test_runs_on_other_data_are_excluded(toy_data: Data, tmp_path: Path) -> None:
     test = toy_data["test"]
     assert runs_on(tmp_path / "absent", test) == []
-    good = [write_run(tmp_path, toy_data, seed=0), write_run(tmp_path, toy_data, seed=1)]
+    expected = [write_run(tmp_path, toy_data, seed=0), write_run(tmp_path, toy_data, seed=1)]
     others = [
         replace(test, ids=tuple(f"x{i}" for i in test.ids)),
         replace(test, targets=np.roll(test.targets, 1, axis=0)),
@@ -103,13 +103,13 @@ def test_runs_on_other_data_are_left_out(toy_data: Data, tmp_path: Path) -> None
     for other in others:
         write_run(tmp_path, {**toy_data, "test": other})
     write_run(tmp_path, toy_data, seed=2, complete=False)
-    assert [run.path for run in runs_on(tmp_path, test)] == sorted(run.path for run in good)
+    assert [run.path for run in runs_on(tmp_path, test)] == sorted(run.path for run in expected)
     assert [len(runs_on(tmp_path, other)) for other in others] == [1, 1, 1, 1, 1]
     assert runs_on(tmp_path, replace(test, split="context_shift")) == []
 
 
-def test_runs_of_another_network_or_schedule_are_left_out(toy_data: Data, tmp_path: Path, toy_config: Config) -> None:
-    good = [
+def test_runs_with_another_config_are_excluded(toy_data: Data, tmp_path: Path, toy_config: Config) -> None:
+    expected = [
         write_run(tmp_path, toy_data, **toy_config.as_dict()),
         write_run(tmp_path, toy_data, **toy_config.replace(seed=1).as_dict()),
         write_run(tmp_path, toy_data, method="l2d", **toy_config.as_dict()),
@@ -120,27 +120,27 @@ def test_runs_of_another_network_or_schedule_are_left_out(toy_data: Data, tmp_pa
         toy_config.replace(backbone="resnet20_cifar"),
     ):
         write_run(tmp_path, toy_data, **other.as_dict())
-    found = runs_with_config(runs_on(tmp_path, toy_data["test"]), toy_config)
-    assert sorted(run.path for run in found) == sorted(run.path for run in good)
+    runs = runs_with_config(runs_on(tmp_path, toy_data["test"]), toy_config)
+    assert sorted(run.path for run in runs) == sorted(run.path for run in expected)
 
 
-def test_the_score_table_is_evaluate_on_the_predictions(toy_data: Data, tmp_path: Path) -> None:
+def test_score_table_is_evaluate_on_the_predictions(toy_data: Data, tmp_path: Path) -> None:
     ignore_mask = (toy_data["test"].targets == 0) & (np.random.default_rng(0).random((40, 4)) < 0.2)
     test = replace(toy_data["test"], ignore_mask=ignore_mask)
     data = {**toy_data, "test": test}
     runs = [write_run(tmp_path, data, seed=seed) for seed in (0, 1, 2)]
-    alone = write_run(tmp_path, data, method="l2d", seed=4)
-    table = score_table({"three": runs, "one": [alone]})
+    single = write_run(tmp_path, data, method="l2d", seed=4)
+    table = score_table({"three": runs, "one": [single]})
     assert len(table) == 2 * len(PROTOCOLS) * len(METRICS)
     assert list(table.columns) == ["run", "protocol", "metric", "mean", "std", "n"]
     for protocol in PROTOCOLS:
         scores = []
-        for run in [*runs, alone]:
-            found, val = run.predictions("test"), run.predictions("val")
+        for run in [*runs, single]:
+            test, val = run.predictions("test"), run.predictions("val")
             validation = (val.targets, val.logits)
             scores.append(
                 evaluate(
-                    found.targets, found.logits, protocol, ignore_mask=ignore_mask, validation=validation, bootstrap=0
+                    test.targets, test.logits, protocol, ignore_mask=ignore_mask, validation=validation, bootstrap=0
                 )
             )
         for metric in METRICS:
@@ -154,38 +154,38 @@ def test_the_score_table_is_evaluate_on_the_predictions(toy_data: Data, tmp_path
             assert rows.loc["one", "n"] == 1
 
 
-def test_one_file_under_every_protocol(toy_data: Data, tmp_path: Path) -> None:
+def test_protocol_table_is_evaluate_on_the_predictions(toy_data: Data, tmp_path: Path) -> None:
     run = write_run(tmp_path, toy_data)
-    found, val = run.predictions("test"), run.predictions("val")
-    table = protocol_table(found, val)
+    test, val = run.predictions("test"), run.predictions("val")
+    table = protocol_table(test, val)
     assert list(table.index) == list(PROTOCOLS)
     assert list(table.columns) == list(METRICS)
     for protocol in PROTOCOLS:
         validation = (val.targets, val.logits)
-        expected = evaluate(found.targets, found.logits, protocol, validation=validation, bootstrap=0)
+        expected = evaluate(test.targets, test.logits, protocol, validation=validation, bootstrap=0)
         assert table.loc[protocol].tolist() == [expected[metric] for metric in METRICS]
     assert table["mAP"].nunique() == 1
-    assert list(protocol_table(found).index) == [protocol for protocol in PROTOCOLS if protocol != "tuned"]
+    assert list(protocol_table(test).index) == [protocol for protocol in PROTOCOLS if protocol != "tuned"]
 
 
 def test_thresholds_are_tuned_on_val(toy_data: Data, tmp_path: Path) -> None:
-    """Without a look at test: its labels may be anything."""
+    """The test labels are not used."""
     run = write_run(tmp_path, toy_data)
-    found, val = run.predictions("test"), run.predictions("val")
+    test, val = run.predictions("test"), run.predictions("val")
     shifted = Predictions(val.ids, val.targets, val.logits + 5.0, val.classes)
     run.write_predictions("val", shifted)
     table = score_table({"run": [run]}, protocols=("tuned",), metrics=("OR",))
-    expected = evaluate(found.targets, found.logits, "tuned", validation=(val.targets, val.logits + 5.0), bootstrap=0)
+    expected = evaluate(test.targets, test.logits, "tuned", validation=(val.targets, val.logits + 5.0), bootstrap=0)
     assert table["mean"].tolist() == [expected["OR"]]
-    assert expected["OR"] < 0.5  # thresholds that are 5 too high
+    assert expected["OR"] < 0.5  # the thresholds are too high by 5
 
 
-def test_the_results_table_is_ready_to_print(toy_data: Data, tmp_path: Path) -> None:
+def test_summary_table_in_percent(toy_data: Data, tmp_path: Path) -> None:
     runs = [write_run(tmp_path, toy_data, seed=seed) for seed in (0, 1)]
     write_run(tmp_path, toy_data, role="teacher", backbone="resnet14x2_cifar", epochs=0)
     write_run(tmp_path, {**toy_data, "test": toy_data["test"].subset(np.arange(20))})
     write_run(tmp_path, toy_data, method="l2d")
-    write_run(tmp_path, toy_data, role="part")
+    write_run(tmp_path, toy_data, role="label_subset")
     table = summary_table(group_runs(runs_on(tmp_path, toy_data["test"], ["vanilla"]))).set_index("run")
     assert list(table.columns) == ["backbone", "epochs", "seeds", "mAP %", "CF1 %", "OF1 %"]
     assert sorted(table.index) == ["teacher", "vanilla student"]
@@ -202,24 +202,24 @@ def test_the_results_table_is_ready_to_print(toy_data: Data, tmp_path: Path) -> 
     ("mean", "std", "text"),
     [(0.571, 0.004, "57.1 ± 0.4"), (0.571, float("nan"), "57.1"), (1, 0, "100.0 ± 0.0"), (0.00049, 1e-9, "0.0 ± 0.0")],
 )
-def test_scores_are_shown_in_percent(mean: float, std: float, text: str) -> None:
+def test_format_score(mean: float, std: float, text: str) -> None:
     assert format_score(mean, std) == text
 
 
-def test_class_ap_is_that_of_each_class(toy_data: Data, tmp_path: Path) -> None:
+def test_per_class_ap_is_that_of_evaluate(toy_data: Data, tmp_path: Path) -> None:
     test = toy_data["test"]
     targets = test.targets.copy()
     targets[:, 2] = 0  # a class without positives
     test = replace(test, targets=targets, ignore_mask=(targets == 0) & (np.arange(40)[:, None] < 5))
     run = write_run(tmp_path, {**toy_data, "test": test})
-    found = run.predictions("test")
+    predictions = run.predictions("test")
     scores = per_class_ap(run)
     assert scores.shape == (4,)
     assert np.isnan(scores[2])
-    expected = evaluate(found.targets, found.logits, classes=test.classes, ignore_mask=test.ignore_mask, bootstrap=0)[
-        "AP"
-    ]
-    assert {name: scores[k] for k, name in enumerate(test.classes) if k != 2} == pytest.approx(expected)
+    expected = evaluate(
+        test.targets, predictions.logits, classes=test.classes, ignore_mask=test.ignore_mask, bootstrap=0
+    )
+    assert {name: scores[k] for k, name in enumerate(test.classes) if k != 2} == pytest.approx(expected["AP"])
 
 
 @pytest.mark.parametrize("seed", [0, 4])

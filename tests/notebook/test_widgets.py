@@ -213,7 +213,7 @@ def test_error_is_shown_and_the_image_is_kept(data: MultiLabelData) -> None:
     explorer = widgets.LabelGraphExplorer(cooccurrence(targets), NAMES, k=2)
     before = (explorer.box, shown_image(explorer))[1]
     explorer.controls["k"].value = 4
-    assert "`k` is 4, expected 1 to 3 parts of 4 labels" in error_text(explorer)
+    assert "`k` is 4, expected 1 to 3 label subsets of 4 labels" in error_text(explorer)
     assert shown_image(explorer) == before
     explorer.controls["k"].value = 3
     assert error_text(explorer) == ""
