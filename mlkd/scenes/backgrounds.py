@@ -55,7 +55,7 @@ def _frames(pen: Pen, rng: Rng, top: float, bottom: float) -> None:
                 x + 0.015, y + 0.015, x + w - 0.015, y + h - 0.015, rng.jitter(rng.choice(WALLS)), lit=False, edge=False
             )
             for _ in range(rng.randint(1, 3)):
-                pen.oval(
+                pen.ellipse(
                     x + w * rng.uniform(0.3, 0.7),
                     y + h * rng.uniform(0.3, 0.7),
                     w * rng.uniform(0.1, 0.25),
@@ -95,16 +95,16 @@ def _wall(pen: Pen, rng: Rng, floor: float) -> None:
 
 def _lamp(pen: Pen, rng: Rng, x: float, y: float) -> None:
     """A standing lamp with its base at (x, y)."""
-    pen.limb([(x, y), (x, y - 0.3)], 0.012, (70, 66, 70))
-    pen.shape([(x - 0.04, y - 0.42), (x + 0.04, y - 0.42), (x + 0.08, y - 0.28), (x - 0.08, y - 0.28)], rng.paint())
+    pen.line([(x, y), (x, y - 0.3)], 0.012, (70, 66, 70))
+    pen.polygon([(x - 0.04, y - 0.42), (x + 0.04, y - 0.42), (x + 0.08, y - 0.28), (x - 0.08, y - 0.28)], rng.paint())
 
 
 def _pot(pen: Pen, rng: Rng, x: float, y: float, size: float) -> None:
     """A plant in a pot."""
     leaf = rng.jitter(rng.choice(GREENS))
     for k in range(5):
-        pen.limb([(x, y - 0.4 * size), (x + (k - 2) * 0.2 * size, y - size * rng.uniform(0.7, 1.0))], 0.14 * size, leaf)
-    pen.shape(
+        pen.line([(x, y - 0.4 * size), (x + (k - 2) * 0.2 * size, y - size * rng.uniform(0.7, 1.0))], 0.14 * size, leaf)
+    pen.polygon(
         [
             (x - 0.22 * size, y - 0.4 * size),
             (x + 0.22 * size, y - 0.4 * size),
@@ -124,11 +124,11 @@ def _clutter(pen: Pen, rng: Rng, y1: float, y2: float, count: int) -> None:
         if kind == 0:
             pen.box(x, y - s, x + s * rng.uniform(0.7, 1.8), y, color)
         elif kind == 1:
-            pen.oval(x, y - 0.5 * s, s, 0.6 * s, mix(color, (140, 136, 130), 0.7))
+            pen.ellipse(x, y - 0.5 * s, s, 0.6 * s, mix(color, (140, 136, 130), 0.7))
         elif kind == 2:
             pen.dot(x, y - s, 0.8 * s, color)
         else:
-            pen.shape([(x - s, y), (x, y - 1.5 * s), (x + s, y)], color)
+            pen.polygon([(x - s, y), (x, y - 1.5 * s), (x + s, y)], color)
 
 
 def room(pen: Pen, rng: Rng) -> None:
@@ -145,7 +145,7 @@ def room(pen: Pen, rng: Rng) -> None:
 def living(pen: Pen, rng: Rng) -> None:
     """A room with a sofa and a rug."""
     room(pen, rng)
-    pen.oval(0.5, 0.86, rng.uniform(0.3, 0.6), 0.14, rng.paint(), lit=False)
+    pen.ellipse(0.5, 0.86, rng.uniform(0.3, 0.6), 0.14, rng.paint(), lit=False)
     if rng.bernoulli(0.6):
         x, y, cloth = rng.uniform(-0.2, 0.7), rng.uniform(0.68, 0.76), rng.paint()
         pen.box(x, y - 0.24, x + 0.5, y - 0.04, cloth)
@@ -166,7 +166,9 @@ def _sky(pen: Pen, rng: Rng, horizon: float) -> None:
     for _ in range(rng.randint(0, 3)):
         x, y, s = rng.uniform(0, 1), rng.uniform(0.02, 0.7 * horizon), rng.uniform(0.04, 0.1)
         for k in (-1, 0, 1):
-            pen.oval(x + 0.8 * s * k, y, s, 0.45 * s + 0.2 * s * (k == 0), mix(low, WHITE, 0.6), lit=False, edge=False)
+            pen.ellipse(
+                x + 0.8 * s * k, y, s, 0.45 * s + 0.2 * s * (k == 0), mix(low, WHITE, 0.6), lit=False, edge=False
+            )
 
 
 def _tree(pen: Pen, rng: Rng, x: float, y: float, size: float) -> None:
@@ -175,7 +177,7 @@ def _tree(pen: Pen, rng: Rng, x: float, y: float, size: float) -> None:
     pen.box(x - 0.06 * size, y - 0.5 * size, x + 0.06 * size, y, (112, 84, 64))
     if rng.bernoulli(0.3):
         for k in range(3):
-            pen.shape(
+            pen.polygon(
                 [
                     (x, y - size),
                     (x + 0.3 * size, y - (0.6 - 0.2 * k) * size),
@@ -231,8 +233,8 @@ def street(pen: Pen, rng: Rng) -> None:
         if rng.bernoulli(0.5):
             _tree(pen, rng, x, 0.66, rng.uniform(0.25, 0.5))
         else:
-            pen.limb([(x, 0.66), (x, 0.2), (x + 0.07, 0.18)], 0.014, (76, 80, 86))
-            pen.oval(x + 0.08, 0.2, 0.04, 0.02, (250, 236, 180))
+            pen.line([(x, 0.66), (x, 0.2), (x + 0.07, 0.18)], 0.014, (76, 80, 86))
+            pen.ellipse(x + 0.08, 0.2, 0.04, 0.02, (250, 236, 180))
     _clutter(pen, rng, 0.66, 0.76, rng.randint(0, 3))
 
 
@@ -241,7 +243,7 @@ def harbor(pen: Pen, rng: Rng) -> None:
     _sky(pen, rng, 0.4)
     sea = rng.jitter(rng.choice([(72, 132, 170), (96, 158, 170), (84, 108, 140), (120, 140, 150)]))
     if rng.bernoulli(0.5):
-        pen.oval(
+        pen.ellipse(
             rng.uniform(0, 1),
             0.42,
             rng.uniform(0.2, 0.5),
@@ -252,7 +254,7 @@ def harbor(pen: Pen, rng: Rng) -> None:
         )
     if rng.bernoulli(0.3):
         x = rng.uniform(0.1, 0.9)
-        pen.shape([(x - 0.03, 0.15), (x + 0.03, 0.15), (x + 0.05, 0.42), (x - 0.05, 0.42)], rng.paint())
+        pen.polygon([(x - 0.03, 0.15), (x + 0.03, 0.15), (x + 0.05, 0.42), (x - 0.05, 0.42)], rng.paint())
         pen.box(x - 0.04, 0.1, x + 0.04, 0.15, rng.paint())
     pen.fade(0.4, 1, mix(sea, WHITE, 0.25), shade(sea, 0.9))
     for _ in range(36):
@@ -278,7 +280,9 @@ def _fields(pen: Pen, rng: Rng) -> None:
     grass = rng.jitter(rng.choice(GREENS))
     for k in range(rng.randint(1, 3)):
         hill = mix(grass, (150, 170, 190), 0.5 - 0.2 * k)
-        pen.oval(rng.uniform(0, 1), 0.58, rng.uniform(0.3, 0.6), rng.uniform(0.08, 0.22), hill, lit=False, edge=False)
+        pen.ellipse(
+            rng.uniform(0, 1), 0.58, rng.uniform(0.3, 0.6), rng.uniform(0.08, 0.22), hill, lit=False, edge=False
+        )
     pen.fade(0.5, 1, mix(grass, WHITE, 0.2), shade(grass, 0.9))
     _tufts(pen, rng, 0.52, grass, 50)
 
@@ -289,7 +293,7 @@ def meadow(pen: Pen, rng: Rng) -> None:
     if rng.bernoulli(0.35):
         x, barn = rng.uniform(0, 0.8), rng.paint()
         pen.box(x, 0.38, x + 0.2, 0.54, barn)
-        pen.shape([(x - 0.03, 0.39), (x + 0.1, 0.28), (x + 0.23, 0.39)], shade(barn, 0.7))
+        pen.polygon([(x - 0.03, 0.39), (x + 0.1, 0.28), (x + 0.23, 0.39)], shade(barn, 0.7))
     if rng.bernoulli(0.5):
         y, post = rng.uniform(0.54, 0.64), rng.jitter(rng.choice(WOODS))
         for k in range(9):
@@ -338,5 +342,5 @@ def table(pen: Pen, rng: Rng, edge: float) -> None:
     if rng.bernoulli(0.4):
         x, y, cloth = rng.uniform(0, 0.7), rng.uniform(edge + 0.04, 0.8), rng.paint()
         w, h, lean = rng.uniform(0.14, 0.4), rng.uniform(0.06, 0.2), rng.uniform(-0.1, 0.1)
-        pen.shape([(x, y), (x + w, y), (x + w + lean, y + h), (x + lean, y + h)], cloth, lit=False)
+        pen.polygon([(x, y), (x + w, y), (x + w + lean, y + h), (x + lean, y + h)], cloth, lit=False)
     _clutter(pen, rng, edge + 0.05, 0.98, rng.randint(0, 3))

@@ -147,7 +147,7 @@ class Pen:
             )
         return xy
 
-    def shape(self, points: Sequence[Point], color: Color, *, lit: bool = True, edge: bool = True) -> None:
+    def polygon(self, points: Sequence[Point], color: Color, *, lit: bool = True, edge: bool = True) -> None:
         """A filled polygon; `lit` adds a shaded side, `edge` an outline."""
         xy = self._pixels(points)
         self.ids_draw.polygon(xy, self.number)
@@ -165,9 +165,9 @@ class Pen:
 
     def flat(self, points: Sequence[Point], color: Color) -> None:
         """A filled polygon without shaded side and outline, for details."""
-        self.shape(points, color, lit=False, edge=False)
+        self.polygon(points, color, lit=False, edge=False)
 
-    def oval(
+    def ellipse(
         self,
         x: float,
         y: float,
@@ -175,19 +175,19 @@ class Pen:
         ry: float,
         color: Color,
         *,
-        part: tuple[int, int] = (0, 20),
+        arc: tuple[int, int] = (0, 20),
         lit: bool = True,
         edge: bool = True,
     ) -> None:
-        """An ellipse about (x, y), or the sector `part` of it in twentieths, clockwise from the right."""
-        points = [(x + rx * _CIRCLE[k % 20][0], y + ry * _CIRCLE[k % 20][1]) for k in range(*part)]
-        if part != (0, 20):
-            points.append((x + rx * _CIRCLE[part[1] % 20][0], y + ry * _CIRCLE[part[1] % 20][1]))
-        self.shape(points, color, lit=lit, edge=edge)
+        """An ellipse about (x, y), or the sector `arc` of it in twentieths, clockwise from the right."""
+        points = [(x + rx * _CIRCLE[k % 20][0], y + ry * _CIRCLE[k % 20][1]) for k in range(*arc)]
+        if arc != (0, 20):
+            points.append((x + rx * _CIRCLE[arc[1] % 20][0], y + ry * _CIRCLE[arc[1] % 20][1]))
+        self.polygon(points, color, lit=lit, edge=edge)
 
     def disc(self, x: float, y: float, r: float, color: Color, *, lit: bool = True, edge: bool = True) -> None:
         """A circle about (x, y); the radius is a fraction of the height, whatever the aspect ratio."""
-        self.oval(x, y, r * self.height / self.width, r, color, lit=lit, edge=edge)
+        self.ellipse(x, y, r * self.height / self.width, r, color, lit=lit, edge=edge)
 
     def dot(self, x: float, y: float, r: float, color: Color) -> None:
         """A circle without shaded side and outline."""
@@ -197,9 +197,9 @@ class Pen:
         self, x1: float, y1: float, x2: float, y2: float, color: Color, *, lit: bool = True, edge: bool = True
     ) -> None:
         """An upright rectangle."""
-        self.shape([(x1, y1), (x2, y1), (x2, y2), (x1, y2)], color, lit=lit, edge=edge)
+        self.polygon([(x1, y1), (x2, y1), (x2, y2), (x1, y2)], color, lit=lit, edge=edge)
 
-    def limb(self, points: Sequence[Point], width: float, color: Color, *, edge: bool = True) -> None:
+    def line(self, points: Sequence[Point], width: float, color: Color, *, edge: bool = True) -> None:
         """A thick line with round ends and joints; the width is a fraction of the height."""
         wide = max(1, round(width * self.height))
         xy = self._pixels(points, wide // 2)

@@ -18,16 +18,16 @@ def bicycle(pen: Pen, rng: Rng) -> None:
     back, front = (0.5 - half, y), (0.5 + half, y)
     for x, _ in (back, front):
         spoke = 0.7 * r * pen.height / pen.width
-        pen.limb([(x - spoke, y - 0.7 * r), (x + spoke, y + 0.7 * r)], 0.012, tyre, edge=False)
-        pen.limb([(x - spoke, y + 0.7 * r), (x + spoke, y - 0.7 * r)], 0.012, tyre, edge=False)
+        pen.line([(x - spoke, y - 0.7 * r), (x + spoke, y + 0.7 * r)], 0.012, tyre, edge=False)
+        pen.line([(x - spoke, y + 0.7 * r), (x + spoke, y - 0.7 * r)], 0.012, tyre, edge=False)
         pen.ring(x, y, r, 0.055, tyre)
     pedal, seat, bar = (0.46, 0.72), (0.38, 0.3), (0.68, 0.26)
-    pen.limb([back, seat, pedal, back], thick, frame, edge=False)
-    pen.limb([seat, bar, pedal], thick, frame, edge=False)
-    pen.limb([(0.66, 0.16), bar, front], thick, frame, edge=False)
-    pen.limb([(0.37, 0.22), seat], thick, frame, edge=False)
-    pen.limb([(0.31, 0.21), (0.43, 0.21)], 0.06, BLACK, edge=False)
-    pen.limb([(0.66, 0.16), rng.choice([(0.76, 0.14), (0.6, 0.12)])], 0.045, BLACK, edge=False)
+    pen.line([back, seat, pedal, back], thick, frame, edge=False)
+    pen.line([seat, bar, pedal], thick, frame, edge=False)
+    pen.line([(0.66, 0.16), bar, front], thick, frame, edge=False)
+    pen.line([(0.37, 0.22), seat], thick, frame, edge=False)
+    pen.line([(0.31, 0.21), (0.43, 0.21)], 0.06, BLACK, edge=False)
+    pen.line([(0.66, 0.16), rng.choice([(0.76, 0.14), (0.6, 0.12)])], 0.045, BLACK, edge=False)
     pen.dot(*pedal, 0.05, BLACK)
     if rng.bernoulli(0.35):
         pen.box(0.68, 0.22, 0.84, 0.4, (176, 130, 84))
@@ -38,22 +38,24 @@ def car(pen: Pen, rng: Rng) -> None:
     paint, glass = rng.paint(), rng.jitter(rng.choice([GLASS, (86, 104, 120), (60, 66, 76)]))
     front, back = rng.uniform(0.66, 0.82), rng.choice([0.04, 0.04, 0.16, 0.22])
     roof = rng.uniform(0.02, 0.16)
-    pen.shape(
+    pen.polygon(
         [(back, 0.52), (back + 0.08, roof + 0.02), (back + 0.14, roof), (front - 0.22, roof), (front, 0.48)], paint
     )
     middle = (back + front) / 2 - 0.02
-    pen.shape(
+    pen.polygon(
         [(back + 0.07, 0.44), (back + 0.13, roof + 0.1), (middle - 0.02, roof + 0.1), (middle - 0.02, 0.44)], glass
     )
-    pen.shape(
+    pen.polygon(
         [(middle + 0.02, 0.44), (middle + 0.02, roof + 0.1), (front - 0.22, roof + 0.1), (front - 0.06, 0.44)], glass
     )
-    pen.shape([(0.01, 0.5), (0.06, 0.44), (front, 0.44), (0.95, 0.52), (0.99, 0.62), (0.99, 0.82), (0.02, 0.82)], paint)
-    pen.limb([(middle, 0.48), (middle, 0.78)], 0.012, shade(paint, 0.6), edge=False)
+    pen.polygon(
+        [(0.01, 0.5), (0.06, 0.44), (front, 0.44), (0.95, 0.52), (0.99, 0.62), (0.99, 0.82), (0.02, 0.82)], paint
+    )
+    pen.line([(middle, 0.48), (middle, 0.78)], 0.012, shade(paint, 0.6), edge=False)
     pen.flat(
         [(middle + 0.06, 0.56), (middle + 0.12, 0.56), (middle + 0.12, 0.6), (middle + 0.06, 0.6)], shade(paint, 0.5)
     )
-    pen.oval(0.96, 0.6, 0.03, 0.06, (250, 230, 150), lit=False, edge=False)
+    pen.ellipse(0.96, 0.6, 0.03, 0.06, (250, 230, 150), lit=False, edge=False)
     pen.box(0.005, 0.54, 0.035, 0.66, (190, 50, 48), lit=False, edge=False)
     for x in (0.23, 0.77):
         _wheel(pen, x, 0.81, 0.19)
@@ -63,7 +65,7 @@ def bus(pen: Pen, rng: Rng) -> None:
     """A long tall box with a row of windows and a door; one or two decks."""
     paint, glass, band = (rng.paint(), rng.jitter(rng.choice([GLASS, (86, 104, 120), (60, 66, 76)])), rng.paint())
     decks = 2 if rng.bernoulli(0.25) else 1
-    pen.shape([(0.02, 0.06), (0.04, 0.02), (0.95, 0.02), (0.98, 0.08), (0.99, 0.86), (0.01, 0.86)], paint)
+    pen.polygon([(0.02, 0.06), (0.04, 0.02), (0.95, 0.02), (0.98, 0.08), (0.99, 0.86), (0.01, 0.86)], paint)
     windows, rows = rng.randint(4, 6), (0.12, 0.5) if decks == 2 else (rng.uniform(0.14, 0.2),)
     deep = 0.2 if decks == 2 else 0.34
     for top in rows:
@@ -75,7 +77,7 @@ def bus(pen: Pen, rng: Rng) -> None:
         y = 0.36 if decks == 2 else 0.64
         pen.box(0.012, y, 0.8, y + 0.09, band, lit=False, edge=False)
     pen.box(0.8, 0.44 if decks == 2 else 0.2, 0.865, 0.84, mix(glass, WHITE, 0.2), lit=False)
-    pen.oval(0.97, 0.76, 0.02, 0.035, (250, 230, 150), lit=False, edge=False)
+    pen.ellipse(0.97, 0.76, 0.02, 0.035, (250, 230, 150), lit=False, edge=False)
     for x in (0.2, 0.72):
         _wheel(pen, x, 0.86, 0.13)
 
@@ -85,25 +87,25 @@ def boat(pen: Pen, rng: Rng) -> None:
     hull, kind = rng.paint(), rng.choice(["sail", "sail", "motor", "row"])
     if kind == "sail":
         sail, second = rng.choice([WHITE, rng.paint()]), rng.choice([WHITE, rng.paint()])
-        pen.limb([(0.48, 0.03), (0.48, 0.74)], 0.03, (120, 88, 62))
-        pen.shape([(0.51, 0.05), (0.86, 0.64), (0.51, 0.64)], sail)
-        pen.shape([(0.44, 0.12), (0.44, 0.64), (0.16, 0.64)], second)
+        pen.line([(0.48, 0.03), (0.48, 0.74)], 0.03, (120, 88, 62))
+        pen.polygon([(0.51, 0.05), (0.86, 0.64), (0.51, 0.64)], sail)
+        pen.polygon([(0.44, 0.12), (0.44, 0.64), (0.16, 0.64)], second)
     elif kind == "motor":
         cabin = rng.choice([WHITE, rng.paint()])
         pen.box(0.3, 0.16, 0.4, 0.5, rng.paint())
-        pen.shape([(0.18, 0.74), (0.2, 0.42), (0.66, 0.42), (0.72, 0.74)], cabin)
+        pen.polygon([(0.18, 0.74), (0.2, 0.42), (0.66, 0.42), (0.72, 0.74)], cabin)
         for x in (0.28, 0.42, 0.56):
             pen.dot(x, 0.57, 0.055, (70, 92, 116))
     else:
-        pen.oval(0.48, 0.72, 0.44, 0.07, shade(hull, 0.5), lit=False)
+        pen.ellipse(0.48, 0.72, 0.44, 0.07, shade(hull, 0.5), lit=False)
         for x in (0.3, 0.52):
             pen.box(x, 0.68, x + 0.1, 0.74, (176, 130, 84), lit=False)
-        pen.limb([(0.5, 0.5), (0.3, 0.68)], 0.035, (176, 130, 84))
-    pen.shape([(0.0, 0.7), (0.5, 0.755), (1.0, 0.66), (0.92, 0.84), (0.82, 0.97), (0.14, 0.97), (0.05, 0.86)], hull)
+        pen.line([(0.5, 0.5), (0.3, 0.68)], 0.035, (176, 130, 84))
+    pen.polygon([(0.0, 0.7), (0.5, 0.755), (1.0, 0.66), (0.92, 0.84), (0.82, 0.97), (0.14, 0.97), (0.05, 0.86)], hull)
     pen.flat([(0.01, 0.73), (0.5, 0.785), (0.985, 0.7), (0.97, 0.74), (0.5, 0.83), (0.02, 0.77)], mix(hull, WHITE, 0.6))
     if kind == "row":
-        pen.limb([(0.5, 0.74), (0.7, 0.97)], 0.035, (176, 130, 84))
-        pen.oval(0.72, 0.96, 0.06, 0.05, (176, 130, 84))
+        pen.line([(0.5, 0.74), (0.7, 0.97)], 0.035, (176, 130, 84))
+        pen.ellipse(0.72, 0.96, 0.06, 0.05, (176, 130, 84))
 
 
 def traffic_light(pen: Pen, rng: Rng) -> None:
@@ -126,12 +128,12 @@ def umbrella(pen: Pen, rng: Rng) -> None:
     first, second = rng.paint(), rng.paint()
     gore = rng.choice([first, second, second])
     wood = rng.jitter((120, 84, 58))
-    pen.limb([(0.5, 0.02), (0.5, 0.92), (0.54, 0.97), (0.6, 0.93)], 0.035, wood)
+    pen.line([(0.5, 0.02), (0.5, 0.92), (0.54, 0.97), (0.6, 0.93)], 0.035, wood)
     edge, top = rng.uniform(0.44, 0.56), 0.06
     bend = [(0.01, edge), (0.1, 0.24), (0.3, 0.1), (0.5, top), (0.7, 0.1), (0.9, 0.24), (0.99, edge)]
     under = [(x, edge - (0.07 if k % 2 else 0.0)) for k, x in enumerate([0.99, 0.91, 0.83, 0.725, 0.62, 0.5])]
     left = [(1 - x, y) for x, y in reversed(under[:-1])]
-    pen.shape([*bend, *under, *left], first)
+    pen.polygon([*bend, *under, *left], first)
     for x1, m1, m2, x2 in ((0.17, 0.372, 0.468, 0.38), (0.62, 0.532, 0.628, 0.83)):
         low = ((x1 + x2) / 2, edge - 0.07)
         pen.flat([(x1, edge), (m1, 0.15), (0.5, top), (m2, 0.15), (x2, edge), low], gore)
@@ -142,7 +144,7 @@ def bottle(pen: Pen, rng: Rng) -> None:
     glass, cap, label = rng.paint(), rng.paint(), rng.choice([WHITE, rng.paint()])
     neck, body = rng.uniform(0.28, 0.42), rng.uniform(0.36, 0.48)
     slim = rng.uniform(0.12, 0.17)
-    pen.shape(
+    pen.polygon(
         [(0.5 - slim, 0.06), (0.5 + slim, 0.06), (0.5 + slim, neck - 0.06), (0.5 + body, neck + 0.1),
          (0.5 + body, 0.96), (0.5 + body - 0.06, 0.99), (0.56 - body, 0.99), (0.5 - body, 0.96),
          (0.5 - body, neck + 0.1), (0.5 - slim, neck - 0.06)],
@@ -153,7 +155,7 @@ def bottle(pen: Pen, rng: Rng) -> None:
         pen.box(0.51 - body, y, 0.49 + body, y + 0.24, label, lit=False, edge=False)
         pen.box(0.36, y + 0.06, 0.64, y + 0.12, shade(label, 0.6), lit=False, edge=False)
     pen.box(0.48 - slim, 0.01, 0.52 + slim, 0.09, cap)
-    pen.limb([(0.5 - 0.6 * body, neck + 0.14), (0.5 - 0.6 * body, 0.9)], 0.025, mix(glass, WHITE, 0.7), edge=False)
+    pen.line([(0.5 - 0.6 * body, neck + 0.14), (0.5 - 0.6 * body, 0.9)], 0.025, mix(glass, WHITE, 0.7), edge=False)
 
 
 def cup(pen: Pen, rng: Rng) -> None:
@@ -161,9 +163,9 @@ def cup(pen: Pen, rng: Rng) -> None:
     paint, second = rng.paint(), rng.paint()
     taper, top = rng.uniform(0.0, 0.12), rng.uniform(0.16, 0.3)
     if rng.bernoulli(0.3):
-        pen.oval(0.45, 0.93, 0.45, 0.07, mix(paint, WHITE, 0.4))
-    pen.limb([(0.74, top + 0.16), (0.95, top + 0.2), (0.93, 0.66), (0.72, 0.74)], 0.09, paint)
-    pen.shape(
+        pen.ellipse(0.45, 0.93, 0.45, 0.07, mix(paint, WHITE, 0.4))
+    pen.line([(0.74, top + 0.16), (0.95, top + 0.2), (0.93, 0.66), (0.72, 0.74)], 0.09, paint)
+    pen.polygon(
         [(0.1, top), (0.78, top), (0.78 - taper, 0.93), (0.7 - taper, 0.98), (0.18 + taper, 0.98), (0.1 + taper, 0.93)],
         paint,
     )
@@ -173,11 +175,11 @@ def cup(pen: Pen, rng: Rng) -> None:
             [(0.12 + taper / 2, y), (0.76 - taper / 2, y), (0.76 - taper / 2, y + 0.12), (0.12 + taper / 2, y + 0.12)],
             second,
         )
-    pen.oval(0.44, top, 0.34, 0.075, mix(paint, WHITE, 0.4), lit=False)
-    pen.oval(0.44, top + 0.015, 0.28, 0.05, rng.jitter((98, 62, 44)), lit=False, edge=False)
+    pen.ellipse(0.44, top, 0.34, 0.075, mix(paint, WHITE, 0.4), lit=False)
+    pen.ellipse(0.44, top + 0.015, 0.28, 0.05, rng.jitter((98, 62, 44)), lit=False, edge=False)
     if rng.bernoulli(0.3):
         for x in (0.36, 0.54):
-            pen.limb([(x, top - 0.06), (x + 0.04, top - 0.12), (x, top - 0.16)], 0.02, (226, 226, 226), edge=False)
+            pen.line([(x, top - 0.06), (x + 0.04, top - 0.12), (x, top - 0.16)], 0.02, (226, 226, 226), edge=False)
 
 
 def bowl(pen: Pen, rng: Rng) -> None:
@@ -190,13 +192,13 @@ def bowl(pen: Pen, rng: Rng) -> None:
     pen.box(0.34, 0.86, 0.66, 0.99, paint)
     if rng.bernoulli(0.35):
         for x in (0.3, 0.5, 0.7):
-            pen.oval(x, 0.24, 0.15, 0.2, rng.jitter(food, 30))
-    pen.oval(0.5, 0.34, 0.48, 0.58, paint, part=(0, 10))
+            pen.ellipse(x, 0.24, 0.15, 0.2, rng.jitter(food, 30))
+    pen.ellipse(0.5, 0.34, 0.48, 0.58, paint, arc=(0, 10))
     if rng.bernoulli(0.5):
         pen.flat([(0.05, 0.48), (0.95, 0.48), (0.92, 0.58), (0.08, 0.58)], second)
     if rng.bernoulli(0.5):
-        pen.oval(0.5, 0.34, 0.48, 0.12, mix(paint, WHITE, 0.35), lit=False)
-        pen.oval(0.5, 0.36, 0.4, 0.08, food, lit=False, edge=False)
+        pen.ellipse(0.5, 0.34, 0.48, 0.12, mix(paint, WHITE, 0.35), lit=False)
+        pen.ellipse(0.5, 0.36, 0.4, 0.08, food, lit=False, edge=False)
 
 
 def apple(pen: Pen, rng: Rng) -> None:
@@ -204,11 +206,11 @@ def apple(pen: Pen, rng: Rng) -> None:
     skin = rng.jitter(rng.choice([(204, 52, 48), (160, 186, 72), (232, 190, 84), (222, 120, 70), (150, 40, 60)]))
     right = [(0.5, 0.31), (0.6, 0.23), (0.74, 0.2), (0.87, 0.26), (0.95, 0.38), (0.97, 0.52), (0.93, 0.68)]
     right += [(0.86, 0.82), (0.76, 0.93), (0.64, 0.98), (0.5, 0.95)]
-    pen.shape([*right, *((1 - x, y) for x, y in right[-2:0:-1])], skin)
-    pen.limb([(0.5, 0.32), (0.54, 0.08)], 0.05, (104, 72, 50), edge=False)
+    pen.polygon([*right, *((1 - x, y) for x, y in right[-2:0:-1])], skin)
+    pen.line([(0.5, 0.32), (0.54, 0.08)], 0.05, (104, 72, 50), edge=False)
     if rng.bernoulli(0.7):
-        pen.shape([(0.54, 0.2), (0.66, 0.05), (0.86, 0.06), (0.74, 0.2)], (106, 160, 78), lit=False)
-    pen.oval(0.3, 0.42, 0.07, 0.1, mix(skin, WHITE, 0.6), lit=False, edge=False)
+        pen.polygon([(0.54, 0.2), (0.66, 0.05), (0.86, 0.06), (0.74, 0.2)], (106, 160, 78), lit=False)
+    pen.ellipse(0.3, 0.42, 0.07, 0.1, mix(skin, WHITE, 0.6), lit=False, edge=False)
 
 
 def chair(pen: Pen, rng: Rng) -> None:
@@ -216,29 +218,29 @@ def chair(pen: Pen, rng: Rng) -> None:
     wood, seat = rng.paint(), rng.paint()
     height = rng.uniform(0.5, 0.6)
     for x in (0.3, 0.86):
-        pen.limb([(x, height), (x, 0.88)], 0.04, shade(wood, 0.7))
+        pen.line([(x, height), (x, 0.88)], 0.04, shade(wood, 0.7))
     if rng.bernoulli(0.5):
         for x in (0.14, 0.3, 0.46, 0.62):
-            pen.limb([(x, 0.06), (x, height)], 0.04, wood)
-        pen.limb([(0.12, 0.06), (0.66, 0.06)], 0.07, wood)
-        pen.limb([(0.14, 0.26), (0.62, 0.26)], 0.04, wood)
+            pen.line([(x, 0.06), (x, height)], 0.04, wood)
+        pen.line([(0.12, 0.06), (0.66, 0.06)], 0.07, wood)
+        pen.line([(0.14, 0.26), (0.62, 0.26)], 0.04, wood)
     else:
-        pen.shape([(0.1, 0.04), (0.16, 0.01), (0.62, 0.01), (0.68, 0.04), (0.66, height), (0.12, height)], seat)
-    pen.shape([(0.08, height + 0.06), (0.22, height - 0.05), (0.92, height - 0.05), (0.8, height + 0.06)], seat)
+        pen.polygon([(0.1, 0.04), (0.16, 0.01), (0.62, 0.01), (0.68, 0.04), (0.66, height), (0.12, height)], seat)
+    pen.polygon([(0.08, height + 0.06), (0.22, height - 0.05), (0.92, height - 0.05), (0.8, height + 0.06)], seat)
     for x in (0.12, 0.76):
-        pen.limb([(x, height + 0.06), (x, 0.97)], 0.05, wood)
+        pen.line([(x, height + 0.06), (x, 0.97)], 0.05, wood)
 
 
 def laptop(pen: Pen, rng: Rng) -> None:
     """An open screen above a keyboard seen from the front."""
     case = rng.jitter(rng.choice([(176, 180, 186), (96, 100, 108), (52, 50, 54), (240, 236, 226), (205, 164, 120)]))
     screen = rng.choice([rng.paint(), (50, 70, 110), (226, 236, 244)])
-    pen.shape([(0.14, 0.03), (0.86, 0.03), (0.88, 0.66), (0.12, 0.66)], case)
+    pen.polygon([(0.14, 0.03), (0.86, 0.03), (0.88, 0.66), (0.12, 0.66)], case)
     pen.box(0.18, 0.08, 0.82, 0.6, screen, lit=False, edge=False)
     for k in range(rng.randint(1, 3)):
         x, y, wide = rng.uniform(0.2, 0.45), 0.14 + 0.14 * k, rng.uniform(0.1, 0.34)
         pen.box(x, y, x + wide, y + 0.07, rng.paint(), lit=False, edge=False)
-    pen.shape([(0.12, 0.66), (0.88, 0.66), (0.99, 0.92), (0.01, 0.92)], case, lit=False)
+    pen.polygon([(0.12, 0.66), (0.88, 0.66), (0.99, 0.92), (0.01, 0.92)], case, lit=False)
     pen.box(0.01, 0.92, 0.99, 0.98, shade(case, 0.75), lit=False)
     for k in range(3):
         y = 0.69 + 0.055 * k
@@ -256,12 +258,12 @@ def mouse(pen: Pen, rng: Rng) -> None:
     if rng.bernoulli(0.6):
         bend = rng.uniform(-0.3, 0.3)
         cable = [(0.5, 0.3), (0.5 + 0.2 * bend, 0.16), (0.5 + 0.7 * bend, 0.1), (0.5 + bend, 0.01)]
-        pen.limb(cable, 0.05, (84, 84, 90), edge=False)
+        pen.line(cable, 0.05, (84, 84, 90), edge=False)
     half = [(0.2, 0.22), (0.34, 0.27), (0.42, 0.4), (0.44, 0.7), (0.38, 0.86), (0.24, 0.96), (0.1, 0.99)]
-    pen.shape([*((0.5 + x, y) for x, y in half), *((0.5 - x, y) for x, y in half[::-1])], case)
-    pen.limb([(0.08, 0.56), (0.3, 0.6), (0.7, 0.6), (0.92, 0.56)], 0.035, line, edge=False)
-    pen.limb([(0.5, 0.22), (0.5, 0.6)], 0.035, line, edge=False)
-    pen.oval(0.5, 0.4, 0.08, 0.1, wheel, lit=False)
+    pen.polygon([*((0.5 + x, y) for x, y in half), *((0.5 - x, y) for x, y in half[::-1])], case)
+    pen.line([(0.08, 0.56), (0.3, 0.6), (0.7, 0.6), (0.92, 0.56)], 0.035, line, edge=False)
+    pen.line([(0.5, 0.22), (0.5, 0.6)], 0.035, line, edge=False)
+    pen.ellipse(0.5, 0.4, 0.08, 0.1, wheel, lit=False)
 
 
 def book(pen: Pen, rng: Rng) -> None:
@@ -274,7 +276,7 @@ def book(pen: Pen, rng: Rng) -> None:
             y, x, color = 1 - high * (k + 1), rng.uniform(0.0, 0.14), rng.paint()
             pen.box(x, y, x + 0.84, y + high, color)
             pen.box(x + 0.12, y + 0.06, x + 0.84, y + high - 0.06, page, lit=False, edge=False)
-            pen.limb([(x + 0.14, y + high / 2), (x + 0.82, y + high / 2)], 0.015, (190, 178, 150), edge=False)
+            pen.line([(x + 0.14, y + high / 2), (x + 0.82, y + high / 2)], 0.015, (190, 178, 150), edge=False)
             pen.box(x, y + 0.08, x + 0.07, y + high - 0.08, mix(color, WHITE, 0.5), lit=False, edge=False)
     elif kind == "front":
         pen.box(0.26, 0.02, 0.8, 0.98, page)
@@ -283,9 +285,9 @@ def book(pen: Pen, rng: Rng) -> None:
         pen.box(0.34, 0.18, 0.66, 0.34, second, lit=False, edge=False)
         pen.box(0.38, 0.44, 0.62, 0.5, mix(cover, WHITE, 0.5), lit=False, edge=False)
     else:
-        pen.shape([(0.01, 0.3), (0.5, 0.38), (0.99, 0.3), (0.99, 0.94), (0.5, 0.99), (0.01, 0.94)], cover, lit=False)
+        pen.polygon([(0.01, 0.3), (0.5, 0.38), (0.99, 0.3), (0.99, 0.94), (0.5, 0.99), (0.01, 0.94)], cover, lit=False)
         for side in (-1, 1):
-            pen.shape(
+            pen.polygon(
                 [
                     (0.5, 0.34),
                     (0.5 + 0.22 * side, 0.2),
@@ -297,6 +299,6 @@ def book(pen: Pen, rng: Rng) -> None:
                 page,
             )
             for y in (0.4, 0.52, 0.64):
-                pen.limb(
+                pen.line(
                     [(0.5 + 0.08 * side, y + 0.02), (0.5 + 0.38 * side, y - 0.04)], 0.025, (150, 140, 130), edge=False
                 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,7 @@ from mlkd.methods import L2D
 from mlkd.models import (
     HEADS,
     GapHead,
+    Head,
     LabelWiseHead,
     MultiLabelModel,
     Query2LabelHead,
@@ -25,6 +26,7 @@ from mlkd.models import (
     create_model,
     fingerprint,
     load_model,
+    register_head,
     save_model,
 )
 from mlkd.models.word_vectors import class_vectors
@@ -333,6 +335,25 @@ class TestSizes:
         for name, parameter in first.named_parameters():
             if parameter.ndim > 1:
                 assert not torch.equal(parameter, second.get_parameter(name)), name
+
+
+def test_registered_head(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(HEADS, "entries", {**HEADS})  # removes the new head after the test
+
+    @register_head("max_pool")
+    class MaxPoolHead(Head):
+        has_embeddings = False
+
+        def __init__(self, in_channels: int, classes: Sequence[str], *, bias: bool = True):
+            super().__init__()
+            self.classifier = nn.Linear(in_channels, len(classes), bias=bias)
+
+        def forward(self, features: Tensor) -> tuple[Tensor, None]:
+            return self.classifier(features.amax(dim=(-2, -1))), None
+
+    model = create_model("resnet8_cifar", CLASSES, "max_pool", image_size=16, head_settings={"bias": False})
+    assert model(torch.rand(2, 3, 16, 16)).logits.shape == (2, 3)
+    assert model.head.classifier.bias is None
 
 
 class TestSettings:
