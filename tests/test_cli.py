@@ -405,7 +405,7 @@ def test_data_check(call: Callable[..., Answer], voc_folder: Path) -> None:
     answer = call("data", "check", spec)
     assert answer.code == 1
     first, second = sorted(answer.out.splitlines())
-    assert "1.jpg: the image is truncated" in first
+    assert "1.jpg: the file is truncated" in first
     assert "4.jpg: no such image file" in second
     assert "nothing wrong" not in answer.out
     (voc_folder / "Annotations" / "2.xml").write_text("<annotation>")
