@@ -1,11 +1,11 @@
-"""Every notebook is committed clean, and runs by itself in preset `smoke`."""
+"""Every notebook is committed without outputs, has the form of the series, and runs in the study `smoke`."""
 
 from __future__ import annotations
 
 import ast
 import re
 import sys
-from itertools import pairwise
+import time
 from pathlib import Path
 
 import pytest
@@ -15,40 +15,48 @@ import mlkd
 nbformat = pytest.importorskip("nbformat")
 pytest.importorskip("papermill")
 
+from mlkd.notebook.series import read_notebook  # noqa: E402
 from mlkd.report.execute import execute  # noqa: E402
-from mlkd.report.screen import Screen  # noqa: E402
+from mlkd.report.progress import NotebookProgress  # noqa: E402
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+STUDY_PARAMETERS = {"data", "study", "seeds", "runs", "overrides"}
 
 
 def code_cells(notebook) -> list:
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
-def parameters_of(notebook) -> dict[str, object]:
+def parameter_values(notebook) -> dict[str, object]:
     """The plain values that the cell tagged `parameters` assigns."""
     (cell,) = (cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", ()))
-    found = {}
-    for line in ast.parse(cell.source).body:
-        assert isinstance(line, ast.Assign), f"{ast.unparse(line)!r} is no plain assignment"
-        (name,) = line.targets
+    values = {}
+    for statement in ast.parse(cell.source).body:
+        assert isinstance(statement, ast.Assign), f"{ast.unparse(statement)!r} is not a plain assignment"
+        (name,) = statement.targets
         assert isinstance(name, ast.Name)
-        found[name.id] = ast.literal_eval(line.value)
-    return found
+        values[name.id] = ast.literal_eval(statement.value)
+    return values
 
 
-def solutions_of(path: Path) -> list[str]:
-    """The code that a notebook's solutions put in the place of `answer = None`, in the order of its exercises."""
-    solutions = path.parent / "solutions" / f"{path.stem}.md"
-    return re.findall(r"```python\n(.+?)```", solutions.read_text(), re.DOTALL)
+def solutions(path: Path) -> list[str]:
+    """The code that the solutions of a notebook put in place of `answer = None`, in the order of its exercises."""
+    file = path.parent / "solutions" / f"{path.stem}.md"
+    return re.findall(r"```python\n(.+?)```", file.read_text(), re.DOTALL)
 
 
-def exercises_of(notebook) -> list:
+def exercise_cells(notebook) -> list:
     return [cell for cell in code_cells(notebook) if "exercise" in cell.metadata.get("tags", ())]
 
 
-def test_there_are_notebooks() -> None:
+def stream_text(notebook) -> str:
+    outputs = [output for cell in code_cells(notebook) for output in cell.outputs]
+    return "".join(output.text for output in outputs if output.output_type == "stream")
+
+
+def test_numbers_of_the_notebooks() -> None:
     assert NOTEBOOKS[0].name == "00_start_here.ipynb"
     numbers = [path.name[:2] for path in NOTEBOOKS]
     assert len(set(numbers)) == len(numbers)
@@ -56,7 +64,7 @@ def test_there_are_notebooks() -> None:
 
 
 @each_notebook
-def test_a_notebook_is_committed_clean(path: Path) -> None:
+def test_committed_without_outputs(path: Path) -> None:
     notebook = nbformat.read(path, 4)
     nbformat.validate(notebook)
     assert notebook.metadata.kernelspec.name == "python3"
@@ -68,51 +76,52 @@ def test_a_notebook_is_committed_clean(path: Path) -> None:
 
 
 @each_notebook
-def test_a_notebook_has_the_form_of_the_series(path: Path) -> None:
+def test_form_of_the_series(path: Path) -> None:
     notebook = nbformat.read(path, 4)
     first, *_ = code_cells(notebook)
     tagged = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", ())]
     assert tagged == [first]
-    parameters = parameters_of(notebook)
+    values = parameter_values(notebook)
     if path != NOTEBOOKS[0]:
-        assert {"data", "preset", "seeds", "runs"} <= parameters.keys()
-        assert (parameters["data"], parameters["preset"]) == ("scenes", "quick")
+        assert values.keys() - {"methods", "counts"} == STUDY_PARAMETERS
+        assert (values["data"], values["study"], values["overrides"]) == ("scenes", "quick", {})
     title = notebook.cells[0]
     assert title.cell_type == "markdown"
     assert title.source.startswith("# ")
+    assert read_notebook(path).question.endswith("?")
     for cell in notebook.cells:
         lines = cell.source.count("\n") + 1
         assert lines <= 25, f"a cell of {lines} lines: {cell.source[:60]!r}"
     assert "filterwarnings" not in path.read_text()
 
 
-def test_each_notebook_names_an_existing_one_as_the_next() -> None:
-    for path, following in pairwise(NOTEBOOKS):
-        last = nbformat.read(path, 4).cells[-1]
-        assert f"Next: `{following.stem}`" in last.source, path.stem
+@each_notebook
+def test_no_handwritten_link_to_the_next_notebook(path: Path) -> None:
+    for cell in nbformat.read(path, 4).cells:
+        assert not re.search(r"^Next: ", cell.source, re.MULTILINE), "`mlkd.notebook.series` makes this link"
 
 
 @each_notebook
-def test_a_notebook_ends_with_exercises(path: Path) -> None:
-    exercises = exercises_of(nbformat.read(path, 4))
+def test_exercises_at_the_end(path: Path) -> None:
+    exercises = exercise_cells(nbformat.read(path, 4))
     assert len(exercises) in (2, 3)
     for cell in exercises:
         assert len(re.findall(r"^answer = None( |$)", cell.source, re.MULTILINE)) == 1
         assert re.fullmatch(r"exercises\.check_\w+\(answer\b.*\)", cell.source.splitlines()[-1])
-    assert len(solutions_of(path)) == len(exercises)
+    assert len(solutions(path)) == len(exercises)
 
 
-# Running
+# Execution
 
 
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One folder for all notebooks of this process: a network that one has trained, the next ones read."""
+    """One runs folder for all notebooks of this process: a network that one has trained, the next ones load."""
     return tmp_path_factory.mktemp("notebooks") / "runs"
 
 
 def peak_memory() -> str:
-    """The most that any process started here has used so far."""
+    """The peak memory of all processes started here so far."""
     if sys.platform == "win32":
         return ""
     import resource
@@ -122,47 +131,59 @@ def peak_memory() -> str:
 
 
 @pytest.fixture
-def answered(path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the notebook in which each exercise, still empty, is followed by its solution."""
+def with_solutions(path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the notebook in which each exercise, without an answer, is followed by its solution."""
     notebook = nbformat.read(path, 4)
-    for cell, solution in zip(exercises_of(notebook), solutions_of(path), strict=True):
+    for cell, solution in zip(exercise_cells(notebook), solutions(path), strict=True):
         source = re.sub(r"^answer = None.*$", lambda _, text=solution: text, cell.source, flags=re.MULTILINE)
         copy = nbformat.v4.new_code_cell(source, metadata={"tags": ["solution"]})
         notebook.cells.insert(notebook.cells.index(cell) + 1, copy)
-    target = tmp_path_factory.mktemp("answered") / path.name
+    target = tmp_path_factory.mktemp("solutions") / path.name
     nbformat.write(notebook, target)
     return target
 
 
 @pytest.fixture
-def bare_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A plugin that takes from the scenes what other data may lack: the boxes and the split without companions."""
-    plugin = tmp_path_factory.mktemp("plugin") / "bare.py"
+def plugin_without_boxes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A plugin that removes from the scenes what other data may lack: the boxes and the split `context_shift`."""
+    plugin = tmp_path_factory.mktemp("plugin") / "without_boxes.py"
     plugin.write_text(
         "from dataclasses import replace\n"
-        "from mlkd.study import study as studies\n"
-        "whole = presets.load_data\n"
-        "presets.load_data = lambda spec: {\n"
-        "    name: replace(split, boxes=None) for name, split in whole(spec).items() if name != 'context_shift'\n"
+        "import mlkd.study.study as module\n"
+        "load_data = module.load_data\n"
+        "module.load_data = lambda address: {\n"
+        "    name: replace(split, boxes=None)\n"
+        "    for name, split in load_data(address).items() if name != 'context_shift'\n"
         "}\n"
     )
     return plugin
 
 
+def execute_smoke(
+    source: Path, target: Path, runs: Path, *, no_train: bool = False, overrides: dict[str, object] | None = None
+) -> str:
+    """Executes a notebook in the study `smoke` and returns its error message, or ""."""
+    notebook = nbformat.read(source, 4)
+    values = {"study": "smoke", "runs": str(runs), "overrides": overrides or {}}
+    parameters = {name: value for name, value in values.items() if name in parameter_values(notebook)}
+    cells = len(notebook.cells) + 1
+    progress = NotebookProgress()
+    outcome = execute(source, target, parameters, cells=cells, timeout_s=300, progress=progress, no_train=no_train)
+    return outcome.error
+
+
 @pytest.mark.parametrize("stem", ["09_cam", "11_area_recall", "14_context"])
-def test_a_notebook_says_what_it_leaves_out(
-    stem: str, bare_data: Path, tmp_path: Path, runs: Path, monkeypatch: pytest.MonkeyPatch
+def test_data_without_boxes(
+    stem: str, plugin_without_boxes: Path, tmp_path: Path, runs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     (path,) = (path for path in NOTEBOOKS if path.stem == stem)
-    given = {"preset": "smoke", "runs": str(runs), "plugin": str(bare_data)}
-    outcome = execute(path, tmp_path / path.name, given, cells=30, timeout_s=300, screen=Screen())
-    assert outcome.error == ""
-    outputs = [output for cell in code_cells(nbformat.read(tmp_path / path.name, 4)) for output in cell.outputs]
-    said = "".join(output.text for output in outputs if output.output_type == "stream")
-    assert "This data set has no boxes" in said
-    assert "left out" in said
-    assert " nan" not in said
+    overrides: dict[str, object] = {"plugins": [str(plugin_without_boxes)]}
+    assert execute_smoke(path, tmp_path / path.name, runs, overrides=overrides) == ""
+    text = stream_text(nbformat.read(tmp_path / path.name, 4))
+    assert "This data set has no boxes" in text
+    assert "left out" in text
+    assert " nan" not in text
 
 
 @pytest.mark.parametrize(
@@ -172,23 +193,20 @@ def test_a_notebook_says_what_it_leaves_out(
         ("13_benchmark", False, "AssertionError: No finished run on this data yet: run notebooks 03 to 05 first."),
     ],
 )
-def test_a_notebook_that_misses_its_runs_names_them(
+def test_missing_runs_are_named(
     stem: str, no_train: bool, error: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     (path,) = (path for path in NOTEBOOKS if path.stem == stem)
     runs = tmp_path / "runs"
-    given = {"preset": "smoke", "runs": str(runs)}
-    target = tmp_path / path.name
-    outcome = execute(path, target, given, cells=30, timeout_s=300, screen=Screen(), no_train=no_train)
-    assert error.format(runs=runs) in outcome.error
+    assert error.format(runs=runs) in execute_smoke(path, tmp_path / path.name, runs, no_train=no_train)
     assert not runs.exists()
 
 
 @each_notebook
-def test_a_notebook_runs(
+def test_execution(
     path: Path,
-    answered: Path,
+    with_solutions: Path,
     runs: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -196,35 +214,32 @@ def test_a_notebook_runs(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    source = path.read_text()
-    if "runs_on(" in source:  # it only reads runs, so there must be some, also when it is tested alone
-        study = mlkd.create_study("scenes", "smoke", runs=runs)
+    if "runs_on(" in path.read_text():  # it only reads runs, so this test trains some if it runs alone
+        study = mlkd.create_study("smoke", runs=runs)
         study.train_students("vanilla")
         study.train_students("l2d")
-    notebook = nbformat.read(answered, 4)
-    known = parameters_of(notebook)
-    given = {name: value for name, value in {"preset": "smoke", "runs": str(runs)}.items() if name in known}
     target = tmp_path / path.name
-    outcome = execute(answered, target, given, cells=len(notebook.cells), timeout_s=300, screen=Screen())
+    started = time.monotonic()
+    error = execute_smoke(with_solutions, target, runs)
     with capfd.disabled():
-        print(f"\n{path.stem}: {outcome.seconds:.0f} s{peak_memory()}", flush=True)
-    assert outcome.error == ""
+        print(f"\n{path.stem}: {time.monotonic() - started:.0f} s{peak_memory()}", flush=True)
+    assert error == ""
 
-    figures, said = 0, ""
+    figures, last_text = 0, ""
     for cell in code_cells(nbformat.read(target, 4)):
         for output in cell.outputs:
             assert output.output_type != "error", output
             if output.output_type == "stream" and output.name == "stderr":
                 assert "Warning" not in output.text, output.text
             elif output.output_type == "stream":
-                said = output.text
+                last_text = output.text
             else:
                 figures += "image/png" in output.data
         if tags := {"exercise", "solution"} & set(cell.metadata.get("tags", ())):
             (output,) = cell.outputs
-            verdict = {"exercise": "Not answered yet.", "solution": "Right."}[tags.pop()]
+            verdict = {"exercise": "Not answered yet.", "solution": "Correct."}[tags.pop()]
             assert output.data["text/plain"] == verdict, cell.source
     assert figures, "no figure"
-    assert said.strip().endswith("."), "the last thing it says is a sentence"
-    assert " nan" not in said
-    assert {file.name for file in tmp_path.iterdir()} == {path.name}  # nothing is written beside it
+    assert last_text.strip().endswith("."), "the last printed text is not a sentence"
+    assert " nan" not in last_text
+    assert {file.name for file in tmp_path.iterdir()} == {path.name}  # nothing else is written

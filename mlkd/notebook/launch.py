@@ -44,7 +44,7 @@ def launch(*arguments: str, processes: int) -> Run:
                 process.terminate()
                 raise
         if process.returncode:
-            raise TrainingError(f"The training in {processes} processes failed: {error_message(log.read_text())}")
+            raise TrainingError(f"The training failed: {error_message(log.read_text())}")
         return Run(run_file.read_text())
 
 

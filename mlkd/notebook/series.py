@@ -129,7 +129,7 @@ def next_link(current: str = "", folder: str | Path | None = None) -> Markdown:
     stem = Path(current or os.environ.get(CURRENT_NOTEBOOK, "")).stem
     for notebook, following in pairwise(series):
         if notebook.stem == stem:
-            return Markdown(f"Next: {following.link}. {following.question}")
+            return Markdown(f"Next: {following.link}. {following.question}".rstrip())
     return Markdown("")
 
 

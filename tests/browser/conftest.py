@@ -1,4 +1,4 @@
-"""A headless Chromium, Debian's own, and a real JupyterLab."""
+"""A headless Chromium from the system, and a real JupyterLab."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ playwright = pytest.importorskip("playwright.sync_api", reason="no Playwright: p
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 
 
-@pytest.fixture(scope="module")  # not longer: while it is open, Playwright's event loop counts as running here
+@pytest.fixture(scope="module")  # not longer: while it is open, asyncio sees Playwright's event loop as running
 def browser() -> Iterator:
     path = shutil.which("chromium") or shutil.which("chromium-browser")
     if path is None:
         pytest.skip("no Chromium: apt-get install chromium")
-    with playwright.sync_playwright() as started:
-        chromium = started.chromium.launch(executable_path=path)
+    with playwright.sync_playwright() as session:
+        chromium = session.chromium.launch(executable_path=path)
         yield chromium
         chromium.close()
 
 
 class Visit(NamedTuple):
-    """A page, and what went wrong on it: errors in the console, requests that failed or went elsewhere."""
+    """A page and its problems: errors in the console, failed requests, and requests to other hosts."""
 
     page: playwright.Page
     problems: list[str]
@@ -39,50 +39,53 @@ class Visit(NamedTuple):
 
 @pytest.fixture
 def visit(browser) -> Iterator[Callable[..., Visit]]:
-    """A function that opens an address in a window of that many pixels."""
+    """A function that opens an address in a window of the given width in pixels."""
     contexts = []
 
-    def opened(address: str, width: int = 1200, scheme: str = "light") -> Visit:
+    def open_page(address: str, width: int = 1200, scheme: str = "light") -> Visit:
         contexts.append(browser.new_context(viewport={"width": width, "height": 844}, color_scheme=scheme))
         page, problems = contexts[-1].new_page(), []
         home = address.rsplit("/", 1)[0] if address.startswith("file:") else "/".join(address.split("/")[:3])
-        own = (home, home.replace("http:", "ws:"), "data:", "blob:")
-        page.on("console", lambda said: problems.append(said.text) if said.type == "error" else None)
+        allowed = (home, home.replace("http:", "ws:"), "data:", "blob:")
+        page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: problems.append(str(error)))
         page.on("requestfailed", lambda request: problems.append(f"{request.url}: {request.failure}"))
-        page.on("request", lambda asked: None if asked.url.startswith(own) else problems.append(f"asked {asked.url}"))
+        page.on(
+            "request",
+            lambda request: None if request.url.startswith(allowed) else problems.append(f"requested {request.url}"),
+        )
         page.goto(address)
         return Visit(page, problems)
 
-    yield opened
+    yield open_page
     for context in contexts:
         context.close()
 
 
 @pytest.fixture
-def shots(tmp_path: Path) -> Path:
-    """Where screenshots are kept: `$MLKD_SCREENSHOTS`, else the test's own folder."""
+def screenshots(tmp_path: Path) -> Path:
+    """The folder of screenshots: `$MLKD_SCREENSHOTS`, else the test's temporary folder."""
     folder = Path(os.environ.get("MLKD_SCREENSHOTS", tmp_path))
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
 class Lab(NamedTuple):
-    """A running JupyterLab: its notebooks' folder, and the address that opens one of them."""
+    """A running JupyterLab: its folder of notebooks, and a function that returns the address of a notebook."""
 
     folder: Path
     address: Callable[[str], str]
 
 
 SETTINGS = {
-    "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},  # both ask the network
-    "notebook-extension/tracker": {"windowingMode": "none"},  # else cells out of sight are not in the page
+    "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},  # both use the network
+    "notebook-extension/tracker": {"windowingMode": "none"},  # otherwise cells outside the window are not in the page
 }
 
 
 @pytest.fixture(scope="module")
 def lab(browser, tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Iterator[Lab]:
-    """JupyterLab on a copy of the notebooks, with settings and a token of its own; it ends with the tests."""
+    """JupyterLab on a copy of the notebooks, with separate settings and token; it is stopped after the tests."""
     pytest.importorskip("jupyterlab", reason="no JupyterLab: pip install 'mlkd[notebooks]'")
     root = tmp_path_factory.mktemp("lab")
     shutil.copytree(NOTEBOOKS, root / "notebooks")
@@ -117,12 +120,12 @@ def lab(browser, tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Itera
 
 
 def _address(server: subprocess.Popen, root: Path) -> Callable[[str], str]:
-    """How a notebook is opened, once the server has written where it listens and with which token."""
+    """Waits until the server has written its URL and token, and returns a function to the notebooks' addresses."""
     deadline = time.monotonic() + 60
-    while not (found := list((root / "runtime").glob("jpserver-*.json"))):
+    while not (files := list((root / "runtime").glob("jpserver-*.json"))):
         if server.poll() is not None or time.monotonic() > deadline:
             pytest.fail(f"JupyterLab did not start:\n{(root / 'log').read_text()}")
         time.sleep(0.1)
-    said = json.loads(found[0].read_text())
-    # A workspace for each notebook: else the ones opened before come back beside it.
-    return lambda stem: f"{said['url']}lab/workspaces/{stem}/tree/{stem}.ipynb?token={said['token']}"
+    server_info = json.loads(files[0].read_text())
+    # One workspace per notebook; otherwise notebooks that were opened before are opened again.
+    return lambda stem: f"{server_info['url']}lab/workspaces/{stem}/tree/{stem}.ipynb?token={server_info['token']}"
