@@ -15,7 +15,7 @@ from mlkd.settings import Settings
 
 
 class Options(Settings):
-    """The options of a reader, as texts that are converted to the types of its signature."""
+    """The options of a reader, converted from strings to the types of its signature."""
 
     model_config = ConfigDict(strict=False)
 
@@ -60,16 +60,16 @@ def load_data(address: str) -> dict[str, MultiLabelData]:
 
 def _parse_options(address: str, scheme: str, query: str) -> dict[str, Any]:
     """The options in `query`, converted to the types that the reader's signature declares."""
-    texts: dict[str, str] = {}
+    values: dict[str, str] = {}
     for item in filter(None, query.split("&")):
-        name, equals, text = item.partition("=")
-        if not equals or name in texts:
+        name, equals, value = item.partition("=")
+        if not equals or name in values:
             raise ValueError(f"`{address}`: `{item}` is invalid, expected each option once, as `<option>=<value>`.")
-        texts[name] = text
+        values[name] = value
     hints, parameters = get_type_hints(READERS[scheme]), inspect.signature(READERS[scheme]).parameters.values()
     fields: dict[str, Any] = {p.name: (hints[p.name], p.default) for p in parameters if p.kind is p.KEYWORD_ONLY}
-    if texts and not fields:
+    if values and not fields:
         raise ValueError(f"`{address}`: `{scheme}` has no options.")
     options = create_model("Options", __base__=Options, **fields)
     options.title = f"the data reader {scheme!r}"
-    return options(**texts).model_dump(exclude_unset=True)
+    return options(**values).model_dump(exclude_unset=True)

@@ -137,9 +137,7 @@ def _read_xml(folder: Path, i: str, class_index: dict[str, int]) -> tuple[str, n
     try:
         root = ElementTree.fromstring(path.read_bytes())
     except FileNotFoundError:
-        raise DataError(
-            f"{path}: no such annotation file, but a split has the id `{i}`."
-        ) from None
+        raise DataError(f"{path}: no such annotation file, but a split has the id `{i}`.") from None
     except (ParseError, ValueError, LookupError) as error:  # ValueError: what defusedxml forbids, such as entities
         raise DataError(f"{path}: broken or forbidden XML ({error}).") from error
     image = root.findtext("filename", "").strip() or f"{i}.jpg"
