@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from html import unescape
 from pathlib import Path
 from typing import NamedTuple
@@ -36,7 +37,7 @@ from mlkd.report.progress import NotebookProgress, format_duration  # noqa: E402
 from mlkd.study.study import Study  # noqa: E402
 from mlkd.training.runs import iter_runs  # noqa: E402
 
-START = 'data = "scenes"\nseeds = [0]\nruns: str = "runs"\nplugin = ""'
+START = 'data = "scenes"\nseeds = [0]\nruns: str = "runs"\noverrides = {}\nmethods = []'
 PRINT = """
 import os, sys
 print("GIVEN", data, seeds, runs)
@@ -64,14 +65,20 @@ class Result(NamedTuple):
     output: str
 
 
-def run_report(root: Path, *, study: Study | None = None, no_train: bool = False, **parameters: object) -> Result:
+def run_report(
+    root: Path,
+    parameters: Mapping[str, object] | None = None,
+    *,
+    study: Study | None = None,
+    no_train: bool = False,
+) -> Result:
     """Runs the report `night` in the folder `root`."""
     out = io.StringIO()
     previous = Path.cwd()
     os.chdir(root)
     try:
         with contextlib.redirect_stdout(out):
-            code = report.run("night", parameters, study=study, no_train=no_train)
+            code = report.run("night", parameters or {}, study=study, no_train=no_train)
     finally:
         os.chdir(previous)
     return Result(root, root / "reports" / "night", code, out.getvalue())
@@ -85,7 +92,9 @@ def result(tmp_path_factory: pytest.TempPathFactory, toy_study: Study) -> Result
     write(root / "notebooks", "01_fails", "seeds = [0]", "x = 1", "raise KeyError('no such class')", "x")
     write(root / "notebooks", "02_figure", "size = 1", FIGURE, markdown=MATH)
     (root / "notebooks" / "notes.ipynb").write_text("not one of the series")
-    return run_report(root, study=toy_study, data="voc", seeds=(1, 2), runs=Path("some/runs"), plugin="")
+    overrides = {"student.epochs": 2, "l2d.lambda_cd": 0.1}
+    parameters = {"data": "voc", "seeds": (1, 2), "runs": Path("some/runs"), "overrides": overrides, "methods": []}
+    return run_report(root, parameters, study=toy_study)
 
 
 def outputs(path: Path) -> str:
@@ -100,7 +109,13 @@ def test_notebooks_get_the_parameters_they_declare(result: Result) -> None:
     assert "FROM None" in output
     record = json.loads((result.folder / "report.json").read_text())["notebooks"]
     assert [entry["parameters"] for entry in record.values()] == [
-        {"data": "voc", "seeds": [1, 2], "runs": "some/runs", "plugin": ""},
+        {
+            "data": "voc",
+            "seeds": [1, 2],
+            "runs": "some/runs",
+            "overrides": {"student.epochs": 2, "l2d.lambda_cd": 0.1},
+            "methods": [],
+        },
         {"seeds": [1, 2]},
         {},
     ]
@@ -166,7 +181,8 @@ def test_index_shows_parameters_and_outcomes(result: Result) -> None:
     assert "2 of 3 notebooks done" in index
     assert "<dt>data</dt><dd>voc</dd>" in index
     assert "<dt>seeds</dt><dd>1, 2</dd>" in index
-    assert "<dt>plugin</dt>" not in index
+    assert "<dt>overrides</dt><dd>student.epochs=2, l2d.lambda_cd=0.1</dd>" in index
+    assert "<dt>methods</dt>" not in index
     assert "<dt>torch</dt>" in index
     assert '<a href="00_start.html">About 00_start</a>' in index
     assert "<p>What is <strong>00_start</strong>?</p>" in index
@@ -229,17 +245,35 @@ def test_resumes_with_notebooks_that_are_not_up_to_date(tmp_path: Path, monkeypa
 
     def run_now(seed: int = 1) -> tuple[int, list[tuple[str, object]]]:
         start = len(executed)
-        return run_report(tmp_path, seeds=[seed]).code, executed[start:]
+        return run_report(tmp_path, {"seeds": [seed]}).code, executed[start:]
 
     assert run_now() == (1, [("00_start", [1]), ("01_fails", [1])])
     assert run_now() == (0, [("01_fails", [1])])
-    output = run_report(tmp_path, seeds=[1]).output
+    output = run_report(tmp_path, {"seeds": [1]}).output
     assert "00_start: up to date, took 1 s\n01_fails: up to date, took 1 s\n" in output
     changing.write_text(changing.read_text().replace("What is", "What was"))
     assert run_now() == (0, [("01_fails", [1])])
     assert run_now(seed=2) == (0, [("00_start", [2]), ("01_fails", [2])])
     monkeypatch.setattr("mlkd.report.build.version", lambda package: "99")
     assert run_now(seed=2) == (0, [("00_start", [2]), ("01_fails", [2])])
+
+
+def test_resolved_study(result: Result, toy_study: Study) -> None:
+    assert (result.folder / "study.yml").read_text() == toy_study.to_yaml()
+    assert '<a href="study.yml">study.yml</a>' in (result.folder / "index.html").read_text()
+
+
+def test_changed_study_executes_its_notebooks_again(
+    tmp_path: Path, toy_study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The parameters stay the same when the content of a study file changes."""
+    monkeypatch.setattr("mlkd.study.study.load_data", lambda address: toy_study.splits)
+    write(tmp_path / "notebooks", "00_start", "row = 8")
+    write(tmp_path / "notebooks", "01_train", 'study = "quick"')
+    assert run_report(tmp_path, {"study": "my.yml"}, study=toy_study).code == 0
+    output = run_report(tmp_path, {"study": "my.yml"}, study=toy_study.replace(reduction="sum")).output
+    assert "00_start: up to date" in output
+    assert "01_train: done in" in output
 
 
 def test_no_train_executes_all_notebooks_again(tmp_path: Path) -> None:
@@ -288,7 +322,7 @@ def test_time_left_of_a_notebook_slower_than_before() -> None:
 def test_unknown_parameter_names_the_closest_one(tmp_path: Path) -> None:
     write(tmp_path / "notebooks", "00_start", START)
     with pytest.raises(ValueError, match=r"No notebook has a parameter 'seed'\. Did you mean 'seeds'"):
-        run_report(tmp_path, data="voc", seed=3)
+        run_report(tmp_path, {"data": "voc", "seed": 3})
     assert not (tmp_path / "reports").exists()
 
 
@@ -297,7 +331,7 @@ def test_report_is_locked(tmp_path: Path) -> None:
     (tmp_path / "reports").mkdir()
     lock = FileLock(tmp_path / "reports" / ".night.lock")
     with lock, pytest.raises(ValueError, match="night: another process writes this report; wait for it"):
-        run_report(tmp_path, data="voc")
+        run_report(tmp_path, {"data": "voc"})
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(WriteError, match="could not be written: a parent folder in the path is a file"):
         report.run("night", {}, notebooks=tmp_path / "notebooks", reports=tmp_path / "file")

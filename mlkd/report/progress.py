@@ -117,9 +117,9 @@ def format_duration(seconds: float) -> str:
         >>> [format_duration(seconds) for seconds in (34, 200, 3900)]
         ['34 s', '3 min 20 s', '1 h 5 min']
     """
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
+    total = round(seconds)
+    if total < 60:
+        return f"{total} s"
+    if total < 3600:
+        return f"{total // 60} min {total % 60} s"
+    return f"{total // 3600} h {total % 3600 // 60} min"
