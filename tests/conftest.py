@@ -17,9 +17,9 @@ from hypothesis import settings
 from PIL import Image
 
 from mlkd import scenes
-from mlkd.data import MultiLabelData
+from mlkd.data import MultiLabelData, register_reader
 from mlkd.models import MultiLabelModel, create_model
-from mlkd.study.study import Study
+from mlkd.study import Study
 from mlkd.training.config import Config
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts background jobs
@@ -202,18 +202,27 @@ def toy_config() -> Config:
     )
 
 
+TOY_SPLITS: dict[str, dict[str, MultiLabelData]] = {}
+"""What the data address `toy:NAME` stands for, by its name."""
+
+
+@register_reader("toy")
+def read_toy(root: Path) -> dict[str, MultiLabelData]:
+    return TOY_SPLITS[str(root)]
+
+
 @pytest.fixture(scope="session")
 def toy_study(
     tmp_path_factory: pytest.TempPathFactory, toy_data: dict[str, MultiLabelData], toy_config: Config
 ) -> Study:
     """A study with two finished runs of different seeds, on data with names that need escaping in HTML."""
     classes = ("<script>alert(1)</script>", "cat & dog", "blue", "dark")
-    data = {name: replace(split, name="toy <b>", classes=classes) for name, split in toy_data.items()}
+    TOY_SPLITS["<path>"] = {
+        name: replace(split, name="toy <b>", classes=classes) for name, split in toy_data.items()
+    }
     config, runs = toy_config.replace(epochs=1), tmp_path_factory.mktemp("toy") / "runs"
-    study = Study(data="toy:<path>", teacher=config.replace(role="teacher"), student=config, seeds=(0, 1), runs=runs)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mlkd.study.study.load_data", lambda address: data)
-        study.train_students("vanilla")
+    study = Study(data="toy:<path>", teacher=config.replace(role="teacher"), student=config, seeds=2, runs=runs)
+    study.train_students("vanilla")
     return study
 
 

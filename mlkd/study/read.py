@@ -12,6 +12,7 @@ import yaml
 
 from mlkd.errors import closest_match
 from mlkd.methods import METHODS
+from mlkd.training.config import Config
 
 FILES = Path(__file__).parent / "files"
 PRESETS = ("smoke", "quick", "full")
@@ -31,7 +32,7 @@ def read_study(study: str | Path | Mapping[str, Any], data: str = "") -> dict[st
     content = dict(study) if isinstance(study, Mapping) else _read(str(study), data)
     for key in ("methods", *SECTIONS):
         if not isinstance(content.setdefault(key, {}), dict):
-            raise ValueError(f"`{key}` is {content[key]!r}, expected a mapping.")
+            raise ValueError(f"{file_prefix(study)}`{key}` is {content[key]!r}, expected a mapping.")
     content["methods"] = {name: settings or {} for name, settings in content["methods"].items()}
     base = content.pop("base", "")
     if not base:
@@ -40,7 +41,7 @@ def read_study(study: str | Path | Mapping[str, Any], data: str = "") -> dict[st
 
 
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with `changes`; mappings are merged key by key, notes are appended, other values are replaced.
+    """`base` with `changes`; mappings are merged key by key, notes and plugins are appended, the rest is replaced.
 
     Another backbone drops the settings and the weight file of the base's backbone. A change of the teacher drops the
     base's `teacher_model`, so that the changed teacher is trained.
@@ -55,8 +56,9 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
         merged[key] = merge(old, value)
     if changes.get("teacher") and "teacher_model" not in changes:
         merged["teacher_model"] = ""
-    if "notes" in changes:
-        merged["notes"] = [*base.get("notes", ()), *changes["notes"]]
+    for key in ("notes", "plugins"):
+        if key in changes:
+            merged[key] = [*base.get(key, ()), *changes[key]]
     return merged
 
 
@@ -75,7 +77,8 @@ def nested(overrides: Mapping[str, Any], known: Iterable[str]) -> dict[str, Any]
     for key, value in overrides.items():
         first, *rest = key.split(".")
         if first not in known and first not in METHODS:
-            settings = [f"{name}.{setting}" for name in METHODS for setting in METHODS[name].setting_names()]
+            settings = [f"student.{setting}" for setting in Config.model_fields]
+            settings += [f"{name}.{setting}" for name in METHODS for setting in METHODS[name].setting_names()]
             raise ValueError(f"There is no setting {key!r}. Did you mean {_closest_key(key, [*known, *settings])!r}?")
         path = [first, *rest] if first in known else ["methods", first, *rest]
         section = content
@@ -108,6 +111,11 @@ def parse_value(text: str) -> Any:
 def format_value(value: Any) -> str:
     """The text that `parse_value` reads as this value."""
     return value if isinstance(value, str) else json.dumps(value)
+
+
+def file_prefix(study: object) -> str:
+    """The beginning of an error message about a study: its file, if it is one."""
+    return f"{study}: " if str(study).endswith((".yml", ".yaml")) else ""
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -160,5 +168,5 @@ def _read(study: str, data: str) -> dict[str, Any]:
 
 def _closest_key(key: str, known: list[str]) -> str:
     """The known key that is meant: one that ends in the same name, else the one spelled most alike."""
-    same = [name for name in known if name.split(".")[-1] == key]
-    return same[0] if same else closest_match(key, known)
+    same = [name for name in known if name.split(".")[-1] == key.split(".")[-1]]
+    return closest_match(key, same or known)

@@ -15,7 +15,7 @@ from mlkd.data.subset import first_images
 from mlkd.methods import Method, create_method
 from mlkd.registry import load_plugin
 from mlkd.settings import Settings
-from mlkd.study.read import merge, nested, read_study
+from mlkd.study.read import file_prefix, merge, nested, read_study
 from mlkd.training.config import Config
 
 if TYPE_CHECKING:
@@ -226,12 +226,14 @@ def create_study(
         >>> study.student.epochs
         20
     """
-    changes = nested(overrides or {}, Study.model_fields)
-    changes |= {key: value for key, value in (("data", data), ("seeds", seeds), ("runs", runs)) if value}
-    where = f"{study}: " if isinstance(study, str | Path) and str(study).endswith((".yml", ".yaml")) else ""
-    content = merge(read_study(study, changes.get("data", "")), changes)
-    for file in content.get("plugins", ()):
+    where = file_prefix(study)
+    changes = {**(overrides or {}), **{key: value for key, value in (("data", data), ("seeds", seeds)) if value}}
+    content = read_study(study, changes.get("data", ""))
+    for file in (*content.get("plugins", ()), *changes.get("plugins", ())):
         load_plugin(file)
+    content = merge(content, nested(changes, Study.model_fields))
+    if runs:
+        content["runs"] = runs
     for section, role in (("teacher", "teacher"), ("student", "student")):
         try:
             content[section] = Config(**{**content[section], "role": role})

@@ -120,10 +120,14 @@ def expand_tasks(sweep: Sweep) -> list[Task]:
     """All runs of a sweep, each after those it depends on. Every setting is checked.
 
     Raises:
-        ValueError: as for `create_study`; a method that does not exist.
+        ValueError: as for `create_study`; a method that does not exist, or a grid with a setting of another one.
     """
     for method in sweep.methods:
         check_choice("methods", method, METHODS)
+    for key in sweep.grid:
+        method = key.split(".")[0]
+        if method in METHODS and method not in (*sweep.methods, "vanilla"):
+            raise ValueError(f"The grid has {key!r}, but {method!r} is not among its methods.")
     tasks: dict[str, Task] = {}
     for data in sweep.data:
         for method in sweep.methods:

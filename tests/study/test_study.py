@@ -1,14 +1,14 @@
-"""Presets: what a study trains, and what its arguments change."""
+"""Studies: presets, files, overrides, and what a study trains."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
+from conftest import TOY_SPLITS
 
 import mlkd
 from mlkd.data import MultiLabelData
@@ -16,293 +16,305 @@ from mlkd.data.image_cache import decoded_images
 from mlkd.graphs import cooccurrence, partition
 from mlkd.methods import METHODS, create_method
 from mlkd.models import create_model, fingerprint
-from mlkd.study import study as studies
+from mlkd.study import Study, create_study, label_subsets
 from mlkd.study.label_subsets import train_label_subsets
-from mlkd.study.study import PRESETS, Study
+from mlkd.study.read import PRESETS, parse_override
 from mlkd.training.config import Config
 from mlkd.training.runs import Run, iter_runs
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 
-PLUGIN = """
-from __future__ import annotations
-
-from dataclasses import dataclass
-
-from mlkd.methods import Vanilla, register_method
-from mlkd.models.cifar_resnet import CifarResNet
-from timm.models import register_model
-
-
-@register_model
-def NAME(pretrained=False, **settings):
-    return CifarResNet(blocks=1, widths=(4, 8, 12))
-
-
-@register_method("NAME")
-@dataclass
-class Mine(Vanilla):
-    mine: float = 2.0
-"""
-
 
 @pytest.fixture
-def toy_plan(toy_data: Mapping[str, MultiLabelData], toy_config: Config, tmp_path: Path) -> Study:
+def toy(toy_data: Mapping[str, MultiLabelData], toy_config: Config, tmp_path: Path) -> Study:
+    TOY_SPLITS["plain"] = dict(toy_data)
     student = toy_config.replace(epochs=1)
-    settings = {"vanilla": {"reduction": "batchmean"}, "l2d": {"lambda_cd": 0.5, "lambda_id": 0.25}}
     return Study(
-        "toy", "smoke", toy_data, student.replace(role="teacher"), student, settings, (0, 1), tmp_path / "runs"
+        data="toy:plain",
+        teacher=student.replace(role="teacher"),
+        student=student,
+        methods={"vanilla": {"reduction": "batchmean"}, "l2d": {"lambda_cd": 0.5, "lambda_id": 0.25}},
+        seeds=2,
+        runs=tmp_path / "runs",
     )
+
+
+# Presets, files and overrides
 
 
 @pytest.mark.parametrize(("preset", "count"), [("smoke", 1), ("quick", 2), ("full", 5)])
-def test_the_presets_of_the_scenes(preset: str, count: int) -> None:
-    study = mlkd.create_study("scenes", preset)
+def test_presets_of_the_scenes(preset: str, count: int) -> None:
+    study = create_study(preset)
     assert (study.data, study.name, study.runs) == ("scenes", preset, Path("runs"))
     assert study.seeds == tuple(range(count))
-    assert study.teacher.role == "teacher"
-    assert study.student.role == "student"
+    assert (study.teacher.role, study.student.role) == ("teacher", "student")
     assert study.student.epochs > 0
-    assert bool(study.teacher.init_from) == (preset == "quick")
+    assert bool(study.teacher_model) == (preset == "quick")
     assert study.classes == study.splits["test"].classes
-    assert {"vanilla", "l2d", "cpsd"} <= set(study.methods) <= set(METHODS)
-    for name in study.methods:  # every setting is one that the method has
-        create_method(name, **study.methods[name])
+    assert all(study.create_method(name).settings()["reduction"] == "batchmean" for name in METHODS)
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_the_presets_of_photographs(preset: str, voc_folder: Path) -> None:
-    study = mlkd.create_study(f"voc:{voc_folder}", preset)
+def test_presets_of_photographs(preset: str, voc_folder: Path) -> None:
+    study = create_study(preset, f"voc:{voc_folder}")
     assert (study.teacher.backbone, study.student.backbone) == ("resnet101", "resnet34")
     assert study.teacher.pretrained is True
     assert len(study.classes) == 20
-    if preset == "full":  # the paper's recipe: all of `Config`'s defaults
+    if preset == "full":  # the paper's settings: all defaults of `Config`
         assert study.student == Config()
-        assert "l2d" not in study.methods
-        assert create_method("cpsd", **study.methods["cpsd"]).settings() == create_method("cpsd").settings()
-        assert study.part_training == {"epochs": 20}
+        assert all(study.create_method(name) == create_method(name) for name in METHODS)
+        assert study.label_subsets == {"epochs": 20}
 
 
-@pytest.mark.parametrize(("preset", "nearest"), [("qick", "quick"), ("Full", "full"), ("smok", "smoke")])
-def test_an_unknown_preset_names_the_nearest(preset: str, closest_match: str) -> None:
-    with pytest.raises(ValueError, match=f"`preset` is '{preset}'.*smoke, quick, full.*Did you mean '{closest_match}'"):
-        mlkd.create_study("scenes", preset)
+@pytest.mark.parametrize(("name", "match"), [("qick", "quick"), ("Full", "full"), ("mskd-voc-r35", "mskd-voc-r34")])
+def test_an_unknown_study_names_the_closest(name: str, match: str) -> None:
+    with pytest.raises(ValueError, match=f"no study '{name}', expected smoke, quick, full.*Did you mean '{match}'"):
+        create_study(name)
 
 
 def test_seeds() -> None:
-    assert mlkd.create_study("scenes", "quick", 3).seeds == (0, 1, 2)
-    assert mlkd.create_study("scenes", "full", seeds=1).seeds == (0,)
-    with pytest.raises(ValueError, match="`seeds` is -1"):
-        mlkd.create_study("scenes", "quick", -1)
+    assert create_study("quick", seeds=3).seeds == (0, 1, 2)
+    assert create_study("quick", overrides={"seeds": [4, 7]}).seeds == (4, 7)
+    for seeds in (0, -1, [], [-2], True, "three"):
+        with pytest.raises(ValueError, match="`seeds`"):
+            create_study("quick", overrides={"seeds": seeds})
 
 
-def test_overrides_reach_the_configurations(tmp_path: Path) -> None:
-    plain = mlkd.create_study("scenes", "full")
-    study = mlkd.create_study(
-        "scenes",
-        "full",
-        runs=tmp_path,
-        teacher_backbone="resnet56_cifar",
-        teacher_weights="teacher.safetensors",
-        student_backbone="resnet20_cifar",
-        student_weights="student.safetensors",
-        image_size=48,
-    )
-    teacher, student = study.teacher, study.student
-    assert (teacher.backbone, teacher.pretrained, teacher.image_size) == ("resnet56_cifar", "teacher.safetensors", 48)
-    assert (student.backbone, student.pretrained, student.image_size) == ("resnet20_cifar", "student.safetensors", 48)
+def test_overrides_reach_every_part_of_a_study(tmp_path: Path) -> None:
+    plain = create_study("full")
+    overrides = {
+        "teacher.backbone": "resnet56_cifar",
+        "teacher.pretrained": "teacher.safetensors",
+        "student.backbone_settings.stem_stride": 3,
+        "student.image_size": 48,
+        "label_subsets.epochs": 2,
+        "l2d.lambda_cd": 0.75,
+        "reduction": "sum",
+        "vanilla.reduction": "batchmean",
+    }
+    study = create_study("full", runs=tmp_path, overrides=overrides)
     assert study.runs == tmp_path
-    kept = ("epochs", "batch_size", "optimizer", "lr", "schedule", "augmentations", "role", "seed", "head", "embed_dim")
-    for name in kept:
-        assert getattr(teacher, name) == getattr(plain.teacher_config, name)
-        assert getattr(student, name) == getattr(plain.student_config, name)
-    only = mlkd.create_study("scenes", "full", student_backbone="resnet20_cifar")
-    assert only.teacher_config == plain.teacher_config
+    assert study.teacher == plain.teacher.replace(
+        backbone="resnet56_cifar", backbone_settings={}, pretrained="teacher.safetensors"
+    )
+    assert study.student == plain.student.replace(backbone_settings={"stem_stride": 3}, image_size=48)
+    assert study.label_subsets == {"epochs": 2}
+    assert study.create_method("l2d").replace(lambda_cd=0.01) == plain.create_method("l2d").replace(reduction="sum")
+    assert study.create_method("vanilla") == plain.create_method("vanilla")
+    assert create_study("full", overrides={"student.lr": 1}).teacher == plain.teacher
 
 
-@pytest.mark.parametrize("changes", [{"teacher_backbone": "resnet20_cifar"}, {"teacher_weights": "own.safetensors"}])
-def test_another_teacher_than_the_packaged_one_is_trained(changes: dict[str, str]) -> None:
-    """Where nothing is changed, preset quick only scores the teacher that comes with the package."""
-    config = mlkd.create_study("scenes", "quick", **changes).teacher_config
-    assert config.init_from == ""
-    assert config.epochs > 0
+@pytest.mark.parametrize("change", [{"teacher.backbone": "resnet20_cifar"}, {"teacher.epochs": 40}])
+def test_a_changed_teacher_is_trained(change: dict) -> None:
+    """Without a change, preset quick uses the teacher that ships with the package."""
+    assert create_study("quick").teacher_config().epochs == 0
+    study = create_study("quick", overrides=change)
+    assert study.teacher_model == ""
+    assert study.teacher_config() == study.teacher
+    assert study.teacher_config().epochs > 0
+    model = create_study("quick", overrides={**change, "teacher_model": "mine.safetensors"})
+    assert model.teacher_config().init_from == "mine.safetensors"
 
 
-def test_smoke_takes_few_pictures_and_every_class() -> None:
-    whole, few = mlkd.load_data("scenes"), mlkd.create_study("scenes", "smoke").data
-    assert few.keys() == whole.keys()
+def test_another_backbone_drops_the_settings_and_the_weights_of_the_first() -> None:
+    first = {"student": {"backbone": "resnet18", "pretrained": "weights.safetensors", "backbone_settings": {"a": 1}}}
+    study = create_study({"base": "full", **first}, overrides={"student.backbone": "resnet34"})
+    assert (study.student.pretrained, study.student.backbone_settings) == (True, {})
+    assert create_study({"base": "full", **first}).student.backbone_settings == {"a": 1}
+
+
+def test_a_file_extends_its_base(tmp_path: Path) -> None:
+    (tmp_path / "base.yml").write_text("{base: quick, student: {epochs: 9}, seeds: 4, methods: {l2d: {lambda_cd: 3}}}")
+    path = tmp_path / "mine.yml"
+    changes = "teacher: {epochs: 3}\nstudent: {lr: 0.5}\nmethods: {l2d: {lambda_id: 2}, mld: }"
+    path.write_text(f"base: {tmp_path / 'base.yml'}\n{changes}")
+    study, quick = create_study(path), create_study("quick")
+    assert (study.name, study.seeds) == ("mine", (0, 1, 2, 3))
+    assert study.student == quick.student.replace(epochs=9, lr=0.5)
+    assert study.teacher == quick.teacher.replace(epochs=3)
+    assert study.teacher_model == ""
+    settings = study.create_method("l2d").settings()
+    assert (settings["lambda_mld"], settings["lambda_cd"], settings["lambda_id"]) == (1.0, 3.0, 2.0)
+
+
+@pytest.mark.parametrize("name", [*PRESETS, "cpsd-coco-r101-tf-576", "l2d-coco-r101-r34-official"])
+def test_a_study_reads_back_from_its_yaml(name: str, tmp_path: Path) -> None:
+    study = create_study(name)
+    path = tmp_path / "resolved.yml"
+    path.write_text(study.to_yaml())
+    assert create_study(path) == study
+    assert create_study(yaml.safe_load(study.to_yaml())) == study
+
+
+MISTAKES = {
+    "- a list": "expected a mapping of settings",
+    "student: {epochs: 1": "not valid YAML",
+    "student: !!python/object/apply:os.system [true]": "not valid YAML",
+    "student: 5": "`student` is 5, expected a mapping",
+    "sudent: {}": "There is no setting 'sudent' of the study. Did you mean 'student'?",
+    "student: {epchs: 1}": "`student`: There is no setting 'epchs' of the training. Did you mean 'epochs'?",
+    "student: {epochs: true}": "`student`: `epochs` of the training is True, expected a whole number.",
+    "methods: {l2f: {}}": "`method` is 'l2f', expected one of",
+    "methods: {l2d: {lambda_x: 1}}": "no setting 'lambda_x' of the method 'l2d'. Did you mean 'lambda_id'?",
+    "label_subsets: {epochs: x}": "`label_subsets`: `epochs` of the training is 'x'",
+    "reduction: mean": "`reduction` of the study is 'mean', expected sum or batchmean.",
+    "max_images: -1": "`max_images` of the study is -1",
+    "base: quik": "There is no study 'quik'",
+}
+
+
+@pytest.mark.parametrize("text", MISTAKES)
+def test_a_mistake_in_a_file_gives_one_line(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.yml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r"^[^\n]*$") as caught:
+        create_study(path)
+    assert MISTAKES[text] in str(caught.value)
+    if "base" not in text:
+        assert str(caught.value).startswith(str(path))
+
+
+@pytest.mark.parametrize(
+    ("key", "match"),
+    [("lambda_cd", "l2d.lambda_cd"), ("sedes", "seeds"), ("l2f.lambda_cd", "l2d.lambda_cd")],
+)
+def test_an_unknown_override_names_the_closest(key: str, match: str) -> None:
+    with pytest.raises(ValueError, match=f"There is no setting '{key}'. Did you mean '{match}'"):
+        create_study("quick", overrides={key: 1})
+
+
+@pytest.mark.parametrize(
+    ("text", "override"),
+    [
+        ("student.epochs=5", ("student.epochs", 5)),
+        ("student.lr=1e-3", ("student.lr", 0.001)),
+        ("student.pretrained=false", ("student.pretrained", False)),
+        ('student.augmentations=["flip"]', ("student.augmentations", ["flip"])),
+        ("data=voc:/x?year=2007", ("data", "voc:/x?year=2007")),
+    ],
+)
+def test_overrides_of_the_command_line(text: str, override: tuple) -> None:
+    assert parse_override(text) == override
+
+
+@pytest.mark.parametrize("text", ["student.epochs", "=3", ""])
+def test_an_override_needs_a_key_and_a_value(text: str) -> None:
+    with pytest.raises(ValueError, match=f"`--set` is '{text}', expected a key and a value"):
+        parse_override(text)
+
+
+# Few images
+
+
+def test_max_images_keeps_the_first_images_and_every_class() -> None:
+    splits, few = mlkd.load_data("scenes"), create_study("smoke").splits
+    assert few.keys() == splits.keys()
     for name, split in few.items():
-        assert len(split) <= min(96, len(whole[name])) + len(split.classes)
-        assert np.array_equal(split.targets.any(axis=0), whole[name].targets.any(axis=0))
-        assert set(split.ids) <= set(whole[name].ids)
-        assert split.ids[: min(96, len(split))] == whole[name].ids[: min(96, len(split))]
-    assert len(few["train"]) < len(whole["train"])
-    assert {name: len(split) for name, split in mlkd.create_study("scenes", "quick").data.items()} == {
-        name: len(split) for name, split in whole.items()
+        assert len(split) <= min(96, len(splits[name])) + len(split.classes)
+        assert np.array_equal(split.targets.any(axis=0), splits[name].targets.any(axis=0))
+        assert set(split.ids) <= set(splits[name].ids)
+        assert split.ids[: min(96, len(split))] == splits[name].ids[: min(96, len(split))]
+    assert len(few["train"]) < len(splits["train"])
+    assert {name: len(split) for name, split in create_study("quick").splits.items()} == {
+        name: len(split) for name, split in splits.items()
     }
 
 
-def test_smoke_decodes_no_other_pictures() -> None:
-    """A subset's pixels are rows of the whole split's; a smoke test of a large data set must not decode all of it."""
-    for split in mlkd.create_study("scenes", "smoke").data.values():
+def test_max_images_decodes_no_other_images() -> None:
+    """The decoded images of a subset are rows of the whole split's; smoke must not decode all of a large data set."""
+    for split in create_study("smoke").splits.values():
         assert len(decoded_images(split, 32).table) == len(split)
 
 
-# Plugins
+# What a study trains
 
 
-@pytest.fixture
-def plugin(tmp_path: Path):
-    """A function that writes a plugin with a backbone and a method of the given name."""
-    names = []
-
-    def write(name: str, file: str = "plugin.py") -> str:
-        names.append(name)
-        path = tmp_path / file
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(PLUGIN.replace("NAME", name))
-        return str(path)
-
-    yield write
-    for name in names:
-        METHODS.pop(name, None)
-    for module in [module for module in sys.modules if module.startswith("mlkd_plugin_")]:
-        del sys.modules[module]
-
-
-def test_a_plugin_registers_backbones_and_methods(plugin) -> None:
-    path = plugin("net_of_a_plugin")
-    for _ in range(2):  # a second time it changes nothing
-        study = mlkd.create_study("scenes", "full", plugin=path, student_backbone="net_of_a_plugin")
-    assert study.student.backbone == "net_of_a_plugin"
-    assert create_model("net_of_a_plugin", ("a", "b"), image_size=32).backbone.width == 12
-    assert study.build_method("net_of_a_plugin", mine=3.0).settings()["mine"] == 3.0
-
-
-def test_two_plugins_of_one_name_are_both_run(plugin) -> None:
-    mlkd.create_study("scenes", "full", plugin=plugin("net_in_a", "a/plugin.py"))
-    mlkd.create_study("scenes", "full", plugin=plugin("net_in_b", "b/plugin.py"))
-    assert create_model("net_in_b", ("a", "b"), image_size=32).backbone.width == 12
-
-
-def test_a_missing_plugin_is_named(tmp_path: Path) -> None:
-    (tmp_path / "plugin.txt").write_text("")
-    for path in (tmp_path / "absent.py", tmp_path, tmp_path / "plugin.txt"):
-        with pytest.raises(ValueError, match=r"`plugin` is .*expected a Python file") as caught:
-            mlkd.create_study("scenes", "smoke", plugin=str(path))
-        assert str(path) in str(caught.value)
-
-
-def test_a_plugin_that_fails_is_run_again(tmp_path: Path, plugin) -> None:
-    path = tmp_path / "plugin.py"
-    path.write_text("raise KeyError('mine')")
-    with pytest.raises(KeyError, match="mine"):
-        mlkd.create_study("scenes", "smoke", plugin=str(path))
-    plugin("net_after_failure")
-    mlkd.create_study("scenes", "smoke", plugin=str(path))
-    assert "net_after_failure" in METHODS
-
-
-# What a plan trains
-
-
-def test_a_plan_trains_its_teacher_once_and_a_student_for_each_seed(
-    toy_plan: Study, capsys: pytest.CaptureFixture
-) -> None:
-    teacher = toy_plan.teacher()
+def test_a_teacher_is_trained_once_and_a_student_for_each_seed(toy: Study, capsys: pytest.CaptureFixture) -> None:
+    teacher = toy.train_teacher()
     assert teacher.config["training"]["role"] == "teacher"
     assert teacher.config["settings"]["reduction"] == "batchmean"
-    students = toy_plan.students("l2d", lambda_cd=0.75)
+    students = toy.train_students("l2d", lambda_cd=0.75)
     assert [run.config["training"]["seed"] for run in students] == [0, 1]
     for run in students:
         settings = run.config["settings"]
         assert (settings["lambda_cd"], settings["lambda_id"], settings["lambda_mld"]) == (0.75, 0.25, 10.0)
         assert settings["teacher"]
         assert list(run.history.columns)[2:6] == ["bce", "mld", "cd", "id"]
-    out = capsys.readouterr().out
-    assert out.count("vanilla teacher, seed 0: epoch 1/1") == 1
-    again = toy_plan.student("l2d", 1, lambda_cd=0.75)
-    assert again.path == students[1].path
-    assert "teacher" not in toy_plan.student("vanilla").config["settings"]
+    assert capsys.readouterr().out.count("vanilla teacher, seed 0: epoch 1/1") == 1
+    assert toy.train_student("l2d", 1, lambda_cd=0.75).path == students[1].path
+    assert "teacher" not in toy.train_student("vanilla").config["settings"]
 
 
-def part_runs(study: Study) -> list[Run]:
-    return [run for run in iter_runs(study.runs) if run.config["training"]["role"] == "part"]
+def label_subset_runs(study: Study) -> list[Run]:
+    return [run for run in iter_runs(study.runs) if run.config["training"]["role"] == "label_subset"]
 
 
-def test_a_plan_trains_the_models_of_parts_once(toy_plan: Study, capsys: pytest.CaptureFixture) -> None:
-    students = toy_plan.students("cpsd", k=2, tau=2.0)
+def test_networks_of_label_subsets_are_trained_once(toy: Study, capsys: pytest.CaptureFixture) -> None:
+    students = toy.train_students("cpsd", k=2, tau=2.0)
     assert [run.config["training"]["seed"] for run in students] == [0, 1]
-    counts = cooccurrence(toy_plan.data["train"].targets)
+    counts = cooccurrence(toy.splits["train"].targets)
+    method = create_method("vanilla", loss="asl", reduction="batchmean")
     for role in ("cgp", "dgp"):
         assert len({run.config["settings"][role] for run in students}) == 1
-        merged = train_label_subsets(
-            toy_plan.data,
-            toy_plan.student_config,
-            role,
-            2,
-            tau=2.0,
-            method=create_method("vanilla", loss="asl", reduction="batchmean"),
-            runs=toy_plan.runs,
-        )
+        merged = train_label_subsets(toy.splits, toy.student, role, 2, tau=2.0, method=method, runs=toy.runs)
         assert students[0].config["settings"][role] == fingerprint(merged)
     expected = [partition(counts, 2, role, 2.0) for role in ("cgp", "dgp")]
-    names = {tuple(np.array(toy_plan.classes)[parts == part]) for parts in expected for part in (0, 1)}
-    runs = part_runs(toy_plan)
+    names = {tuple(np.array(toy.classes)[subsets == number]) for subsets in expected for number in (0, 1)}
+    runs = label_subset_runs(toy)
     assert {run.predictions().classes for run in runs} == names
     for run in runs:
-        assert run.config["training"] == toy_plan.student_config.replace(role="part").as_dict()
+        assert run.config["training"] == toy.student.replace(role="label_subset").as_dict()
         assert run.config["settings"] == {"reduction": "batchmean", "loss": "asl"}
     out = capsys.readouterr().out
-    assert out.count("vanilla part, seed 0: epoch 1/1") == len(runs)
+    assert out.count("vanilla label_subset, seed 0: epoch 1/1") == len(runs)
     assert "teacher" not in out
 
 
-def test_parts_are_made_as_the_method_says(toy_plan: Study, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
+def test_partitions_follow_the_method(toy: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
 
-    def watched(data, config, strategy, k, *, tau, **others):
-        asked.append((strategy, k, tau))
-        return create_model("resnet8_cifar", toy_plan.classes, image_size=32)
+    def record(data, config, strategy, k, *, tau, **others):
+        calls.append((strategy, k, tau))
+        return create_model("resnet8_cifar", toy.classes, image_size=32)
 
-    monkeypatch.setattr(studies, "train_label_subsets", watched)
-    toy_plan.method("cpsd", k=4, tau=2.5)
-    toy_plan.method("random-psd")
-    toy_plan.method("sd")
-    assert asked == [("cgp", 4, 2.5), ("dgp", 4, 2.5), ("random", 5, 3.0), ("whole", 1, 3.0)]
+    monkeypatch.setattr(label_subsets, "train_label_subsets", record)
+    toy.build_method("cpsd", k=4, tau=2.5)
+    toy.build_method("random-psd")
+    toy.build_method("sd")
+    assert calls == [("cgp", 4, 2.5), ("dgp", 4, 2.5), ("random", 5, 3.0), ("all_labels", 1, 3.0)]
 
 
 @pytest.mark.parametrize(
     ("name", "count"), [("sd", 1), ("cgpd", 2), ("dgpd", 2), ("random-psd", 2), ("vanilla", 0), ("l2d", 0)]
 )
-def test_each_method_gets_what_it_needs(name: str, count: int, toy_plan: Study) -> None:
-    changes = {"k": 2} if count == 2 else {}
-    method = toy_plan.method(name, **changes)
-    assert all(model.classes == toy_plan.classes for model in method.teachers.values())
-    assert len(part_runs(toy_plan)) == count
+def test_each_method_gets_its_teachers(name: str, count: int, toy: Study) -> None:
+    method = toy.build_method(name, **({"k": 2} if count == 2 else {}))
+    assert all(model.classes == toy.classes for model in method.teachers.values())
+    assert len(label_subset_runs(toy)) == count
 
 
-def test_parts_may_be_trained_otherwise_than_the_student(toy_plan: Study) -> None:
-    replace(toy_plan, part_training={"epochs": 2, "lr": 1e-3}).method("sd")
-    (run,) = part_runs(toy_plan)
-    expected = toy_plan.student_config.replace(role="part", epochs=2, lr=1e-3)
+def test_label_subsets_may_have_another_schedule_and_the_students_architecture(toy: Study) -> None:
+    study = toy.replace(label_subsets={"epochs": 2, "lr": 1e-3})
+    study.build_method("sd")
+    (run,) = label_subset_runs(study)
+    expected = study.student.replace(role="label_subset", epochs=2, lr=1e-3)
     assert run.config["training"] == expected.as_dict()
 
 
-def test_the_models_of_parts_follow_a_recipe() -> None:
-    """CPSD, Sec. 4.1: 20 epochs for sub-models, 80 for the student."""
-    study = mlkd.create_study("scenes", recipe="cpsd-coco-r101")
-    assert (study.part_training["epochs"], study.student.epochs) == (20, 80)
-    assert study.student.replace(role="teacher", **study.part_training) == study.teacher
-    assert mlkd.create_study("scenes", "smoke", recipe="cpsd-coco-r101").part_training["epochs"] == 1
-    assert mlkd.create_study("scenes", recipe="l2d-coco-r101-r34").part_training == {}
+def test_one_label_subset(toy: Study) -> None:
+    run = toy.train_label_subset("cpsd", "dgp", 2, k=2)
+    assert run.path in [other.path for other in label_subset_runs(toy)]
+    with pytest.raises(ValueError, match="The label subset is number 3, expected 1 to 2: the method 'cpsd' has k=2"):
+        toy.train_label_subset("cpsd", "cgp", 3, k=2)
+    with pytest.raises(ValueError, match="'cpsd' has no label subsets 'random'; expected one of cgp, dgp"):
+        toy.train_label_subset("cpsd", "random", 1)
+    with pytest.raises(ValueError, match="it has no merged teacher"):
+        toy.train_label_subset("l2d", "cgp", 1)
 
 
-def test_unknown_methods_and_settings_name_the_nearest(toy_plan: Study) -> None:
+def test_wrong_methods_and_settings_are_refused_before_the_teacher_is_trained(toy: Study) -> None:
     with pytest.raises(ValueError, match="Did you mean 'vanilla'"):
-        toy_plan.student("vanila")
-    with pytest.raises(ValueError, match=r"'l2d' has no setting 'lambda_cdd'. Did you mean 'lambda_cd'"):
-        toy_plan.student("l2d", lambda_cdd=1.0)
-    assert not toy_plan.runs.exists()  # before the teacher is trained
-    with pytest.raises(ValueError, match=r"no setting 'epoch'. Did you mean 'epochs'"):
-        toy_plan.student_config.replace(epoch=1)
+        toy.train_student("vanila")
+    with pytest.raises(ValueError, match=r"no setting 'lambda_cdd' of the method 'l2d'. Did you mean 'lambda_cd'"):
+        toy.train_student("l2d", lambda_cdd=1.0)
+    assert not toy.runs.exists()

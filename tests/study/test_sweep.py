@@ -1,4 +1,4 @@
-"""The file of a sweep and the runs it stands for."""
+"""The file of a sweep and the tasks it consists of."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ from pathlib import Path
 
 import pytest
 
-import mlkd
-from mlkd.study.sweep import Sweep, Task, read, tasks
+from mlkd.study.sweep import Sweep, Task, expand_tasks, load_sweep
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 
 
-def written(folder: Path, text: str) -> Path:
+def write(folder: Path, text: str) -> Path:
     path = folder / "mine.yml"
     path.write_text(text)
     return path
@@ -22,156 +21,167 @@ def option(task: Task, name: str) -> str:
     return task.arguments[task.arguments.index(name) + 1]
 
 
-def set_by(task: Task) -> list[str]:
+def overrides(task: Task) -> list[str]:
     return [value for name, value in zip(task.arguments, task.arguments[1:], strict=False) if name == "--set"]
 
 
 def test_a_file_is_read(tmp_path: Path) -> None:
-    found = read(
-        written(
-            tmp_path,
-            """
-            data: [scenes, "voc:/x?year=2007"]
-            preset: full
-            methods:
-              vanilla:
-              l2d: {lambda_cd: [0, 1e-2], reduction: sum}
-            settings: {lr: 1e-3, augment: [[flip], [flip, cutout]]}
-            seeds: [3, 5]
-            cpus: 4
-            gpus: 0.5
-            """,
-        )
-    )
-    assert found == Sweep(
+    text = """
+        study: full
+        data: [scenes, "voc:/x?year=2007"]
+        methods: [vanilla, l2d]
+        grid:
+          l2d.lambda_cd: [0, 1e-2]
+          l2d.reduction: sum
+          student.augmentations: [[flip], [flip, cutout]]
+        seeds: [3, 5]
+        cpus: 4
+        gpus: 0.5
+    """
+    sweep = load_sweep(write(tmp_path, text))
+    assert sweep == Sweep(
         name="mine",
-        methods={"vanilla": {}, "l2d": {"lambda_cd": (0, 0.01), "reduction": ("sum",)}},
-        settings={"lr": (0.001,), "augmentations": (["flip"], ["flip", "cutout"])},
+        study="full",
         data=("scenes", "voc:/x?year=2007"),
+        methods=("vanilla", "l2d"),
+        grid={
+            "l2d.lambda_cd": (0, 0.01),
+            "l2d.reduction": ("sum",),
+            "student.augmentations": (["flip"], ["flip", "cutout"]),
+        },
         seeds=(3, 5),
-        preset="full",
         cpus=4,
         gpus=0.5,
     )
-    assert found.folder == Path("runs/sweeps/mine")
-    short = read(written(tmp_path, "methods: [vanilla, mld]\nseeds: 3\nname: night\nruns: all"))
-    assert short == Sweep("night", {"vanilla": {}, "mld": {}}, seeds=(0, 1, 2), runs="all")
-    assert read(written(tmp_path, "methods: vanilla")).methods == {"vanilla": {}}
+    assert sweep.folder == Path("runs/sweeps/mine")
+    short = load_sweep(write(tmp_path, "methods: [vanilla, mld]\nseeds: 3\nname: night\nruns: all"))
+    assert short == Sweep(name="night", methods=("vanilla", "mld"), seeds=(0, 1, 2), runs="all")
+    assert load_sweep(write(tmp_path, "methods: vanilla")).methods == ("vanilla",)
 
 
 MISTAKES = {
-    "methods: [vanilla]\nsetings: {lr: 1}": "there is no key 'setings'. Did you mean 'settings'?",
-    "data: scenes": "expected a mapping with at least `methods`",
-    "- methods": "expected a mapping with at least `methods`",
+    "methods: [vanilla]\ngird: {student.lr: 1}": "There is no setting 'gird' of the sweep. Did you mean 'grid'?",
+    "data: scenes": "`methods` of the sweep is missing",
+    "- methods": "expected a mapping of settings",
     "methods: [vanilla": "not valid YAML",
     "methods: !!python/object/apply:os.system [true]": "not valid YAML",
-    "methods: []": "`methods` is [], expected a list of methods",
-    "methods: {l2d: [0, 1]}": "`methods: l2d` is [0, 1], expected a mapping",
-    "methods: {l2d: {lambda_cd: []}}": "`methods: l2d` has no value for 'lambda_cd'",
-    "methods: [vanilla]\nseeds: 0": "`seeds` is 0, expected how many",
-    "methods: [vanilla]\nseeds: [1, -1]": "`seeds` is [1, -1]",
-    "methods: [vanilla]\nseeds: true": "`seeds` is True",
-    "methods: [vanilla]\ndata: [1]": "`data` is [1], expected a text",
-    "methods: [vanilla]\npreset: 1": "`preset` is 1, expected a text",
-    "methods: [vanilla]\nimage_size: big": "`image_size` is 'big'",
-    "methods: [vanilla]\ncpus: 0": "`cpus` is 0, expected a whole number of at least 1",
-    "methods: [vanilla]\ngpus: -1": "`gpus` is -1",
-    "methods: [vanilla]\nname: ../out": "`name` is '../out'",
+    "methods: []": "`methods` of the sweep is [], expected at least 1 entries",
+    "methods: [vanilla]\ngrid: [1]": "`grid` of the sweep is [1], expected a mapping",
+    "methods: [vanilla]\ngrid: {student.lr: []}": "`grid` has no value for 'student.lr'",
+    "methods: [vanilla]\nseeds: 0": "`seeds` of the sweep is 0",
+    "methods: [vanilla]\nseeds: [1, -1]": "`seeds` of the sweep",
+    "methods: [vanilla]\nseeds: true": "`seeds` of the sweep is True",
+    "methods: [vanilla]\ndata: [1]": "`data` of the sweep is 1, expected a text",
+    "methods: [vanilla]\nstudy: 1": "`study` of the sweep is 1, expected a text",
+    "methods: [vanilla]\ncpus: 0": "`cpus` of the sweep is 0, expected a number of at least 1",
+    "methods: [vanilla]\ngpus: -1": "`gpus` of the sweep is -1",
+    "methods: [vanilla]\nname: ../out": "`name` of the sweep is '../out'",
 }
 
 
 @pytest.mark.parametrize("text", MISTAKES)
-def test_a_mistake_in_the_file_is_named(text: str, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"mine\.yml: ") as caught:
-        read(written(tmp_path, text))
+def test_a_mistake_in_a_file_gives_one_line(text: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"mine\.yml: [^\n]*$") as caught:
+        load_sweep(write(tmp_path, text))
     assert MISTAKES[text] in str(caught.value)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"none.yml: no such sweep file"):
-        read(tmp_path / "none.yml")
+    with pytest.raises(ValueError, match=r"none.yml: cannot be read \(No such file"):
+        load_sweep(tmp_path / "none.yml")
 
 
 def test_a_grid_is_every_combination() -> None:
-    methods = {"vanilla": {}, "l2d": {"lambda_cd": (0, 0.01), "lr": (0.1,)}, "mld": {}}
-    grid = Sweep("g", methods, {"lr": (0.001, 0.002), "lambda_mld": (1, 2)}, seeds=(0, 1), preset="smoke", runs="here")
-    found = tasks(grid)
-    assert found[0].name == "teacher"  # what others need goes first
-    assert found[0].arguments == ("--role", "teacher", "--data", "scenes", "--preset", "smoke", "--runs", "here")
-    students = [(option(task, "--method"), *set_by(task), option(task, "--seed")) for task in found[1:]]
+    grid = {"student.lr": (0.001, 0.002), "l2d.lambda_mld": (1, 2), "l2d.lambda_cd": (0, 0.01), "mld.lambda_mld": (3,)}
+    sweep = Sweep(name="g", study="smoke", methods=("vanilla", "l2d", "mld"), grid=grid, seeds=(0, 1), runs="here")
+    tasks = expand_tasks(sweep)
+    assert tasks[0].name == "teacher"  # what others depend on comes first
+    assert tasks[0].arguments == ("--role", "teacher", "--study", "smoke", "--data", "scenes", "--runs", "here")
+    students = [(option(task, "--method"), *overrides(task), option(task, "--seed")) for task in tasks[1:]]
+    rates = [f"student.lr={lr}" for lr in (0.001, 0.002)]
     expected = [
-        *(("vanilla", f"lr={lr}", s) for lr in (0.001, 0.002) for s in "01"),
-        # its own grid goes before the common one, and has no second lr
-        *(("l2d", "lr=0.1", f"lambda_mld={m}", f"lambda_cd={c}", s) for m in (1, 2) for c in (0, 0.01) for s in "01"),
-        *(("mld", f"lr={lr}", f"lambda_mld={m}", s) for lr in (0.001, 0.002) for m in (1, 2) for s in "01"),
+        *(("vanilla", lr, s) for lr in rates for s in "01"),
+        *(
+            ("l2d", lr, f"l2d.lambda_mld={m}", f"l2d.lambda_cd={c}", s)
+            for lr in rates
+            for m in (1, 2)
+            for c in (0, 0.01)
+            for s in "01"
+        ),
+        *(("mld", lr, "mld.lambda_mld=3", s) for lr in rates for s in "01"),
     ]
     assert students == expected
-    for task in found[1:]:
-        assert task.needs == (() if task.name.startswith("vanilla") else ("teacher",))
-    names = [task.name for task in found]
+    for task in tasks[1:]:
+        assert task.depends_on == (() if task.name.startswith("vanilla") else ("teacher",))
+    names = [task.name for task in tasks]
     assert len(set(names)) == len(names)
-    assert "l2d-lambda_mld=2-lambda_cd=0.01-seed=1" in names  # what has one value is not in the name
-    assert {task.group for task in found if "l2d-lambda_mld=2-lambda_cd=0-" in task.name} == {
-        "l2d lambda_mld=2 lambda_cd=0"
+    assert "l2d-lr=0.002-lambda_mld=2-lambda_cd=0.01-seed=1" in names
+    assert "mld-lr=0.001-seed=0" in names  # a key with one value is not in the name
+    assert {task.group for task in tasks if "l2d-lr=0.001-lambda_mld=2-lambda_cd=0-" in task.name} == {
+        "l2d lr=0.001 lambda_mld=2 lambda_cd=0"
     }
 
 
-def test_models_of_parts_are_tasks_of_their_own() -> None:
-    methods = {"cpsd": {"k": (2, 3)}, "cgpd": {"k": (2,)}, "sd": {}, "vanilla": {}}
-    found = {task.name: task for task in tasks(Sweep("g", methods, preset="smoke", seeds=(0, 1)))}
-    parts = [name for name in found if option(found[name], "--seed" if "seed" in name else "--role") == "part"]
-    expected = [f"{s}-part={i}of{k}-tau=3.0" for k in (2, 3) for s in ("cgp", "dgp") for i in range(1, k + 1)]
-    assert parts == [*expected, "whole-part=1of1"]
-    assert found["cpsd-k=3-seed=1"].needs == tuple(expected[4:])
-    assert found["cgpd-seed=0"].needs == ("cgp-part=1of2-tau=3.0", "cgp-part=2of2-tau=3.0")  # cpsd's, not trained twice
-    assert found["sd-seed=0"].needs == ("whole-part=1of1",)
-    second = found["cgp-part=2of3-tau=3.0"]
-    assert (option(second, "--method"), option(second, "--part"), set_by(second)) == (
+def test_each_teacher_of_the_grid_is_a_task() -> None:
+    grid = {"teacher.epochs": (1, 2), "student.lr": (0.1, 0.2)}
+    tasks = expand_tasks(Sweep(name="g", study="smoke", methods=("l2d",), grid=grid, seeds=(0,)))
+    assert [task.name for task in tasks[:2]] == ["teacher-teacher.epochs=1", "teacher-teacher.epochs=2"]
+    assert [overrides(task) for task in tasks[:2]] == [["teacher.epochs=1"], ["teacher.epochs=2"]]
+    assert [task.depends_on for task in tasks[2:]] == [(tasks[0].name,)] * 2 + [(tasks[1].name,)] * 2
+
+
+def test_networks_of_label_subsets_are_tasks() -> None:
+    methods = ("cpsd", "cgpd", "sd", "vanilla")
+    grid = {"cpsd.k": (2, 3), "cgpd.k": (2,)}
+    tasks = {t.name: t for t in expand_tasks(Sweep(name="g", study="smoke", methods=methods, grid=grid, seeds=(0, 1)))}
+    subsets = [name for name, task in tasks.items() if "--label-subset" in task.arguments]
+    expected = [f"{s}-{i}-of-{k}-tau=3.0" for k in (2, 3) for s in ("cgp", "dgp") for i in range(1, k + 1)]
+    assert subsets == [*expected, "all_labels-1-of-1"]
+    assert tasks["cpsd-k=3-seed=1"].depends_on == tuple(expected[4:])
+    assert tasks["cgpd-seed=0"].depends_on == ("cgp-1-of-2-tau=3.0", "cgp-2-of-2-tau=3.0")  # those of cpsd
+    assert tasks["sd-seed=0"].depends_on == ("all_labels-1-of-1",)
+    second = tasks["cgp-2-of-3-tau=3.0"]
+    assert (option(second, "--method"), option(second, "--label-subset"), overrides(second)) == (
         "cpsd",
         "cgp:2",
-        ["k=3", "tau=3.0"],
+        ["cpsd.k=3"],
     )
     assert not second.group
 
 
+def test_label_subsets_follow_the_students_settings() -> None:
+    grid = {"student.lr": (0.1, 0.2), "cgpd.lambda_kd": (1, 2)}
+    tasks = expand_tasks(Sweep(name="g", study="smoke", methods=("cgpd",), grid=grid, seeds=(0,)))
+    subsets = [task for task in tasks if "--label-subset" in task.arguments]
+    assert [task.name for task in subsets] == [
+        f"cgp-{i}-of-2-tau=3.0-student.lr={lr}" for lr in (0.1, 0.2) for i in (1, 2)
+    ]
+
+
 def test_every_data_set_has_its_own_tasks(voc_folder: Path) -> None:
-    spec = f"voc:{voc_folder}"
-    found = tasks(Sweep("g", {"l2d": {}}, data=("scenes", spec), preset="smoke"))
-    assert [task.data for task in found] == ["scenes", spec, "scenes", spec]
-    assert len({task.name for task in found}) == 4
-    assert not any("/" in task.name or ":" in task.name for task in found)
-    for task in found:
+    address = f"voc:{voc_folder}"
+    tasks = expand_tasks(Sweep(name="g", study="smoke", methods=("l2d",), data=("scenes", address)))
+    assert [task.data for task in tasks] == ["scenes", address, "scenes", address]
+    assert len({task.name for task in tasks}) == 4
+    assert not any("/" in task.name or ":" in task.name for task in tasks)
+    for task in tasks:
         assert option(task, "--data") == task.data
-        assert all(name in [other.name for other in found if other.data == task.data] for name in task.needs)
+        assert all(name in [other.name for other in tasks if other.data == task.data] for name in task.depends_on)
 
 
-def test_options_of_train_are_handed_on() -> None:
-    grid = Sweep(
-        "g", {"vanilla": {}}, recipe="l2d-voc-r50-r18", preset="smoke", image_size=48, student_backbone="resnet34"
-    )
-    (task,) = tasks(grid)
-    for name, value in {"--recipe": "l2d-voc-r50-r18", "--image-size": "48", "--student-backbone": "resnet34"}.items():
-        assert option(task, name) == value
-    assert "--teacher-backbone" not in task.arguments
-
-
-def test_wrong_settings_are_told_before_anything_runs() -> None:
-    def of(**values) -> Sweep:
-        return Sweep(**{"name": "g", "methods": {"vanilla": {}, "l2d": {}}, "preset": "smoke", **values})
+def test_wrong_settings_are_refused_before_anything_runs() -> None:
+    def sweep(**values) -> Sweep:
+        return Sweep(**{"name": "g", "methods": ("vanilla", "l2d"), "study": "smoke", **values})
 
     with pytest.raises(ValueError, match="Did you mean 'vanilla'"):
-        tasks(of(methods={"vanila": {}}))
-    with pytest.raises(
-        ValueError, match=r"`settings` has 'lambda_mdl', which is no setting.*Did you mean 'lambda_mld'"
-    ):
-        tasks(of(settings={"lambda_mdl": (1,)}))
-    with pytest.raises(ValueError, match="`methods: vanilla` has 'lambda_mld', which is no setting"):
-        tasks(of(methods={"vanilla": {"lambda_mld": (1,)}, "l2d": {}}))
-    with pytest.raises(ValueError, match="`settings` has 'seed'"):
-        tasks(of(settings={"seed": (1,)}))
-    with pytest.raises(ValueError, match="`lr` is 'high'"):
-        tasks(of(settings={"lr": ("high",)}))
-    with pytest.raises(ValueError, match="`preset` is 'quik'"):
-        tasks(of(preset="quik"))
-    with pytest.raises(mlkd.DataError, match="absent"):
-        tasks(of(data=("voc:absent",)))
+        expand_tasks(sweep(methods=("vanila",)))
+    with pytest.raises(ValueError, match=r"no setting 'lambda_mdl' of the method 'l2d'\. Did you mean 'lambda_mld'"):
+        expand_tasks(sweep(grid={"l2d.lambda_mdl": (1,)}))
+    with pytest.raises(ValueError, match=r"There is no setting 'lr'. Did you mean 'student.lr'"):
+        expand_tasks(sweep(grid={"lr": (1,)}))
+    with pytest.raises(ValueError, match=r"`lr`.* is 'high'"):
+        expand_tasks(sweep(grid={"student.lr": ("high",)}))
+    with pytest.raises(ValueError, match="no study 'quik'"):
+        expand_tasks(sweep(study="quik"))
+    with pytest.raises(ValueError, match=r"The grid has 'mld\.lambda_mld', but 'mld' is not among its methods"):
+        expand_tasks(sweep(grid={"mld.lambda_mld": (1,)}))
