@@ -217,9 +217,7 @@ def toy_study(
 ) -> Study:
     """A study with two finished runs of different seeds, on data with names that need escaping in HTML."""
     classes = ("<script>alert(1)</script>", "cat & dog", "blue", "dark")
-    TOY_SPLITS["<path>"] = {
-        name: replace(split, name="toy <b>", classes=classes) for name, split in toy_data.items()
-    }
+    TOY_SPLITS["<path>"] = {name: replace(split, name="toy <b>", classes=classes) for name, split in toy_data.items()}
     config, runs = toy_config.replace(epochs=1), tmp_path_factory.mktemp("toy") / "runs"
     study = Study(data="toy:<path>", teacher=config.replace(role="teacher"), student=config, seeds=2, runs=runs)
     study.train_students("vanilla")

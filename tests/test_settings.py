@@ -53,7 +53,7 @@ def test_a_missing_setting_is_named() -> None:
     class Required(Settings):
         name: str
 
-    with pytest.raises(ValueError, match="^`name` is missing.$"):
+    with pytest.raises(ValueError, match=r"^`name` is missing.$"):
         Required()
 
 

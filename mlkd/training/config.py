@@ -24,7 +24,7 @@ class Config(Settings):
         batch_size: images per step; a last, smaller batch is dropped.
         optimizer: "adam" (L2 weight decay), "adamw" (decoupled weight decay) or "sgd" (momentum 0.9, Nesterov).
         lr: the maximum learning rate of the schedule.
-        backbone_lr_scale: the backbone's learning rate divided by `lr`; small for a pretrained backbone with a new head.
+        backbone_lr_scale: the backbone's learning rate divided by `lr`; small for a pretrained backbone.
         weight_decay: for all parameters.
         schedule: "one_cycle" (increases during the first 30 % of the steps, then decays to 0), "cosine" or "constant".
         max_grad_norm: gradients are clipped to this norm; 0 for no clipping.

@@ -1,4 +1,4 @@
-"""Teachers of parts of the labels, trained by one call."""
+"""Networks of label subsets, trained by one call and merged."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from mlkd import parts, side_by_side
 from mlkd.analysis import group_runs, runs_on
 from mlkd.data import DataError, MultiLabelData
 from mlkd.graphs import cooccurrence, partition
 from mlkd.methods import create_method
 from mlkd.models import fingerprint
+from mlkd.study import label_subsets
 from mlkd.study.label_subsets import train_label_subsets
 from mlkd.training.config import Config
 from mlkd.training.loop import fit
@@ -36,17 +36,18 @@ def groups(runs: list[Run]) -> list[tuple[str, ...]]:
 
 
 @pytest.mark.parametrize("strategy", ["cgp", "dgp", "random"])
-def test_one_model_per_part_and_all_of_them_merged(
-    strategy: str, toy_data: Data, config: Config, tmp_path: Path, capsys: pytest.CaptureFixture
+def test_one_network_per_label_subset_and_their_merge(
+    strategy: str, toy_data: Data, config: Config, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO", logger="mlkd")
     merged = train_label_subsets(toy_data, config, strategy, 2, seed=3, runs=tmp_path)
-    found = partition(cooccurrence(toy_data["train"].targets), 2, strategy, seed=3)
-    names = [tuple(np.array(toy_data["train"].classes)[found == part].tolist()) for part in (0, 1)]
+    subsets = partition(cooccurrence(toy_data["train"].targets), 2, strategy, seed=3)
+    names = [tuple(np.array(toy_data["train"].classes)[subsets == number].tolist()) for number in (0, 1)]
     runs = list(iter_runs(tmp_path))
     assert groups(runs) == sorted(names)
     assert merged.classes == toy_data["train"].classes
     for run in runs:
-        assert run.config["training"] == config.replace(role="part").as_dict()
+        assert run.config["training"] == config.replace(role="label_subset").as_dict()
         assert (run.config["method"], run.config["settings"]["loss"]) == ("vanilla", "asl")
         assert run.config["data"]["name"].startswith("toy, ")
         images = torch.from_numpy(np.array(toy_data["test"].images)).permute(0, 3, 1, 2)
@@ -54,22 +55,21 @@ def test_one_model_per_part_and_all_of_them_merged(
         with torch.no_grad():
             logits = merged.eval()(images).logits[:, columns]
         np.testing.assert_allclose(logits, run.predictions().logits, atol=1e-5)
-    out = capsys.readouterr().out
-    for number, part in enumerate(names, start=1):
-        assert f"{strategy}, part {number} of 2: {', '.join(part)}\n" in out
+    for number, classes in enumerate(names, start=1):
+        assert f"{strategy}, label subset {number} of 2: {', '.join(classes)}" in caplog.messages
 
 
 @pytest.mark.parametrize("subset_images", ["containing", "all"])
-def test_the_pictures_of_a_sub_task(
+def test_images_of_a_label_subset(
     subset_images: str, toy_data: Data, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tasks = []
 
-    def watched(method, data, *args, **kwargs):
+    def record(method, data, *args, **kwargs):
         tasks.append(data)
         return fit(method, data, *args, **kwargs)
 
-    monkeypatch.setattr(side_by_side, "fit", watched)
+    monkeypatch.setattr(label_subsets, "fit", record)
     data = {**toy_data, "trainval": replace(toy_data["train"], split="trainval"), "other": toy_data["val"].subset([0])}
     train_label_subsets(data, config, "random", 2, runs=tmp_path, subset_images=subset_images)
     assert [list(task) for task in tasks] == [["train", "val", "test"]] * 2
@@ -89,7 +89,7 @@ def test_the_pictures_of_a_sub_task(
             assert all(np.array_equal(task[name].images[k], whole.images[row]) for k, row in enumerate(kept))
 
 
-def test_a_second_call_trains_nothing_and_a_stopped_one_goes_on(
+def test_a_second_call_trains_nothing_and_an_interrupted_one_is_resumed(
     toy_data: Data, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     calls = [0]
@@ -100,7 +100,7 @@ def test_a_second_call_trains_nothing_and_a_stopped_one_goes_on(
             raise KeyboardInterrupt
         return fit(*args, **kwargs)
 
-    monkeypatch.setattr(side_by_side, "fit", stopping)
+    monkeypatch.setattr(label_subsets, "fit", stopping)
     with pytest.raises(KeyboardInterrupt):
         train_label_subsets(toy_data, config, "random", 2, runs=tmp_path)
     first = train_label_subsets(toy_data, config, "random", 2, runs=tmp_path)
@@ -111,27 +111,27 @@ def test_a_second_call_trains_nothing_and_a_stopped_one_goes_on(
     assert fingerprint(first) != fingerprint(train_label_subsets(toy_data, config, "random", 2, seed=1, runs=tmp_path))
 
 
-def test_the_whole_is_one_model_of_all_labels_on_all_pictures(toy_data: Data, config: Config, tmp_path: Path) -> None:
-    whole = train_label_subsets(toy_data, config, "whole", runs=tmp_path)
+def test_all_labels_is_one_network_on_all_images(toy_data: Data, config: Config, tmp_path: Path) -> None:
+    whole = train_label_subsets(toy_data, config, "all_labels", runs=tmp_path)
     (run,) = iter_runs(tmp_path)
-    same = fit(create_method("vanilla", loss="asl"), toy_data, config.replace(role="part"), runs=tmp_path)
+    same = fit(create_method("vanilla", loss="asl"), toy_data, config.replace(role="label_subset"), runs=tmp_path)
     assert run.path == same.path
     assert run.predictions().classes == whole.classes
 
 
-def test_the_partition_is_the_one_that_is_asked_for(
+def test_arguments_of_the_partition(
     toy_data: Data, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = []
+    calls = []
 
-    def watched(counts, *args):
-        asked.append(args)
+    def record(counts, *args):
+        calls.append(args)
         return np.array([0, 1, 1, 0])
 
-    monkeypatch.setattr(parts.graphs, "partition", watched)
+    monkeypatch.setattr(label_subsets.graphs, "partition", record)
     train_label_subsets(toy_data, config, "dgp", 2, tau=2.5, seed=7, runs=tmp_path)
     train_label_subsets(toy_data, config, "cgp", 2, runs=tmp_path)
-    assert asked == [(2, "dgp", 2.5, 7), (2, "cgp", 3.0, 0)]
+    assert calls == [(2, "dgp", 2.5, 7), (2, "cgp", 3.0, 0)]
     assert groups(list(iter_runs(tmp_path))) == [("green", "blue"), ("red", "dark")]
 
 
@@ -142,22 +142,22 @@ def test_another_method(toy_data: Data, config: Config, tmp_path: Path) -> None:
     assert {run.config["settings"]["loss"] for run in iter_runs(tmp_path)} == {"bce"}
 
 
-def test_tables_of_students_have_no_parts(toy_data: Data, config: Config, tmp_path: Path) -> None:
-    """Neither the models of parts nor the one of all labels are students, or the teacher."""
+def test_tables_of_students_have_no_label_subsets(toy_data: Data, config: Config, tmp_path: Path) -> None:
+    """Neither networks of label subsets nor the one of all labels are students, or the teacher."""
     student = fit("vanilla", toy_data, config, runs=tmp_path)
     train_label_subsets(toy_data, config, "cgp", 2, runs=tmp_path)
     assert [run.path for run in runs_on(tmp_path, toy_data["test"])] == [student.path]
-    train_label_subsets(toy_data, config, "whole", runs=tmp_path)
+    train_label_subsets(toy_data, config, "all_labels", runs=tmp_path)
     assert list(group_runs(runs_on(tmp_path, toy_data["test"]))) == ["vanilla student"]
 
 
 def test_wrong_arguments(toy_data: Data, config: Config, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="`strategy` is 'teacher', expected one of cgp, dgp, random, whole"):
+    with pytest.raises(ValueError, match="`strategy` is 'teacher', expected one of cgp, dgp, random, all_labels"):
         train_label_subsets(toy_data, config, "teacher", 2, runs=tmp_path)
     with pytest.raises(ValueError, match="`subset_images` is 'any'"):
         train_label_subsets(toy_data, config, "cgp", 2, runs=tmp_path, subset_images="any")
-    with pytest.raises(ValueError, match="`k` is 2, expected 1: the strategy 'whole'"):
-        train_label_subsets(toy_data, config, "whole", 2, runs=tmp_path)
+    with pytest.raises(ValueError, match="`k` is 2, expected 1: the strategy 'all_labels'"):
+        train_label_subsets(toy_data, config, "all_labels", 2, runs=tmp_path)
     with pytest.raises(ValueError, match="`k` is 5"):
         train_label_subsets(toy_data, config, "cgp", 5, runs=tmp_path)
     targets = toy_data["train"].targets.copy()

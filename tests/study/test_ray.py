@@ -1,4 +1,4 @@
-"""Sweeps on a real Ray cluster of two nodes, of which one dies."""
+"""Sweeps on a real Ray cluster of two nodes, one of which dies."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import psutil
 import pytest
 
 from mlkd.study.executors import Ray
-from mlkd.study.run_sweep import Progress, run_tasks
-from mlkd.study.sweep import Sweep, tasks
+from mlkd.study.run_sweep import TaskStatus, run_tasks
+from mlkd.study.sweep import Sweep, expand_tasks
 from mlkd.training.runs import iter_runs
 
-ray = pytest.importorskip("ray", reason="needs the extra 'ray'")
+ray = pytest.importorskip("ray", reason="requires the extra 'ray'")
 cluster_utils = pytest.importorskip("ray.cluster_utils")
 
 pytestmark = [
@@ -26,13 +26,11 @@ pytestmark = [
 
 PLUGIN = """
 import time
-from dataclasses import dataclass
 
 from mlkd.methods import Vanilla, register_method
 
 
 @register_method("slow")
-@dataclass
 class Slow(Vanilla):
     def loss_terms(self, student, batch):
         time.sleep(0.15)
@@ -40,12 +38,12 @@ class Slow(Vanilla):
 """
 
 TINY = {
-    "backbone_settings": ({"widths": [4, 8, 8], "stem_stride": 3},),
-    "embed_dim": (8,),
-    "image_size": (32,),
-    "batch_size": (16,),
+    "student.backbone_settings": ({"widths": [4, 8, 8], "stem_stride": 3},),
+    "student.embed_dim": (8,),
+    "student.image_size": (32,),
+    "student.batch_size": (16,),
 }
-"""Settings with which preset smoke trains in a second."""
+"""With these settings, study smoke trains in a second."""
 
 
 NODE: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "include_dashboard": False}
@@ -80,15 +78,15 @@ def trainings(node) -> list[str]:
     return [line for line in lines if "-m mlkd train" in line]
 
 
-def killed(node) -> None:
-    """What is left of a machine whose power went: nothing."""
+def kill(node) -> None:
+    """Kills all processes of a node, as a power failure does."""
     top = raylet(node)
     for process in [top, *top.children(recursive=True)]:
         process.kill()
 
 
-def sweep_while_a_node_dies(cluster, grid: Sweep, epochs: int) -> tuple[dict[str, Progress], Sequence[str]]:
-    """Kills the other node when a run on it has an epoch behind it; what it trained then."""
+def sweep_while_a_node_dies(cluster, grid: Sweep, epochs: int) -> tuple[dict[str, TaskStatus], Sequence[str]]:
+    """Kills the other node when a run on it has finished an epoch; returns what it was training."""
     lost: list[str] = []
 
     def watch() -> None:
@@ -96,26 +94,31 @@ def sweep_while_a_node_dies(cluster, grid: Sweep, epochs: int) -> tuple[dict[str
             time.sleep(0.1)
             for run in iter_runs(grid.runs):
                 seed = run.config["training"]["seed"]
-                mine = [line for line in trainings(cluster.other) if f"--seed {seed} " in line]
-                if mine and run.checkpoints and len(run.history) < epochs:
-                    time.sleep(0.2)  # it says so too
-                    killed(cluster.other)
-                    lost.extend(mine)
+                commands = [line for line in trainings(cluster.other) if f"--seed {seed} " in line]
+                if commands and run.checkpoints and len(run.history) < epochs:
+                    time.sleep(0.2)  # its log has the epoch too
+                    kill(cluster.other)
+                    lost.extend(commands)
                     return
 
     watching = threading.Thread(target=watch, daemon=True)
     watching.start()
-    progress = run_tasks(tasks(grid), grid.folder, Ray(cluster.address, grid.cpus, grid.gpus))
+    progress = run_tasks(expand_tasks(grid), grid.folder, Ray(cluster.address, grid.cpus, grid.gpus))
     watching.join(5)
     return progress, lost
 
 
-def check(progress: dict[str, Progress], lost: Sequence[str], grid: Sweep) -> None:
+def slow_sweep(methods: tuple[str, ...], grid: dict[str, tuple], seeds: tuple[int, ...]) -> Sweep:
+    """A sweep of tiny students, in study smoke, with the method "slow" from the plugin."""
+    return Sweep(name="mine", study="smoke", methods=methods, grid=TINY | grid, seeds=seeds, plugins=("mine.py",))
+
+
+def check(progress: dict[str, TaskStatus], lost: Sequence[str], grid: Sweep) -> None:
     assert lost, "no run was on the other node"
-    assert {one.state for one in progress.values()} == {"done"}
+    assert {status.state for status in progress.values()} == {"done"}
     runs = list(iter_runs(grid.runs))
     assert all(run.complete for run in runs)
-    assert sorted(run.path.name for run in runs) == sorted(one.run.path.name for one in progress.values())
+    assert sorted(run.path.name for run in runs) == sorted(status.run.path.name for status in progress.values())
     for run in runs:
         assert run.history["epoch"].tolist() == list(range(1, run.config["training"]["epochs"] + 1))
 
@@ -125,14 +128,14 @@ def test_a_sweep_survives_the_death_of_a_node(cluster, tmp_path: Path, monkeypat
     monkeypatch.chdir(tmp_path)
     Path("mine.py").write_text(PLUGIN)
     epochs = 6
-    grid = Sweep("mine", {"slow": {}}, TINY | {"epochs": (epochs,)}, seeds=(0, 1, 2), preset="smoke", plugin="mine.py")
+    grid = slow_sweep(("slow",), {"student.epochs": (epochs,)}, (0, 1, 2))
     progress, lost = sweep_while_a_node_dies(cluster, grid, epochs)
     check(progress, lost, grid)
     (again,) = [log.read_text() for log in grid.folder.glob("*.log") if log.read_text().count("$ mlkd train") > 1]
     first, second = again.split("$ mlkd train")[1:]
     assert f"--seed {lost[0].partition('--seed ')[2].split()[0]} " in first
     assert "epoch 1/6" in first
-    assert "epoch 1/6" not in second  # it went on
+    assert "epoch 1/6" not in second  # it was resumed
     assert "epoch 6/6" in second
 
 
@@ -140,18 +143,17 @@ def test_a_sweep_survives_the_death_of_a_node(cluster, tmp_path: Path, monkeypat
 def test_a_sweep_with_teachers_survives_deaths_one_after_another(
     cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Three rounds on one runs folder; in each a new node joins, takes runs and dies, while students wait for parts."""
+    """Three rounds on one runs folder; in each a new node joins, takes runs and dies, while students are pending."""
     monkeypatch.chdir(tmp_path)
     Path("mine.py").write_text(PLUGIN)
     epochs = 8
     rounds = 3
     for number in range(rounds):
         seeds = tuple(range(4 * number, 4 * number + 4))
-        methods = {"slow": {}, "cgpd": {"k": (2,)}}
-        grid = Sweep("mine", methods, TINY | {"epochs": (epochs,)}, seeds=seeds, preset="smoke", plugin="mine.py")
+        grid = slow_sweep(("slow", "cgpd"), {"student.epochs": (epochs,)}, seeds)
         progress, lost = sweep_while_a_node_dies(cluster, grid, epochs)
         assert lost
-        assert all(one.done for one in progress.values())
+        assert all(status.finished for status in progress.values())
         assert all(run.complete for run in iter_runs(grid.runs))
         ray.shutdown()
         cluster.other = cluster.add_node(**NODE)
