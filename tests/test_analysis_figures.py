@@ -1,11 +1,21 @@
-"""Figures of analyses draw what they are given."""
+"""The values in the figures of the analyses."""
 
 from __future__ import annotations
 
 import numpy as np
 import pandas as pd
 import pytest
-from analysis_figures import OF_RUNS, WITH_CLASSES, gaps, hits, pictures, recall, reliance_table, slopes, steps
+from analysis_figures import (
+    OF_RUNS,
+    WITH_CLASSES,
+    gap_table,
+    gradient_table,
+    localization_table,
+    make_data,
+    make_recall_table,
+    regression_lines,
+    reliance_table,
+)
 from matplotlib.collections import LineCollection
 from matplotlib.colors import to_hex
 from matplotlib.patches import Rectangle
@@ -13,29 +23,31 @@ from matplotlib.text import Text
 
 from mlkd import plots
 from mlkd.analysis import Gain
-from mlkd.plots.style import COLORS, GAIN, MORE_COLORS, SPARE_COLORS, colors, other_looks
+from mlkd.plots.style import COLORS, GAIN, MORE_COLORS, SPARE_COLORS, colors, styles
 
 CLASSES = ("cat", "dog", "bus")
 
 
-def test_titles_of_one_figure_have_different_colours() -> None:
+def test_titles_of_a_figure_have_different_colors() -> None:
     titles = ("sd student", "ps student", "cpsd student", "mse", "vanilla student", "teacher", "gradcam", "layercam")
-    found = colors(titles)
-    assert len(set(found.values())) == len(titles)
-    assert (found["vanilla student"], found["teacher"]) == (COLORS["vanilla"], COLORS["teacher"])
-    assert found["sd student"] == COLORS["sd"]
+    title_colors = colors(titles)
+    assert len(set(title_colors.values())) == len(titles)
+    assert (title_colors["vanilla student"], title_colors["teacher"]) == (COLORS["vanilla"], COLORS["teacher"])
+    assert title_colors["sd student"] == COLORS["sd"]
     assert colors(["random-psd student", "chance"])["chance"] == "#000000"
     methods = [name for name in COLORS if name not in ("random-psd", "chance")]
     assert len(set(colors([*methods, "teacher #2"]).values())) == len(methods) + 1
     assert list(colors(["l2d student", "l2d student #2"])) == ["l2d student", "l2d student #2"]
 
 
-def test_a_colour_is_of_a_method_or_of_something_else() -> None:
-    looks = other_looks(["bce", "mld", "bd2", "bd3", "bd4", "id2", "id3", "id4"])
+def test_styles_do_not_use_the_colors_of_methods() -> None:
+    term_styles = styles(["bce", "mld", "bd2", "bd3", "bd4", "id2", "id3", "id4"])
     assert (
-        len({tuple(look.values()) for look in looks.values()}) == len({look["marker"] for look in looks.values()}) == 8
+        len({tuple(look.values()) for look in term_styles.values()})
+        == len({look["marker"] for look in term_styles.values()})
+        == 8
     )
-    assert not {look["color"] for look in looks.values()} & {*COLORS.values(), *SPARE_COLORS, *MORE_COLORS}
+    assert not {look["color"] for look in term_styles.values()} & {*COLORS.values(), *SPARE_COLORS, *MORE_COLORS}
 
 
 def test_cam_grid() -> None:
@@ -54,8 +66,8 @@ def test_cam_grid() -> None:
     assert [text.get_text() for text in fig.axes[5].texts] == ["50 %"]
 
 
-def test_map_hits() -> None:
-    fig = plots.localization_plot(hits(["small", "large"]), "label", "run")
+def test_localization_plot() -> None:
+    fig = plots.localization_plot(localization_table(["small", "large"]), "label", "run")
     left, right = fig.axes[:2]
     dots = [line for line in left.lines if line.get_marker() == "o"]
     assert sorted(line.get_xdata()[0] for line in dots) == pytest.approx([0, 0, 10, 10, 20, 20])
@@ -63,7 +75,7 @@ def test_map_hits() -> None:
     for ax in (left, right):
         chance = [line for line in ax.lines if line.get_color() == "black"]
         assert [list(line.get_xdata()) for line in chance] == [pytest.approx([20, 20])] * 2
-    assert [text.get_text() for text in fig.legends[0].get_texts()][-1] == "chance"
+    assert [text.get_text() for text in fig.legends[0].get_texts()][-1] == "random map"
 
 
 def test_correlation_differences_share_one_scale() -> None:
@@ -84,7 +96,7 @@ def test_label_pairs() -> None:
 
 
 def test_dependency_gaps() -> None:
-    fig = plots.dependency_gaps(gaps())
+    fig = plots.dependency_gaps(gap_table())
     heights = [list(line.get_ydata()) for line in fig.axes[0].lines]
     assert heights == [pytest.approx([0.01] * 3), pytest.approx([0.11] * 3)]
     assert [list(line.get_ydata()) for line in fig.axes[1].lines][1] == pytest.approx([0.1] * 3)
@@ -105,20 +117,22 @@ def test_area_recall() -> None:
     assert intervals[0].get_segments()[0][:, 1].tolist() == [5, 22.5]
     left, middle, right = (line.get_xdata()[0] for line in points)
     assert left < middle == 5 < right < 10  # side by side
-    assert plots.area_recall(recall("side", [10]))  # one group, no curves
+    assert plots.area_recall(make_recall_table("side", [10]))  # one group, no curves
 
 
-def test_area_recall_draws_no_share_of_few_objects() -> None:
-    table = recall("side", [10, 20])
+def test_area_recall_of_few_objects_is_not_drawn() -> None:
+    table = make_recall_table("side", [10, 20])
     table.loc[table["side"] == 20, "targets"] = 9
     counts, shares = plots.area_recall(table).axes
     assert [len(line.get_xdata()) for line in counts.lines] == [2, 2, 2]
     assert [len(line.get_xdata()) for line in shares.lines] == [1, 1, 1]
-    assert shares.get_title() == "Share found, sizes with 10 objects or more"
+    assert shares.get_title() == "Recall of sizes with at least 10 objects"
 
 
 def test_recall_by_frequency() -> None:
-    fig = plots.recall_by(recall("frequency", [0, 3, 40]), "frequency", xlabel="share (%)", logarithmic=True)
+    fig = plots.recall_by(
+        make_recall_table("frequency", [0, 3, 40]), "frequency", xlabel="frequency (%)", logarithmic=True
+    )
     fig.draw_without_rendering()
     assert fig.axes[0].get_xscale() == "log"
     left, middle, right = (line.get_xdata() for line in fig.axes[0].lines)
@@ -127,18 +141,18 @@ def test_recall_by_frequency() -> None:
     assert right[2] < 41
 
 
-def test_retrieved() -> None:
-    data = pictures(CLASSES)
+def test_retrieval_grid() -> None:
+    data = make_data(CLASSES)
     data.targets[:] = [[1, 1, 0], [0, 0, 0], [0, 1, 1], [1, 1, 1], [0, 0, 1], [1, 0, 0], [1, 0, 0]]
     fig = plots.retrieval_grid(data, [0], {"l2d": np.array([[3, 4, 1]]), "mld": np.array([[2, 5, 6]])})
     query, third = fig.axes[0], fig.axes[2]
     assert [text.get_text() for text in query.texts] == ["query", "cat", "dog", "l2d"]
     assert np.array_equal(fig.axes[1].images[0].get_array(), data.images[3])
-    found = [(text.get_text(), to_hex(text.get_color())) for text in fig.axes[1].texts[1:]]
-    assert found == [("cat ✓", "#007a4d"), ("dog ✓", "#007a4d"), ("bus", "#c0392b")]
+    labels = [(text.get_text(), to_hex(text.get_color())) for text in fig.axes[1].texts[1:]]
+    assert labels == [("cat ✓", "#007a4d"), ("dog ✓", "#007a4d"), ("bus", "#c0392b")]
     assert [text.get_text() for text in third.texts] == ["2", "bus"]
     assert [text.get_text() for text in fig.axes[3].texts] == ["3", "(none)"]
-    data = pictures(tuple(map(str, range(20))))
+    data = make_data(tuple(map(str, range(20))))
     many = plots.retrieval_grid(data, [1], {"l2d": np.array([[0]])})
     assert [text.get_text() for text in many.axes[1].texts][-1] == f"and {data.targets[0].sum() - 5} more"
 
@@ -159,19 +173,19 @@ def test_context_scores() -> None:
     assert ax.get_xlim()[0] == 0
 
 
-def test_reliance_is_sorted() -> None:
-    ax, difference = plots.context_reliance(reliance_table(CLASSES), "teacher").axes
-    names = [tick.get_text() for tick in ax.get_yticklabels()]
+def test_context_reliance_is_sorted() -> None:
+    drops, reliance = plots.context_reliance(reliance_table(CLASSES), "teacher").axes
+    names = [tick.get_text() for tick in drops.get_yticklabels()]
     assert names == ["bus without dog (n = 9)", "dog without cat (n = 9)", "cat without bus (n = 9)"]
-    dots = [line.get_xdata()[0] for line in ax.lines if line.get_marker() == "o"]
+    dots = [line.get_xdata()[0] for line in drops.lines if line.get_marker() == "o"]
     assert dots == pytest.approx([40, 20, 0, 40 / 3, 20 / 3, 0])
-    dots = [line.get_xdata()[0] for line in difference.lines if line.get_marker() == "o"]
+    dots = [line.get_xdata()[0] for line in reliance.lines if line.get_marker() == "o"]
     assert dots == pytest.approx([80 / 3, 40 / 3, 0])
-    assert list(difference.lines[0].get_xdata()) == pytest.approx([80 / 3 - 2, 80 / 3 + 3])
+    assert list(reliance.lines[0].get_xdata()) == pytest.approx([80 / 3 - 2, 80 / 3 + 3])
 
 
-def test_taken_over() -> None:
-    fig = plots.reliance_regression(reliance_table(CLASSES), slopes())
+def test_reliance_regression() -> None:
+    fig = plots.reliance_regression(reliance_table(CLASSES), regression_lines())
     vanilla, l2d = fig.axes
     assert l2d.get_title() == "l2d student\nslope 0.50 [0.40, 0.60], r = 0.90"
     points = next(line for line in l2d.lines if line.get_marker() == "o")
@@ -179,12 +193,12 @@ def test_taken_over() -> None:
     assert points.get_ydata().tolist() == pytest.approx((points.get_xdata() / 2).tolist())
     line = l2d.lines[-1]
     assert line.get_ydata().tolist() == pytest.approx([1, 0.5 * 80 / 3 + 1])
-    assert len(vanilla.lines) == 2  # no slope, no line
-    far = reliance_table(tuple("abcdefgh"))
-    far["reliance"] = 0.0
-    far.loc[far["label"] == "c", "reliance"] = 0.5
-    _, l2d = plots.reliance_regression(far, slopes()).axes
-    assert [text.get_text() for text in l2d.texts] == ["c / b"]  # not those that lie on each other
+    assert len(vanilla.lines) == 2  # no line without a slope
+    outlier = reliance_table(tuple("abcdefgh"))
+    outlier["reliance"] = 0.0
+    outlier.loc[outlier["label"] == "c", "reliance"] = 0.5
+    _, l2d = plots.reliance_regression(outlier, regression_lines()).axes
+    assert [text.get_text() for text in l2d.texts] == ["c / b"]  # the others overlap
 
 
 def test_label_gains() -> None:
@@ -195,7 +209,7 @@ def test_label_gains() -> None:
     assert [line.get_markerfacecolor() for line in dots] == [GAIN, GAIN, "white"]
 
 
-def test_gains() -> None:
+def test_gain_intervals() -> None:
     fig = plots.gain_intervals({"l2d": Gain(0.05, 0.02, 0.08, 0.03, 5), "mdkd": Gain(0.04, 0.02, 0.06, 0.3, 2)})
     ax = fig.axes[0]
     dots = [line for line in ax.lines if line.get_marker() == "o"]
@@ -213,24 +227,27 @@ def test_protocol_spread() -> None:
 
 
 def test_gradient_terms() -> None:
-    share, cosine = plots.gradient_terms(steps()).axes
-    assert [list(line.get_ydata()) for line in share.lines] == [pytest.approx([40 + 10 * k] * 3) for k in range(3)]
-    assert [list(line.get_ydata()) for line in cosine.lines[:2]] == [[0.5] * 3, [0] * 3]  # not the BCE with itself
-    assert list(share.lines[0].get_xdata()) == [0, 50, 100]
+    fraction, cosine = plots.gradient_terms(gradient_table()).axes
+    assert [list(line.get_ydata()) for line in fraction.lines] == [pytest.approx([40 + 10 * k] * 3) for k in range(3)]
+    assert [list(line.get_ydata()) for line in cosine.lines[:2]] == [
+        [0.5] * 3,
+        [0] * 3,
+    ]  # the BCE is not compared with itself
+    assert list(fraction.lines[0].get_xdata()) == [0, 50, 100]
 
 
 def test_gradient_classes() -> None:
-    share, cosine = plots.gradient_classes(steps(("cat", "dog"))).axes
-    assert [text.get_text() for text in share.texts] == ["40", "50", "60"] * 2
-    assert [text.get_text() for text in cosine.texts] == ["+0.50", "+0.00"] * 2  # not the BCE with itself
-    assert [text.get_text() for text in share.get_yticklabels()] == ["cat", "dog"]
+    fraction, cosine = plots.gradient_classes(gradient_table(("cat", "dog"))).axes
+    assert [text.get_text() for text in fraction.texts] == ["40", "50", "60"] * 2
+    assert [text.get_text() for text in cosine.texts] == ["+0.50", "+0.00"] * 2  # the BCE is not compared with itself
+    assert [text.get_text() for text in fraction.get_yticklabels()] == ["cat", "dog"]
     assert [text.get_text() for text in cosine.get_xticklabels()] == ["mld", "cd"]
 
 
 def test_empty_tables_are_drawn() -> None:
-    plots.localization_plot(hits(["all"])[:0], "label", "run").draw_without_rendering()
-    plots.gradient_terms(steps()[:0]).draw_without_rendering()
-    plots.gradient_classes(steps()[:0]).draw_without_rendering()
+    plots.localization_plot(localization_table(["all"])[:0], "label", "run").draw_without_rendering()
+    plots.gradient_terms(gradient_table()[:0]).draw_without_rendering()
+    plots.gradient_classes(gradient_table()[:0]).draw_without_rendering()
     assert not [text for text in plots.gain_intervals({}).findobj(Text) if "(n =" in text.get_text()]
     plots.label_gains(
         pd.DataFrame({"label": ["cat"], "difference": [np.nan]}), title="nothing"

@@ -1,4 +1,4 @@
-"""Figures: returned, labelled, closed, and drawn with whatever names the data has."""
+"""Figures: returned, closed, labeled, and drawn for class names with any characters."""
 
 from __future__ import annotations
 
@@ -24,19 +24,21 @@ ODD = ("%", "#", "é ✓", "&amp;", "{}", "<b>", "_x", "x_y^2", "$", "a$b$c", r"
 
 
 @pytest.fixture(autouse=True, scope="module")
-def without_a_screen():
+def without_display():
     plt.switch_backend("agg")
 
 
 def data(classes: tuple[str, ...] = PLAIN, split: str = "train", *, n: int = 6, boxes: bool = True) -> MultiLabelData:
-    """Small pictures; the first has twelve labels, the second none."""
+    """Small images; the first has twelve labels, the second none."""
     rng = np.random.default_rng(0)
     targets = (rng.random((n, len(classes))) < min(0.3, 4 / len(classes))).astype(np.uint8)
     targets[0, :12], targets[1] = 1, 0
     images = [rng.integers(0, 256, (20, 24, 3), np.uint8) for _ in range(n)]
-    found = [np.array([[k, 1, 2, 10, 12] for k in np.flatnonzero(row)], np.float32).reshape(-1, 5) for row in targets]
+    label_boxes = [
+        np.array([[k, 1, 2, 10, 12] for k in np.flatnonzero(row)], np.float32).reshape(-1, 5) for row in targets
+    ]
     ids = tuple(str(k) for k in range(n))
-    return MultiLabelData("made", split, images, targets, classes, ids, found if boxes else None)
+    return MultiLabelData("toy", split, images, targets, classes, ids, label_boxes if boxes else None)
 
 
 def history(epochs: int = 3, **terms: float) -> pd.DataFrame:
@@ -60,8 +62,8 @@ def heatmap(classes: tuple[str, ...]) -> Figure:
 
 
 def prediction(classes: tuple[str, ...]) -> Figure:
-    made = data(classes)
-    return plots.prediction(made.images[0], np.linspace(0.1, 0.9, len(classes)), made.targets[0], classes)
+    split = data(classes)
+    return plots.prediction(split.images[0], np.linspace(0.1, 0.9, len(classes)), split.targets[0], classes)
 
 
 def gains(classes: tuple[str, ...], seeds: int = 3) -> Figure:
@@ -70,19 +72,19 @@ def gains(classes: tuple[str, ...], seeds: int = 3) -> Figure:
 
 
 def partitions(classes: tuple[str, ...]) -> Figure:
-    parts = np.arange(len(classes)) % 3
-    return plots.partitions(np.eye(len(classes)), {"cgp": parts, "random": parts[::-1]}, classes)
+    clusters = np.arange(len(classes)) % 3
+    return plots.partitions(np.eye(len(classes)), {"cgp": clusters, "random": clusters[::-1]}, classes)
 
 
 def logit_gradients(classes: tuple[str, ...]) -> Figure:
-    made, values = data(classes), np.linspace(-1, 1, len(classes))
-    return plots.logit_gradients({"MSE": values, "MLD": -values}, classes, made.targets[0], abs(values), abs(values))
+    split, values = data(classes), np.linspace(-1, 1, len(classes))
+    return plots.logit_gradients({"MSE": values, "MLD": -values}, classes, split.targets[0], abs(values), abs(values))
 
 
 def crops(classes: tuple[str, ...]) -> Figure:
-    made, boxes = data(classes), np.array([[0, 0, 0.5, 0.5], [0.5, 0.1, 1, 0.11]])
-    said = np.linspace(0, 1, 2 * len(classes)).reshape(2, -1)
-    return plots.crops(made.images[0], boxes, said, made.targets[0], classes)
+    split, boxes = data(classes), np.array([[0, 0, 0.5, 0.5], [0.5, 0.1, 1, 0.11]])
+    probabilities = np.linspace(0, 1, 2 * len(classes)).reshape(2, -1)
+    return plots.crops(split.images[0], boxes, probabilities, split.targets[0], classes)
 
 
 def crop_labels(classes: tuple[str, ...]) -> Figure:
@@ -113,7 +115,7 @@ OF_RUNS: dict[str, Callable[[], Figure]] = {
         pd.DataFrame(
             [("cgp", 3, 2, 0.9), ("cgp", 3, 3, 0.5), ("dgp", 3, 2, 0.1)], columns=["strategy", "tau", "k", "ari"]
         ),
-        title="made",
+        title="toy",
     ),
     "protocol_scores": lambda: plots.protocol_scores(protocols()),
     **analysis_figures.OF_RUNS,
@@ -122,37 +124,37 @@ ALL = {**{name: lambda draw=draw: draw(PLAIN) for name, draw in WITH_CLASSES.ite
 
 
 def draw(fig: Figure) -> None:
-    """Lays out all text and ticks; what goes wrong in drawing goes wrong here."""
+    """Lays out all text and ticks; errors in drawing are raised here."""
     fig.draw_without_rendering()
 
 
 def texts(fig: Figure) -> list[str]:
-    """All text of a figure as it is drawn; none of it is read as a formula."""
-    found = []
+    """All text of a figure as it is drawn; none of it may be parsed as a formula."""
+    contents = []
     for text in fig.findobj(Text):
         content = text.get_text()
         if text.get_parse_math() and not content.startswith(r"$\mathdefault"):  # matplotlib's own powers of ten
             assert not cbook.is_math_text(content), f"{content!r} is drawn as a formula"
             content = content.replace(r"\$", "$")
-        found.append(content)
-    return found
+        contents.append(content)
+    return contents
 
 
 UNITS = (
     "%",
     "points",
-    "labels in a picture",
+    "labels per image",
     "Rand index",
-    "joined by",
-    "push",
-    "share of 1",
+    "affinity",
+    "negative gradient",
+    "weight",
     "lower is better",
-    "low: ",
-    "largest value",
+    "low:",
+    "map's maximum",
 )
 
 
-def test_every_function_is_here() -> None:
+def test_every_figure_is_tested() -> None:
     assert set(plots.__all__) - {"color"} == set(ALL)
 
 
@@ -164,23 +166,23 @@ class TestEveryFigure:
         assert isinstance(fig, Figure)
         assert plt.get_fignums() == before == []
 
-    def test_says_what_it_shows(self, name: str) -> None:
-        """A title or a named axis on every panel that has axes at all, and a unit where there are numbers."""
+    def test_title_labels_and_units(self, name: str) -> None:
+        """Every panel with axes has a title or an axis label, and every figure with numbers a unit."""
         fig = ALL[name]()
         draw(fig)
         for ax in fig.axes:
-            said = [ax.get_title(), ax.get_xlabel(), ax.get_ylabel()]
-            assert any(said) or not ax.axison
-        named = " ".join(texts(fig))
-        assert name in ("image_grid", "retrieval_grid") or any(unit in named for unit in UNITS)
+            panel_texts = [ax.get_title(), ax.get_xlabel(), ax.get_ylabel()]
+            assert any(panel_texts) or not ax.axison
+        text = " ".join(texts(fig))
+        assert name in ("image_grid", "retrieval_grid") or any(unit in text for unit in UNITS)
 
-    def test_nothing_is_cut_off(self, name: str) -> None:
+    def test_nothing_is_outside_the_figure(self, name: str) -> None:
         fig = ALL[name]()
         draw(fig)
         box, (width, height) = fig.get_tightbbox(), fig.get_size_inches()
         assert min(box.x0, box.y0, width - box.x1, height - box.y1) > -0.02, f"{box} of {width} x {height} inches"
 
-    def test_no_global_style(self, name: str) -> None:
+    def test_global_style_is_not_changed(self, name: str) -> None:
         before = dict(plt.rcParams)
         ALL[name]()
         assert dict(plt.rcParams) == before
@@ -195,30 +197,30 @@ class TestClassNames:
         draw(WITH_CLASSES[name](("cat", "dog", "sheep")))
 
     def test_odd_characters(self, name: str) -> None:
-        """Names stand in the figure as they are; "a$b$c" is no formula."""
+        """Names are drawn literally; "a$b$c" is not a formula."""
         fig = WITH_CLASSES[name](ODD)
         shown = texts(fig)
         draw(fig)
         if name == "label_counts":
             return
-        likeliest = {"prediction": 10, "crops": 4, "retrieval_grid": 0, "reliance_regression": 0}
-        for odd in ODD[len(ODD) - likeliest.get(name, len(ODD)) :]:
+        num_names = {"prediction": 10, "crops": 4, "retrieval_grid": 0, "reliance_regression": 0}
+        for odd in ODD[len(ODD) - num_names.get(name, len(ODD)) :]:
             assert any(odd in text for text in shown), odd
-            if name not in ("image_grid", *likeliest, *analysis_figures.NAMES_IN_SENTENCES):
+            if name not in ("image_grid", *num_names, *analysis_figures.NAMES_IN_SENTENCES):
                 assert odd in shown
 
 
-class TestPictures:
+class TestImageGrid:
     def test_boxes(self) -> None:
         with_boxes, without = data(), data(boxes=False)
         count = [int(row.sum()) for row in with_boxes.targets]
 
-        def boxes(made: MultiLabelData, **settings) -> list[int]:
-            fig = plots.image_grid(made, [2, 1, 0], **settings)
+        def count_boxes(split: MultiLabelData, **settings) -> list[int]:
+            fig = plots.image_grid(split, [2, 1, 0], **settings)
             return [sum(isinstance(patch, Rectangle) for patch in ax.patches) for ax in fig.axes[:3]]
 
-        assert boxes(with_boxes, boxes=True) == [count[2], 0, 12]
-        assert boxes(with_boxes) == boxes(without, boxes=True) == [0, 0, 0]
+        assert count_boxes(with_boxes, boxes=True) == [count[2], 0, 12]
+        assert count_boxes(with_boxes) == count_boxes(without, boxes=True) == [0, 0, 0]
         box = plots.image_grid(with_boxes, [0], boxes=True).axes[0].patches[0]
         assert (box.get_x(), box.get_y(), box.get_width(), box.get_height()) == (1, 2, 9, 10)
 
@@ -227,36 +229,36 @@ class TestPictures:
         assert [ax.get_title() for ax in fig.axes] == ["cat,\na long name of a class,\ndog", "(none)"]
         assert [ax.get_title() for ax in plots.image_grid(data(), [0, 1], columns=2, names=False).axes] == ["", ""]
 
-    def test_the_pictures_asked_for(self) -> None:
-        made = data()
-        fig = plots.image_grid(made, [4, 2, 5], columns=2)
+    def test_images_are_those_of_the_indices(self) -> None:
+        split = data()
+        fig = plots.image_grid(split, [4, 2, 5], columns=2)
         assert len(fig.axes) == 4
         for ax, row in zip(fig.axes, (4, 2, 5), strict=False):
-            assert np.array_equal(ax.images[0].get_array(), made.images[row])
+            assert np.array_equal(ax.images[0].get_array(), split.images[row])
         assert not fig.axes[3].images
         assert not fig.axes[3].axison
 
 
-class TestNumbers:
+class TestValues:
     def test_class_frequencies(self) -> None:
-        made = data()
-        fig = plots.class_frequencies({"train": made, "test": data(n=3)})
+        split = data()
+        fig = plots.class_frequencies({"train": split, "test": data(n=3)})
         shown = fig.axes[0].lines[0].get_ydata()
         assert sorted(shown, reverse=True) == list(shown)
         names = [tick.get_text() for tick in fig.axes[0].get_xticklabels()]
         assert dict(zip(names, shown, strict=True)) == pytest.approx(
-            dict(zip(PLAIN, 100 * made.targets.mean(axis=0), strict=True))
+            dict(zip(PLAIN, 100 * split.targets.mean(axis=0), strict=True))
         )
         assert [text.get_text() for text in fig.axes[0].get_legend().get_texts()] == ["train (n = 6)", "test (n = 3)"]
 
     def test_label_counts(self) -> None:
-        made = data()
-        ax, few = plots.label_counts({"train": made, "test": made.subset(np.array([1]))}).axes
+        split = data()
+        ax, few = plots.label_counts({"train": split, "test": split.subset(np.array([1]))}).axes
         assert ax.get_xlim() == few.get_xlim()
         heights = [bar.get_height() for bar in ax.patches]
         assert sum(heights) == pytest.approx(100)
         for count, height in enumerate(heights):
-            assert height == pytest.approx(100 * sum(int(row.sum()) == count for row in made.targets) / 6)
+            assert height == pytest.approx(100 * sum(int(row.sum()) == count for row in split.targets) / 6)
 
     def test_heatmap_order(self) -> None:
         p = np.array([[0, 0.5, 0.1], [0.2, 0, 0.3], [0.4, 0.6, 0]])
@@ -265,32 +267,32 @@ class TestNumbers:
         expected = [[0, 40, 60], [10, 0, 50], [30, 20, 0]]
         assert np.asarray(ax.images[0].get_array()) == pytest.approx(np.array(expected))
 
-    def test_names_of_a_partition_are_of_one_size(self) -> None:
-        parts = {"cgp": np.repeat([0, 1, 2], [7, 4, 1])}
-        for shown, size in ((parts, 8), (parts | {"dgp": np.arange(12) % 3}, 6)):
-            fig = plots.partitions(np.eye(12), shown, PLAIN)
+    def test_font_size_of_partitions(self) -> None:
+        partitions = {"cgp": np.repeat([0, 1, 2], [7, 4, 1])}
+        for clusters, size in ((partitions, 8), (partitions | {"dgp": np.arange(12) % 3}, 6)):
+            fig = plots.partitions(np.eye(12), clusters, PLAIN)
             assert {tick.get_size() for tick in fig.axes[0].get_yticklabels()} == {size}
 
-    def test_prediction_marks_the_truth(self) -> None:
-        probabilities, truth = np.linspace(0, 0.9, 12), np.arange(12) % 2
-        ax = plots.prediction(data().images[0], probabilities, truth, PLAIN, top=4).axes[1]
+    def test_prediction_marks_the_ground_truth(self) -> None:
+        probabilities, ground_truth = np.linspace(0, 0.9, 12), np.arange(12) % 2
+        ax = plots.prediction(data().images[0], probabilities, ground_truth, PLAIN, top=4).axes[1]
         names = [tick.get_text() for tick in ax.get_yticklabels()]
         assert names == ["class 8", "class 9 ✓", "class 10", "class 11 ✓"]
         assert [bar.get_width() for bar in ax.patches] == pytest.approx(100 * probabilities[8:])
 
-    def test_crops_have_the_shape_of_the_picture(self) -> None:
-        whole, *cut = crops(PLAIN).axes
-        assert [ax.get_box_aspect() for ax in cut] == [20 / 24] * 2
-        assert whole.images[0].get_size() == (20, 24)
+    def test_crops_have_the_shape_of_the_image(self) -> None:
+        full, *crop_axes = crops(PLAIN).axes
+        assert [ax.get_box_aspect() for ax in crop_axes] == [20 / 24] * 2
+        assert full.images[0].get_size() == (20, 24)
 
-    def test_shares_of_crops_are_drawn_from_0_to_1(self) -> None:
+    def test_weights_of_crops_are_drawn_from_0_to_1(self) -> None:
         fig = crop_labels(PLAIN)
         labels, weights, *bars = fig.axes
         assert labels.images[0].get_clim() == (-1, 1)
         assert weights.images[0].get_clim() == (0, 1)
         assert weights.texts[0].get_text() == f"{weights.images[0].get_array()[0, 0]:.2f}"
         assert (len(labels.texts), len(weights.texts)) == (0, 48)
-        assert [bar.get_ylabel() for bar in bars] == ["against to for", "share of 1"]
+        assert [bar.get_ylabel() for bar in bars] == ["absent to present", "weight"]
 
     def test_one_seed(self) -> None:
         draw(plots.training_curves({"vanilla": [history(1, bce=2.0)]}))
@@ -302,8 +304,8 @@ class TestNumbers:
         fig = OF_RUNS["training_curves"]()
         assert [ax.get_title() for ax in fig.axes] == [
             "mAP on validation (%, higher is better)",
-            "loss term bce, weighted",
-            "loss term mld, weighted",
+            "weighted loss term bce",
+            "weighted loss term mld",
         ]
         assert [len(ax.lines) for ax in fig.axes] == [3, 3, 1]
         assert list(fig.axes[0].lines[0].get_ydata()) == [25, 25, 25]
@@ -311,14 +313,14 @@ class TestNumbers:
         assert legend == ["vanilla student", "l2d student"]
 
     def test_class_scores(self) -> None:
-        made = data(("a", "b", "c"), n=10)
-        made.targets[:] = 0
-        made.targets[:2, 0] = made.targets[:6, 1] = made.targets[:3, 2] = 1
-        ax = plots.class_scores({"a": 0.5, "b": 0.4, "c": 0.3}, made).axes[0]
+        split = data(("a", "b", "c"), n=10)
+        split.targets[:] = 0
+        split.targets[:2, 0] = split.targets[:6, 1] = split.targets[:3, 2] = 1
+        ax = plots.class_scores({"a": 0.5, "b": 0.4, "c": 0.3}, split).axes[0]
         assert [tick.get_text() for tick in ax.get_yticklabels()] == ["b", "c", "a"]  # the most frequent first
-        chance, found = ax.lines
+        chance, ap = ax.lines
         assert list(chance.get_xdata()) == pytest.approx([60, 30, 20])
-        assert list(found.get_xdata()) == pytest.approx([40, 30, 50])
+        assert list(ap.get_xdata()) == pytest.approx([40, 30, 50])
         assert ax.get_ylim() == (2.5, -0.5)
 
     def test_scores_by_seed(self) -> None:
@@ -329,12 +331,12 @@ class TestNumbers:
 
     def test_classes_without_a_score(self) -> None:
         """nan for a class without positives, and a class that training does not have."""
-        made = data(("a", "b", "c"))
-        made.targets[:, 1] = 0
-        draw(plots.class_scores({"a": 0.5, "b": 0.4, "c": float("nan")}, made))
-        draw(plots.class_gains(np.full((2, 3), np.nan), ("a", "b", "c"), made.targets.mean(axis=0), title="none"))
+        split = data(("a", "b", "c"))
+        split.targets[:, 1] = 0
+        draw(plots.class_scores({"a": 0.5, "b": 0.4, "c": float("nan")}, split))
+        draw(plots.class_gains(np.full((2, 3), np.nan), ("a", "b", "c"), split.targets.mean(axis=0), title="none"))
 
-    def test_colours_of_methods(self) -> None:
+    def test_colors_of_methods(self) -> None:
         assert plots.color("l2d student") == plots.color("l2d") == style.COLORS["l2d"]
         assert plots.color("new method") in style.MORE_COLORS
         assert plots.color("new method") == plots.color("new student")

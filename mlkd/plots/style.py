@@ -1,4 +1,4 @@
-"""What all figures share: colours, axes, text."""
+"""Colors, axes and text common to all figures."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
@@ -27,33 +28,33 @@ COLORS = {
     "random-psd": "#7fb800",
     "chance": "#000000",
 }
-"""One colour per method in every figure: Okabe and Ito's, safe for colour-blind readers, and three more."""
+"""The color of each method in every figure: the colorblind-safe palette of Okabe and Ito, and three more."""
 SPARE_COLORS = ("#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#0072b2", "#7b3294", "#8c564b", "#7fb800")
 MORE_COLORS = ("#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 OTHER_COLORS = ("#332288", "#999933", "#ee3377", "#882255", "#c8b050")
-"""For what is no method, such as protocols and loss terms: colours that no method has, after Tol."""
+"""Colors of everything that is not a method, such as protocols and loss terms, after Tol; no method has them."""
 GAIN, LOSS = OTHER_COLORS[0], OTHER_COLORS[2]
 OTHER_MARKERS = "oDs^vPX*"
 
 
 def color(title: str) -> str:
-    """The colour of a method, or of a group of runs such as "l2d student"."""
+    """The color of a method, or of a group of runs such as "l2d student"."""
     name = title.split()[0]
     return COLORS.get(name) or MORE_COLORS[sum(map(ord, name)) % len(MORE_COLORS)]
 
 
 def colors(titles: Iterable[str]) -> dict[str, str]:
-    """A colour for each title of one figure: its own, or the next free one where an earlier title has it."""
-    own = {title: color(title) for title in titles}
-    spare = [shade for shade in SPARE_COLORS if shade not in own.values()]
-    found: dict[str, str] = {}
-    for title, shade in own.items():
-        found[title] = spare.pop(0) if shade in found.values() and spare else shade
-    return found
+    """A different color for each title in a figure: its `color`, or the next spare one if that is taken."""
+    preferred = {title: color(title) for title in titles}
+    spare = [value for value in SPARE_COLORS if value not in preferred.values()]
+    result: dict[str, str] = {}
+    for title, value in preferred.items():
+        result[title] = spare.pop(0) if value in result.values() and spare else value
+    return result
 
 
-def other_looks(titles: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Colour and marker for each of a few titles that are no methods, as `Axes.plot` takes them."""
+def styles(titles: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Color and marker, as for `Axes.plot`, for each of a few titles that are not methods."""
     return {
         title: {
             "color": OTHER_COLORS[number % len(OTHER_COLORS)],
@@ -63,99 +64,96 @@ def other_looks(titles: Iterable[str]) -> dict[str, dict[str, Any]]:
     }
 
 
-def dot(ax: Axes, at: float, found: Iterable[float], **settings) -> None:
-    """A value, its low and its high end on the horizontal axis at a height; nothing of what is nan."""
-    value, low, high = found
-    ax.plot([low, high], [at, at], color=settings.get("color"), lw=1.6, alpha=0.7)
-    ax.plot([value], [at], "o", ms=5, **settings)
+def draw_interval(ax: Axes, y: float, value_low_high: Iterable[float], **settings) -> None:
+    """A dot at a value and a line from its lower to its upper end, at height y; nan is not drawn."""
+    value, low, high = value_low_high
+    ax.plot([low, high], [y, y], color=settings.get("color"), lw=1.6, alpha=0.7)
+    ax.plot([value], [y], "o", ms=5, **settings)
 
 
-def dots(
+def draw_intervals(
     ax: Axes,
     table: pd.DataFrame,
     value: str,
     rows: Sequence[str],
-    row_of: str,
-    shades: Mapping[str, str],
-    title_of: str,
+    row_column: str,
+    title_colors: Mapping[str, str],
+    title_column: str,
     scale: float = 100,
 ) -> None:
-    """A line for each of `rows`, the first on top, and on it a dot with its interval for each title of `shades`.
+    """For each of `rows`, the first on top, a dot with its interval for each title of `title_colors`.
 
     Args:
-        table: `value`, `<value>_low`, `<value>_high` and the columns `row_of` and `title_of`.
-        scale: of the axis; 100 for fractions in %.
+        table: `value`, `<value>_low`, `<value>_high`, `row_column` and `title_column`.
+        scale: factor for the values; 100 for fractions in %.
     """
-    step = 0.7 / max(len(shades), 1)
-    for number, (title, shade) in enumerate(shades.items()):
-        own = table[table[title_of] == title].set_index(row_of)
+    step = 0.7 / max(len(title_colors), 1)
+    for number, (title, title_color) in enumerate(title_colors.items()):
+        values = table[table[title_column] == title].set_index(row_column)
         for height, row in enumerate(rows):
-            if row in own.index:
-                at = height + step * (number - (len(shades) - 1) / 2)
-                found = [scale * own.loc[row, f"{value}{end}"] for end in ("", "_low", "_high")]
-                dot(ax, at, found, color=shade, label=escape_math(title) if height == 0 else None)
-    ax.set_yticks(range(len(rows)), [escape_math(str(row)) for row in rows], fontsize=8 if len(rows) < 40 else 6)
+            if row in values.index:
+                y = height + step * (number - (len(title_colors) - 1) / 2)
+                interval = [scale * values.loc[row, f"{value}{end}"] for end in ("", "_low", "_high")]
+                draw_interval(ax, y, interval, color=title_color, label=escape_math(title) if height == 0 else None)
+    set_label_ticks(ax.yaxis, [str(row) for row in rows])
     ax.set_ylim(max(len(rows), 1) - 0.5, -0.5)
     ax.grid(axis="x", alpha=0.3)
 
 
 def legend_above(
-    fig: Figure, shades: Mapping[str, str | dict[str, Any]], columns: int = 4, marks: Sequence[str] = ()
+    fig: Figure, entries: Mapping[str, str | dict[str, Any]], columns: int = 4, lines: Sequence[str] = ()
 ) -> None:
-    """A legend of coloured dots (or of `other_looks`), and of black upright lines, above all panels."""
+    """A legend above all panels: a marker per title (a color, or a style of `styles`), then black vertical lines."""
     handles = []
-    for title, shade in shades.items():
-        look = {"color": shade, "marker": "o"} if isinstance(shade, str) else shade
-        handles.append(Line2D([], [], ls="", label=escape_math(title), **look))
-    handles += [Line2D([], [], marker="|", ms=11, mew=1.5, ls="", color="black", label=mark) for mark in marks]
+    for title, entry in entries.items():
+        style = {"color": entry, "marker": "o"} if isinstance(entry, str) else entry
+        handles.append(Line2D([], [], ls="", label=escape_math(title), **style))
+    handles += [Line2D([], [], marker="|", ms=11, mew=1.5, ls="", color="black", label=line) for line in lines]
     fig.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), columns) or 1, frameon=False)
 
 
-def annotate_cells(picture: AxesImage, values: np.ndarray, form: str = "{:.2f}", size: float = 7) -> None:
-    """The values (rows, columns) of a drawn matrix in its cells, black or white; nothing where one is nan."""
+def annotate_cells(image: AxesImage, values: np.ndarray, form: str = "{:.2f}", size: float = 7) -> None:
+    """The values (rows, columns) of a matrix in its cells, in black or white; nan is left blank."""
     for (row, column), value in np.ndenumerate(values):
         if not np.isnan(value):
-            red, green, blue, _ = picture.cmap(picture.norm(value))
-            shade = "black" if 0.3 * red + 0.59 * green + 0.11 * blue > 0.5 else "white"
+            red, green, blue, _ = image.cmap(image.norm(value))
+            text_color = "black" if 0.3 * red + 0.59 * green + 0.11 * blue > 0.5 else "white"
             text = form.format(round(value, 2) + 0.0)  # no "-0.00"
-            picture.axes.text(column, row, text, ha="center", va="center", fontsize=size, color=shade)
+            image.axes.text(column, row, text, ha="center", va="center", fontsize=size, color=text_color)
+
+
+def set_label_ticks(axis: Axis, labels: Sequence[str], size: float | None = None) -> None:
+    """One tick per label, in small type where there are many; labels on the x-axis are rotated."""
+    axis.set_ticks(
+        range(len(labels)),
+        [escape_math(label) for label in labels],
+        fontsize=size or (8 if len(labels) < 40 else 6),
+        rotation=90 if axis.axis_name == "x" else 0,
+    )
 
 
 def subplots(rows: int, columns: int, *, width: float, height: float, **settings) -> tuple[Figure, np.ndarray]:
-    """A figure that a notebook shows once, when a cell returns it, with its axes as an array (rows, columns)."""
-    ratios = settings.pop("width_ratios", None)
-    fig, axes = plt.subplots(
-        rows,
-        columns,
-        figsize=(width, height),
-        layout="constrained",
-        squeeze=False,
-        width_ratios=ratios,
-        **settings,
-    )
+    """A closed figure, which a notebook shows once when a cell returns it, and its axes as an array (rows, columns)."""
+    fig, axes = plt.subplots(rows, columns, figsize=(width, height), layout="constrained", squeeze=False, **settings)
     plt.close(fig)
     for ax in axes.flat:
-        _plain(ax)
+        ax.spines[["top", "right"]].set_visible(False)
     return fig, axes
-
-
-def _plain(ax: Axes) -> None:
-    ax.spines[["top", "right"]].set_visible(False)
 
 
 def wrap_names(labels: Sequence[str], width: int = 20) -> str:
     """Label names in lines of about `width` characters."""
     lines = [""]
     for label in labels:
-        piece = label if not lines[-1] else f"{lines[-1]}, {label}"
-        if len(piece) > width and lines[-1]:
+        line = label if not lines[-1] else f"{lines[-1]}, {label}"
+        if len(line) > width and lines[-1]:
             lines[-1] += ","
             lines.append(label)
         else:
-            lines[-1] = piece
+            lines[-1] = line
     return "\n".join(lines) if labels else "(none)"
 
 
 def escape_math(text: str) -> str:
-    """Text that matplotlib draws as it is, dollar signs too, instead of reading a formula between them."""
+    """Text that matplotlib draws literally, including dollar signs, which otherwise enclose a formula."""
     return text.replace("$", r"\$")
