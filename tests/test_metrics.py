@@ -1,4 +1,4 @@
-"""Scores against the definitions in plain loops, against scikit-learn and torchmetrics, and on paper."""
+"""Metrics against their definitions in loops, against scikit-learn and torchmetrics, and by hand."""
 
 import doctest
 import json
@@ -17,7 +17,7 @@ from mlkd.metrics import METRICS, PROTOCOLS, Scores, average_precision, binarize
 fixed = settings(derandomize=True, deadline=None, max_examples=150)
 
 
-# The definitions, picture by picture and class by class.
+# The definitions, image by image and class by class.
 
 
 def slow_average_precision(targets, scores, ignore_mask=None):
@@ -37,7 +37,7 @@ def slow_average_precision(targets, scores, ignore_mask=None):
 
 
 def slow_threshold(targets, scores, ignore_mask):
-    """The score of one class, among all of them, from which on F1 is best; the highest of the best."""
+    """The threshold with the best F1 among all scores of one class; the highest of equally good ones."""
     counted = [i for i in range(len(targets)) if not ignore_mask[i]]
     positives = {i for i in counted if targets[i]}
     best, best_f1 = 0.0, 0.0
@@ -121,8 +121,8 @@ both_predict = pytest.mark.parametrize("binarize", [binarize, slow_predict])
 both_evaluate = pytest.mark.parametrize("evaluate", [evaluate, slow_evaluate])
 
 
-def drawn(n=60, q=5, seed=0, decimals=None):
-    """Targets with rare and frequent classes, and scores that know something of them."""
+def make_scores(n=60, q=5, seed=0, decimals=None):
+    """Targets with rare and frequent classes, and scores that correlate with them."""
     rng = np.random.default_rng(seed)
     targets = (rng.random((n, q)) < np.linspace(0.1, 0.7, q)).astype(np.uint8)
     scores = rng.standard_normal((n, q)) + 1.5 * targets - 0.7
@@ -155,14 +155,14 @@ def assert_same(got, expected):
             1 / 2 * 1 / 2 + 1 / 2 * 2 / 3,
         ),  # a positive and a negative tie at the top
         ([0, 1, 0, 1], [2, 2, 1, 0], 1 / 2 * 1 / 2 + 1 / 2 * 2 / 4),
-        ([1, 0, 0, 1, 0], [7, 7, 7, 7, 7], 2 / 5),  # all tie: the share of positives
+        ([1, 0, 0, 1, 0], [7, 7, 7, 7, 7], 2 / 5),  # all tie: the fraction of positives
         ([1, 1, 1], [1, 3, 2], 1),  # all positive
         ([1, 0, 1], [0.0, -1.0, -0.0], 1),  # the two zeros are one score
         ([1], [-5], 1),
         ([0, 0], [1, 2], math.nan),  # no positive
     ],
 )
-def test_average_precision_on_paper(ap, targets, scores, expected):
+def test_average_precision_by_hand(ap, targets, scores, expected):
     got = ap(np.array(targets)[:, None], np.array(scores, dtype=float)[:, None])
     assert got.shape == (1,)
     assert got.dtype == np.float64
@@ -172,14 +172,14 @@ def test_average_precision_on_paper(ap, targets, scores, expected):
 @both_ap
 @pytest.mark.parametrize("decimals", [None, 1, 0])
 def test_average_precision_is_scikit_learns(ap, decimals):
-    targets, scores = drawn(decimals=decimals)
+    targets, scores = make_scores(decimals=decimals)
     expected = [average_precision_score(targets[:, k], scores[:, k]) for k in range(5)]
     np.testing.assert_allclose(ap(targets, scores), expected, rtol=1e-12)
 
 
 @both_ap
 def test_ignored_entries_leave_the_ranking(ap):
-    targets, scores = drawn(decimals=1)
+    targets, scores = make_scores(decimals=1)
     ignore_mask = np.random.default_rng(1).random(targets.shape) < 0.3
     got = ap(targets, scores, ignore_mask)
     for k in range(targets.shape[1]):
@@ -188,8 +188,8 @@ def test_ignored_entries_leave_the_ranking(ap):
 
 
 @both_ap
-def test_average_precision_sees_only_the_order_within_a_class(ap):
-    targets, scores = drawn(decimals=1)
+def test_average_precision_depends_on_the_order_within_a_class(ap):
+    targets, scores = make_scores(decimals=1)
     expected = ap(targets, scores)
     np.testing.assert_allclose(ap(targets, np.tanh(scores / 4) * np.arange(1, 6) + np.arange(5)), expected)
     rows, columns = np.random.default_rng(2).permutation(60), [3, 0, 4, 1, 2]
@@ -212,7 +212,7 @@ def test_average_precision_sees_only_the_order_within_a_class(ap):
         ("top_k(3)", [[1, 1, 1], [1, 1, 1], [1, 1, 1]]),
     ],
 )
-def test_predicted_sets_on_paper(binarize, protocol, expected):
+def test_predicted_sets_by_hand(binarize, protocol, expected):
     # log(0.8 / 0.2) = 1.386. Row 0 has two labels and a tie for the second place, row 1 none, row 2 all.
     targets = [[0, 1, 1], [0, 0, 0], [1, 1, 1]]
     scores = [[2.0, -1.0, -1.0], [0.0, 0.0, 0.0], [3.0, -3.0, -4.0]]
@@ -225,7 +225,7 @@ def test_predicted_sets_on_paper(binarize, protocol, expected):
 @pytest.mark.parametrize(
     ("protocol", "expected"),
     [
-        ("oracle_k", [[0, 1, 0, 0]]),  # one label that counts, and the ignored best score is passed over
+        ("oracle_k", [[0, 1, 0, 0]]),  # one label is not ignored; the best score is
         ("threshold(0.5)", [[0, 1, 1, 0]]),
         ("top_k(2)", [[0, 1, 1, 0]]),
         ("top_k(4)", [[0, 1, 1, 0]]),  # only two entries count
@@ -251,14 +251,14 @@ def test_threshold_is_not_rounded_to_float32(p):
 
 
 @pytest.mark.parametrize("protocol", ["oracle_k", "top_k(2)"])
-def test_k_best_do_not_change_with_a_constant_per_picture(protocol):
-    targets, scores = drawn()
+def test_k_best_do_not_change_with_a_constant_per_image(protocol):
+    targets, scores = make_scores()
     shifted = scores + np.linspace(-50, 50, len(scores))[:, None]
     assert np.array_equal(binarize(targets, scores, protocol), binarize(targets, shifted, protocol))
 
 
 def test_oracle_k_predicts_as_many_labels_as_there_are():
-    targets, scores = drawn(decimals=0)
+    targets, scores = make_scores(decimals=0)
     predicted = binarize(targets, scores, "oracle_k")
     assert np.array_equal(predicted.sum(axis=1), targets.sum(axis=1))
     got = evaluate(targets, scores, "oracle_k", bootstrap=0)
@@ -266,9 +266,9 @@ def test_oracle_k_predicts_as_many_labels_as_there_are():
 
 
 def test_predictions_of_float32_scores_are_those_of_the_same_float64_scores():
-    targets, scores = drawn(2000)
+    targets, scores = make_scores(2000)
     scores = scores.astype(np.float32)
-    validation = drawn(50, seed=3)[0], drawn(50, seed=3)[1].astype(np.float32)
+    validation = make_scores(50, seed=3)[0], make_scores(50, seed=3)[1].astype(np.float32)
     for protocol in PROTOCOLS:
         single = binarize(targets, scores, protocol, validation=validation)
         assert np.array_equal(single, binarize(targets, scores.astype(float), protocol, validation=validation))
@@ -277,7 +277,7 @@ def test_predictions_of_float32_scores_are_those_of_the_same_float64_scores():
 # Tuned thresholds
 
 
-def test_tuned_thresholds_on_paper():
+def test_tuned_thresholds_by_hand():
     targets = np.array([[1, 1, 0], [0, 1, 0], [1, 0, 0], [0, 0, 0]])
     scores = np.array([[4.0, 4.0, 4.0], [3.0, 3.0, 3.0], [2.0, 2.0, 2.0], [1.0, 1.0, 1.0]])
     # Class 0: F1 is 2/3 from 4 on, 4/5 from 2 on. Class 1: 2/3 from 4 on, 1 from 3 on. Class 2: no positive.
@@ -290,7 +290,7 @@ def test_tuned_thresholds_on_paper():
 
 @pytest.mark.parametrize("decimals", [None, 0])
 def test_no_other_threshold_has_a_better_f1_where_it_was_tuned(decimals):
-    targets, scores = drawn(decimals=decimals)
+    targets, scores = make_scores(decimals=decimals)
     tuned = evaluate(targets, scores, "tuned", validation=(targets, scores), bootstrap=0)
     best = [
         max(
@@ -302,9 +302,9 @@ def test_no_other_threshold_has_a_better_f1_where_it_was_tuned(decimals):
     assert tuned["CF1_macro"] == pytest.approx(np.mean(best), abs=1e-12)
 
 
-def test_tuned_looks_at_validation_only():
-    targets, scores = drawn()
-    validation = drawn(40, seed=1)
+def test_tuned_uses_validation_only():
+    targets, scores = make_scores()
+    validation = make_scores(40, seed=1)
     expected = scores >= tune_thresholds(*validation)
     assert np.array_equal(binarize(targets, scores, "tuned", validation=validation), expected)
     assert np.array_equal(binarize(1 - targets, scores, "tuned", validation=validation), expected)
@@ -318,7 +318,7 @@ def test_tuned_looks_at_validation_only():
 
 
 @both_evaluate
-def test_every_metric_on_paper(evaluate):
+def test_every_metric_by_hand(evaluate):
     # dog: 3 predicted, 2 true, 2 positives. cat: 1 predicted, 1 true, 2 positives. bus: never predicted,
     # 1 positive. ship: 1 predicted, no positive, so only OP counts it.
     targets = np.array([[1, 0, 0, 0], [0, 1, 0, 0], [1, 1, 1, 0]])
@@ -346,7 +346,7 @@ def test_every_metric_on_paper(evaluate):
 @both_evaluate
 @pytest.mark.parametrize("protocol", ["oracle_k", "threshold(0.5)", "threshold(0.8)", "top_k(3)"])
 def test_precision_recall_and_f1_are_scikit_learns(evaluate, protocol):
-    targets, scores = drawn(200, 8)
+    targets, scores = make_scores(200, 8)
     got = evaluate(targets, scores, protocol, bootstrap=0)
     predicted = binarize(targets, scores, protocol)
     macro = precision_recall_fscore_support(targets, predicted, average="macro", zero_division=0)[:3]
@@ -359,19 +359,19 @@ def test_precision_recall_and_f1_are_scikit_learns(evaluate, protocol):
 @both_evaluate
 def test_map_and_f1_are_torchmetrics(evaluate):
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what torch and torchmetrics say when imported and called
+        warnings.simplefilter("ignore")  # warnings of torch and torchmetrics
         torch = pytest.importorskip("torch")
         classification = pytest.importorskip("torchmetrics.classification")
-        targets, scores = drawn(200, 8, decimals=1)
+        targets, scores = make_scores(200, 8, decimals=1)
         labels, probs = torch.tensor(targets.astype(int)), torch.tensor(scores, dtype=torch.float64).sigmoid()
-        theirs = {
+        expected = {
             "mAP": classification.MultilabelAveragePrecision(8)(probs, labels).item(),
             "CF1_macro": classification.MultilabelF1Score(8, average="macro")(probs, labels).item(),
             "OF1": classification.MultilabelF1Score(8, average="micro")(probs, labels).item(),
         }
-    scores[scores == 0] = -1e-9  # theirs predicts above 0.5, ours from 0.5 on
-    ours = evaluate(targets, scores, bootstrap=0)
-    assert {name: ours[name] for name in theirs} == pytest.approx(theirs, abs=1e-6)
+    scores[scores == 0] = -1e-9  # torchmetrics predicts above 0.5, `evaluate` from 0.5 on
+    got = evaluate(targets, scores, bootstrap=0)
+    assert {name: got[name] for name in expected} == pytest.approx(expected, abs=1e-6)
 
 
 @st.composite
@@ -408,9 +408,9 @@ def test_everything_agrees_with_the_definitions(problem):
 
 @both_evaluate
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_order_of_pictures_and_labels_changes_nothing(evaluate, protocol):
-    targets, scores = drawn()
-    validation = drawn(30, seed=1)
+def test_order_of_images_and_labels_changes_nothing(evaluate, protocol):
+    targets, scores = make_scores()
+    validation = make_scores(30, seed=1)
     classes = ["a", "b", "c", "d", "e"]
     expected = evaluate(targets, scores, protocol, classes=classes, validation=validation, bootstrap=0)
     rows, columns = np.random.default_rng(2).permutation(60), [3, 0, 4, 1, 2]
@@ -426,10 +426,10 @@ def test_order_of_pictures_and_labels_changes_nothing(evaluate, protocol):
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_what_an_ignored_entry_holds_does_not_matter(protocol):
-    targets, scores = drawn()
+def test_values_of_ignored_entries_do_not_matter(protocol):
+    targets, scores = make_scores()
     ignore_mask = np.random.default_rng(1).random(targets.shape) < 0.3
-    more = {"ignore_mask": ignore_mask, "validation": drawn(30, seed=1), "bootstrap": 10}
+    more = {"ignore_mask": ignore_mask, "validation": make_scores(30, seed=1), "bootstrap": 10}
     expected = evaluate(targets, scores, protocol, **more)
     other = evaluate(np.where(ignore_mask, 1 - targets, targets), np.where(ignore_mask, 1e4, scores), protocol, **more)
     assert other == expected
@@ -437,8 +437,8 @@ def test_what_an_ignored_entry_holds_does_not_matter(protocol):
 
 
 @both_evaluate
-def test_a_class_ignored_everywhere_is_left_out(evaluate):
-    targets, scores = drawn(20, 2)
+def test_class_ignored_everywhere_is_excluded(evaluate):
+    targets, scores = make_scores(20, 2)
     ignore_mask = np.zeros(targets.shape, dtype=bool)
     ignore_mask[:, 0] = True
     got = evaluate(targets, scores, ignore_mask=ignore_mask, bootstrap=0)
@@ -453,13 +453,13 @@ def test_a_class_ignored_everywhere_is_left_out(evaluate):
 
 
 def recomputed(targets, scores, protocol, bootstrap, seed, **more):
-    """Each metric on each repeated sample, scored from scratch."""
+    """Each metric on each resample, computed by `evaluate`."""
     rng, rows = np.random.default_rng(seed), []
     ignore_mask = more.pop("ignore_mask", None)
     while len(rows) < bootstrap:
         i = rng.integers(len(targets), size=len(targets))
-        there = targets[i] if ignore_mask is None else targets[i] & ~ignore_mask[i]
-        if there.any():
+        present = targets[i] if ignore_mask is None else targets[i] & ~ignore_mask[i]
+        if present.any():
             hidden = None if ignore_mask is None else ignore_mask[i]
             got = evaluate(targets[i], scores[i], protocol, ignore_mask=hidden, bootstrap=0, **more)
             rows.append([got[name] for name in METRICS])
@@ -468,9 +468,9 @@ def recomputed(targets, scores, protocol, bootstrap, seed, **more):
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("hide", [False, True])
-def test_intervals_are_those_of_scoring_each_repeated_sample(protocol, hide):
-    targets, scores = drawn(25, decimals=1)
-    more = {"validation": drawn(30, seed=1)}
+def test_intervals_against_evaluation_of_each_resample(protocol, hide):
+    targets, scores = make_scores(25, decimals=1)
+    more = {"validation": make_scores(30, seed=1)}
     if hide:
         more["ignore_mask"] = np.random.default_rng(1).random(targets.shape) < 0.3
     got = evaluate(targets, scores, protocol, bootstrap=30, seed=5, **more)
@@ -479,8 +479,8 @@ def test_intervals_are_those_of_scoring_each_repeated_sample(protocol, hide):
         assert got["interval"][name] == pytest.approx((low[j], high[j]), abs=1e-12), name
 
 
-def test_classes_missing_from_a_resample_are_left_out_of_it_and_empty_resamples_drawn_again():
-    targets = np.array([[1, 0], [0, 0], [0, 0], [0, 1]], dtype=np.uint8)  # a quarter of the draws have one class
+def test_resamples_without_some_or_all_classes():
+    targets = np.array([[1, 0], [0, 0], [0, 0], [0, 1]], dtype=np.uint8)  # some resamples have one class only
     scores = np.array([[-1.0, 2.0], [2.0, 1.0], [1.0, 0.0], [0.0, -1.0]])
     got = evaluate(targets, scores, bootstrap=50)
     values = recomputed(targets, scores, "threshold(0.5)", 50, 0)
@@ -490,7 +490,7 @@ def test_classes_missing_from_a_resample_are_left_out_of_it_and_empty_resamples_
 
 
 def test_intervals_depend_on_the_seed_alone_and_hold_the_value():
-    targets, scores = drawn(300)
+    targets, scores = make_scores(300)
     got = evaluate(targets, scores)
     assert got == evaluate(targets, scores, seed=0)
     assert got["interval"] != evaluate(targets, scores, seed=1)["interval"]
@@ -502,12 +502,12 @@ def test_intervals_depend_on_the_seed_alone_and_hold_the_value():
     }
 
 
-def test_one_picture_has_intervals_of_no_width():
+def test_one_image_has_intervals_of_no_width():
     got = evaluate(np.array([[1, 0]]), np.array([[1.0, 2.0]]), bootstrap=5)
     assert all(got["interval"][name] == (got[name], got[name]) for name in METRICS)
 
 
-# Edges, and what comes back
+# Edge cases and the result
 
 
 @both_evaluate
@@ -519,14 +519,14 @@ def test_all_positive_and_all_predicted_is_perfect(evaluate):
 
 
 @both_evaluate
-def test_nothing_predicted_is_zero_not_an_error(evaluate):
+def test_nothing_predicted_gives_zero(evaluate):
     got = evaluate(np.eye(3), np.full((3, 3), -50.0), bootstrap=0)
     assert [got[name] for name in METRICS] == pytest.approx([1 / 3] + [0.0] * 7)
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int64])
 def test_any_real_dtype_scores_the_same_and_stays_untouched(dtype):
-    targets, scores = drawn(decimals=0)
+    targets, scores = make_scores(decimals=0)
     expected = evaluate(targets, scores, bootstrap=5)
     given_targets, given_scores = targets.copy(), scores.astype(dtype)
     assert evaluate(given_targets, given_scores, bootstrap=5) == expected
@@ -536,13 +536,13 @@ def test_any_real_dtype_scores_the_same_and_stays_untouched(dtype):
 
 
 def test_average_precision_is_that_of_evaluate():
-    targets, scores = drawn(decimals=1)
+    targets, scores = make_scores(decimals=1)
     got = evaluate(targets, scores, bootstrap=0)
     assert list(got["AP"].values()) == average_precision(targets, scores).tolist()
 
 
-def test_scores_go_to_json_and_print_as_a_table():
-    targets, scores = drawn(100)
+def test_scores_as_json_and_as_table():
+    targets, scores = make_scores(100)
     targets[:, 0] = 0
     got = evaluate(targets, scores, "top_k(3)", classes=["bus", "cat", "dog", "cow", "cup"], bootstrap=20)
     back = json.loads(json.dumps(got, allow_nan=False))
@@ -560,8 +560,8 @@ def test_scores_go_to_json_and_print_as_a_table():
     ("given", "named"),
     [(" threshold(.50) ", "threshold(0.5)"), ("top_k( 2 )", "top_k(2)"), ("oracle_k", "oracle_k")],
 )
-def test_the_protocol_is_named_in_one_way(given, named):
-    assert evaluate(*drawn(), given, bootstrap=0)["protocol"] == named
+def test_protocol_name_is_normalized(given, named):
+    assert evaluate(*make_scores(), given, bootstrap=0)["protocol"] == named
 
 
 def test_docstring_examples():
@@ -597,12 +597,12 @@ def test_docstring_examples():
 @pytest.mark.parametrize("function", [binarize, evaluate])
 def test_protocol_errors(function, protocol, match):
     with pytest.raises(ValueError, match=match):
-        function(*drawn(), protocol)
+        function(*make_scores(), protocol)
 
 
 @pytest.mark.parametrize("function", [average_precision, binarize, evaluate, tune_thresholds])
 def test_input_errors(function):
-    targets, scores = drawn()
+    targets, scores = make_scores()
     with pytest.raises(ValueError, match=r"`targets` has shape \(60, 4\) but `scores` has \(60, 5\)"):
         function(targets[:, :4], scores)
     with pytest.raises(ValueError, match=r"`scores` has shape \(60,\); expected \(N, q\)"):
@@ -626,7 +626,7 @@ def test_input_errors(function):
 
 
 def test_evaluate_errors():
-    targets, scores = drawn()
+    targets, scores = make_scores()
     with pytest.raises(ValueError, match="no positive at all"):
         evaluate(np.zeros((60, 5)), scores)
     with pytest.raises(ValueError, match="no positive at all"):
@@ -639,8 +639,8 @@ def test_evaluate_errors():
         evaluate(targets, scores, bootstrap=-1)
 
 
-def test_validation_errors_say_that_it_is_the_validation():
-    targets, scores = drawn()
+def test_validation_errors_name_the_validation():
+    targets, scores = make_scores()
     with pytest.raises(ValueError, match=r"In `validation`: `targets` has shape \(9, 5\)"):
         binarize(targets, scores, "tuned", validation=(targets[:9], scores))
     with pytest.raises(ValueError, match="`validation` has 4 classes but `scores` has 5"):

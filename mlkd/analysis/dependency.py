@@ -85,8 +85,8 @@ def pair_dependencies(probs: np.ndarray, labels: Sequence[int]) -> np.ndarray:
 
     Shape: probs (b, q); output (labels, labels) float64 in [0, 1], symmetric, zero diagonal.
     """
-    probs = torch.as_tensor(np.asarray(probs, np.float32))
+    tensor = torch.as_tensor(np.asarray(probs, np.float32))
     matrix = np.zeros((len(labels), len(labels)))
     for i, j in combinations(range(len(labels)), 2):
-        matrix[i, j] = matrix[j, i] = dependencies(probs, 2, (labels[i], labels[j])).mean().item()
+        matrix[i, j] = matrix[j, i] = dependencies(tensor, 2, (labels[i], labels[j])).mean().item()
     return matrix

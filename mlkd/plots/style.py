@@ -9,7 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
+from matplotlib.axis import Axis, XAxis
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
@@ -128,7 +128,7 @@ def set_label_ticks(axis: Axis, labels: Sequence[str], size: float | None = None
         range(len(labels)),
         [escape_math(label) for label in labels],
         fontsize=size or (8 if len(labels) < 40 else 6),
-        rotation=90 if axis.axis_name == "x" else 0,
+        rotation=90 if isinstance(axis, XAxis) else 0,
     )
 
 
