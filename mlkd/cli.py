@@ -184,20 +184,21 @@ def train(
 def cache_teacher(
     model: Annotated[str, typer.Argument(help="a model file, or mlkd:scenes_teacher")],
     folder: Annotated[Path, typer.Argument(help="a new folder for its outputs")],
-    data: Annotated[str, typer.Option(help=ADDRESS)] = "scenes",
-    image_size: Annotated[int, typer.Option(min=0, help="side of the students' images; 0 for the model's")] = 0,
-    embeddings: Annotated[bool, typer.Option(help="store label-wise embeddings too")] = True,
+    study: StudyName = "quick",
+    data: Data = "",
+    set_: Overrides = None,
     plugin: Plugins = None,
+    embeddings: Annotated[bool, typer.Option(help="store label-wise embeddings too")] = True,
 ) -> None:
-    """Evaluate a teacher on every training image and its horizontal flip, so that students need only its outputs."""
+    """Evaluate a teacher on every training image of a study and its horizontal flip, for students without a teacher."""
     from mlkd.data.image_cache import decoded_images
 
-    _load_plugins(plugin)
-    teacher, train_split = mlkd.load_model(model), mlkd.load_data(data)["train"]
-    images = decoded_images(train_split, image_size or teacher.image_size)
+    resolved = _create_study(study, data, Path("runs"), set_, plugin)
+    teacher, train_split = mlkd.load_model(model), resolved.splits["train"]
+    images = decoded_images(train_split, resolved.student.image_size)
     mlkd.cache_teacher_outputs(teacher, train_split, images, folder, embeddings=embeddings)
     megabytes = sum(file.stat().st_size for file in folder.iterdir()) / 1e6
-    print(f"{folder}: the outputs of {model} for {len(train_split)} images of {data}, {megabytes:.0f} MB.")
+    print(f"{folder}: the outputs of {model} for {len(train_split)} images of {resolved.data}, {megabytes:.0f} MB.")
 
 
 @cli.command()

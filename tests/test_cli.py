@@ -1,4 +1,4 @@
-"""The command `mlkd`: what it does, and that a mistake is told in a sentence."""
+"""The command `mlkd`: its results, and one-line errors."""
 
 from __future__ import annotations
 
@@ -12,39 +12,41 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from safetensors import safe_open
 from typer.testing import CliRunner
 
 import mlkd
 from mlkd import cli, report
 from mlkd.methods import METHODS
+from mlkd.study import Study, create_study
 from mlkd.study.label_subsets import label_subset_data
-from mlkd.study.study import Study
+from mlkd.study.read import recipe_files
 from mlkd.training.runs import iter_runs, open_run, summarize_runs
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 
 TINY = {
     "backbone": "resnet8_cifar",
-    "backbone_settings": {"widths": [4, 8, 8]},
+    "backbone_settings": {"stem_stride": 2, "widths": [8, 8, 8]},
     "embed_dim": 8,
     "image_size": 32,
     "pretrained": False,
     "batch_size": 2,
     "epochs": 1,
 }
-"""Settings with which a network trains on anything in no time."""
+"""With these settings a network trains on any data in a second."""
 
 
 @dataclass
-class Answer:
+class Result:
     code: int
     out: str
     err: str
 
     @property
-    def sentence(self) -> str:
-        """What was said of a mistake: no traceback, nothing else."""
+    def message(self) -> str:
+        """The one-line error of the command."""
         assert self.code == 1
         assert self.err.startswith("mlkd: ")
         assert "Traceback" not in self.out + self.err
@@ -52,25 +54,25 @@ class Answer:
 
 
 @pytest.fixture
-def call(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Answer]:
+def call(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Result]:
     """Runs the command in this process, as its entry point does, in an empty folder."""
     monkeypatch.chdir(tmp_path)
 
-    def run(*arguments: str | Path) -> Answer:
+    def run(*arguments: str | Path) -> Result:
         monkeypatch.setattr(sys, "argv", ["mlkd", *map(str, arguments)])
         capsys.readouterr()
         with pytest.raises(SystemExit) as caught:
             cli.app()
-        said, code = capsys.readouterr(), caught.value.code
+        output, code = capsys.readouterr(), caught.value.code
         if isinstance(code, str):  # `sys.exit` of a text prints it and means 1
-            return Answer(1, said.out, f"{said.err}{code}\n")
-        return Answer(int(code or 0), said.out, said.err)
+            return Result(1, output.out, f"{output.err}{code}\n")
+        return Result(int(code or 0), output.out, output.err)
 
     return run
 
 
-def with_settings(**settings) -> list[str]:
-    return [part for name, value in settings.items() for part in ("--set", f"{name}={json.dumps(value)}")]
+def student_settings(**settings) -> list[str]:
+    return [text for name, value in settings.items() for text in ("--set", f"student.{name}={json.dumps(value)}")]
 
 
 # Options
@@ -85,95 +87,97 @@ def test_help_names_every_command() -> None:
 
 
 @pytest.mark.parametrize("command", ["train", "report", "runs", "export", "data"])
-def test_an_unknown_option_is_refused(command: str, call: Callable[..., Answer], tmp_path: Path) -> None:
-    answer = call(command, "--sedes", "3")
-    assert answer.code == 2
-    assert "--sedes" in answer.err
-    assert "Traceback" not in answer.err
+def test_an_unknown_option_is_refused(command: str, call: Callable[..., Result], tmp_path: Path) -> None:
+    result = call(command, "--sedes", "3")
+    assert result.code == 2
+    assert "--sedes" in result.err
+    assert "Traceback" not in result.err
     assert not any(tmp_path.iterdir())
 
 
-def test_an_unknown_command_is_refused(call: Callable[..., Answer]) -> None:
-    answer = call("trian")
-    assert answer.code == 2
-    assert "trian" in answer.err
+def test_an_unknown_command_is_refused(call: Callable[..., Result]) -> None:
+    result = call("trian")
+    assert result.code == 2
+    assert "trian" in result.err
 
 
 # Mistakes
 
 MISTAKES = {
-    "unknown setting": (["--set", "epoch=1"], "There is no setting 'epoch'. Did you mean 'epochs'?"),
-    "unknown setting of the method": (["--set", "bce_reducton=sum"], "Did you mean 'reduction'?"),
-    "no value": (["--set", "epochs"], "`--set epochs` has no value; expected name=value."),
-    "unknown optimizer": (["--set", "optimizer=adamm"], "Did you mean 'adam'?"),
-    "negative epochs": (["--set", "epochs=-1"], "`epochs` is -1"),
-    "a word for a number": (["--set", "epochs=many"], "`epochs`"),
-    "a word for a rate": (["--set", "lr=high"], "`lr`"),
-    "half an epoch": (["--set", "epochs=1.5"], "`epochs`"),
-    "a word for a size": (["--set", "batch_size=big"], "`batch_size`"),
-    "not a number": (["--set", "lr=NaN"], "`lr`"),
-    "the teacher as a setting": (["--set", "teacher=mine"], "teacher"),
+    "unknown setting": (["--set", "epoch=1"], "There is no setting 'epoch'. Did you mean 'student.epochs'?"),
+    "unknown setting of the student": (["--set", "student.epoch=1"], "Did you mean 'epochs'?"),
+    "unknown setting of the method": (["--set", "vanilla.reducton=sum"], "Did you mean 'reduction'?"),
+    "no value": (["--set", "student.epochs"], "`--set` is 'student.epochs', expected a key and a value"),
+    "unknown optimizer": (["--set", "student.optimizer=adamm"], "Did you mean 'adam'?"),
+    "negative epochs": (["--set", "student.epochs=-1"], "`epochs` of the training is -1"),
+    "true for a number": (["--set", "student.epochs=true"], "`epochs` of the training is True"),
+    "a word for a number": (["--set", "student.epochs=many"], "`epochs`"),
+    "a word for a rate": (["--set", "student.lr=high"], "`lr`"),
+    "half an epoch": (["--set", "student.epochs=1.5"], "`epochs`"),
+    "a word for a size": (["--set", "student.batch_size=big"], "`batch_size`"),
+    "not a number": (["--set", "student.lr=NaN"], "`lr`"),
+    "the teacher as a setting": (["--set", "teacher=mine"], "`teacher` is 'mine', expected a mapping"),
     "unknown role": (["--role", "techer"], "Did you mean 'teacher'?"),
+    "a method for the teacher": (["--role", "teacher", "--method", "l2d"], "leave out `--method`"),
     "unknown method": (["--method", "vanila"], "Did you mean 'vanilla'?"),
-    "unknown preset": (["--preset", "quik"], "Did you mean 'quick'?"),
+    "unknown study": (["--study", "quik"], "Did you mean 'quick'?"),
     "unknown data": (["--data", "scene"], "Did you mean `scenes`?"),
     "no such folder": (["--data", "voc:absent"], "absent: no such folder"),
     "no such plugin": (["--plugin", "absent.py"], "`plugin` is "),
-    "unknown backbone": (["--student-backbone", "resnet8_cifr"], "resnet8_cifar"),
-    "no such weights": (["--student-weights", "absent.safetensors"], "absent.safetensors: no such weights file"),
+    "unknown backbone": (["--set", "student.backbone=resnet8_cifr"], "resnet8_cifar"),
+    "no such weights": (["--set", "student.pretrained=absent.safetensors"], "absent.safetensors: no such weights file"),
 }
 
 
 @pytest.mark.parametrize("case", MISTAKES)
-def test_a_mistake_is_told_in_a_sentence(case: str, call: Callable[..., Answer]) -> None:
+def test_a_mistake_gives_a_one_line_error(case: str, call: Callable[..., Result]) -> None:
     arguments, message = MISTAKES[case]
-    smoke = [] if "--preset" in arguments else ["--preset", "smoke"]
-    assert message in call("train", *smoke, *arguments).sentence
+    smoke = [] if "--study" in arguments else ["--study", "smoke"]
+    assert message in call("train", *smoke, *arguments).message
 
 
-def test_the_role_can_be_given_only_once(call: Callable[..., Answer]) -> None:
-    answer = call("train", "--preset", "smoke", "--set", "role=teacher", *with_settings(epochs=0))
-    assert "Traceback" not in answer.err
-    assert answer.code == 1
+def test_the_role_of_a_student_cannot_be_set(call: Callable[..., Result]) -> None:
+    result = call("train", "--study", "smoke", "--set", "student.role=label_subset", "--set", "student.epochs=0")
+    assert "`role` is determined by the study" in result.message
 
 
-def test_a_wrong_setting_is_told_before_the_teacher_is_trained(
-    call: Callable[..., Answer], monkeypatch: pytest.MonkeyPatch
+def test_a_wrong_setting_is_refused_before_the_teacher_is_trained(
+    call: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Study, "teacher", None)  # a call would fail
-    answer = call("train", "--method", "l2d", "--preset", "smoke", "--set", "lambda_mdl=1")
-    assert "Did you mean 'lambda_mld'?" in answer.sentence
+    monkeypatch.setattr(Study, "train_teacher", None)  # a call would fail
+    result = call("train", "--method", "l2d", "--study", "smoke", "--set", "l2d.lambda_mdl=1")
+    assert "Did you mean 'lambda_mld'?" in result.message
 
 
-def test_errors_of_a_training_are_sentences(call: Callable[..., Answer], monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(error: BaseException) -> Callable:
-        def study(*args, **kwargs):
+def test_errors_of_a_training_are_one_line(call: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
+    def raise_(error: BaseException) -> Callable:
+        def create_study(*args, **kwargs):
             raise error
 
-        return study
+        return create_study
 
     for error in (mlkd.TrainingError("The loss is nan."), mlkd.DataError("a file is broken"), mlkd.RunError("no run")):
-        monkeypatch.setattr(mlkd, "plan", fails(error))
-        assert call("train").sentence == str(error)
-    monkeypatch.setattr(mlkd, "plan", fails(KeyboardInterrupt()))
-    answer = call("train")
-    assert answer.code not in (0, 2)
-    assert "the same command goes on where it stopped" in answer.err
-    assert "Traceback" not in answer.err
+        monkeypatch.setattr(mlkd, "create_study", raise_(error))
+        assert call("train").message == str(error)
+    monkeypatch.setattr(mlkd, "create_study", raise_(KeyboardInterrupt()))
+    result = call("train")
+    assert result.code not in (0, 2)
+    assert "run the same command again to resume" in result.err
+    assert "Traceback" not in result.err
 
 
 # train, runs, export
 
 
-def test_runs_are_a_table(call: Callable[..., Answer]) -> None:
-    """As pandas prints it, but without pandas."""
+def test_runs_are_a_table(call: Callable[..., Result]) -> None:
+    """As pandas prints it, without importing pandas."""
     for seed, name in enumerate(["toy", "a longer name"]):
         training = {"role": "student", "backbone": "net", "seed": seed, "epochs": 70}
         open_run("runs", {"method": "vanilla", "settings": {}, "data": {"name": name}, "training": training})
     assert call("runs").out == pd.DataFrame(summarize_runs("runs")).to_string(index=False) + "\n"
 
 
-def test_runs_loads_nothing_that_takes_seconds(tmp_path: Path) -> None:
+def test_runs_imports_nothing_that_takes_seconds(tmp_path: Path) -> None:
     script = f"""
 import sys
 sys.argv = ["mlkd", "runs", {str(tmp_path)!r}]
@@ -183,28 +187,28 @@ try:
 finally:
     print(sorted({{"torch", "timm", "pandas", "scipy", "sklearn", "matplotlib"}} & set(sys.modules)))
 """
-    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
-    assert said == f"{tmp_path}: no runs here.\n[]\n"
+    output = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert output == f"{tmp_path}: no runs here.\n[]\n"
 
 
-def test_train_runs_and_export(call: Callable[..., Answer], tmp_path: Path) -> None:
+def test_train_runs_and_export(call: Callable[..., Result], tmp_path: Path) -> None:
     assert call("runs").out == "runs: no runs here.\n"
     assert call("runs", tmp_path / "absent").out.endswith("absent: no runs here.\n")
-    tiny = with_settings(**TINY | {"batch_size": 16})
-    answer = call("train", "--preset", "smoke", "--seed", "4", *tiny, "--export", "models/student.safetensors")
-    assert answer.code == 0
-    assert "vanilla student, seed 4: epoch 1/1" in answer.out
+    tiny = student_settings(**TINY | {"batch_size": 16})
+    result = call("train", "--study", "smoke", "--seed", "4", *tiny, "--export", "models/student.safetensors")
+    assert result.code == 0
+    assert "vanilla student, seed 4: epoch 1/1" in result.out
     (run,) = iter_runs("runs")
     assert run.complete
     made = {name: run.config["training"][name] for name in TINY}
     assert made == TINY | {"batch_size": 16}
     scores = ", ".join(f"{split} {100 * score:.2f}" for split, score in run.mean_ap.items())
-    assert f"{run.path}: mAP % {scores}" in answer.out
+    assert f"{run.path}: mAP % {scores}" in result.out
     assert list(run.mean_ap) == ["val", "test", "context_shift"]
     model = mlkd.load_model("models/student.safetensors")
     assert model.classes == mlkd.load_data("scenes")["test"].classes
 
-    again = call("train", "--preset", "smoke", "--seed", "4", *tiny)
+    again = call("train", "--study", "smoke", "--seed", "4", *tiny)
     assert "found complete" in again.out
     assert "epoch 1/1" not in again.out
 
@@ -213,9 +217,9 @@ def test_train_runs_and_export(call: Callable[..., Answer], tmp_path: Path) -> N
     assert "1/1" in table.out
     assert f"{100 * run.mean_ap['test']:.2f}" in table.out
 
-    answer = call("export", run.path, "other.safetensors")
-    assert answer.code == 0
-    assert answer.out.startswith("other.safetensors: ")
+    result = call("export", run.path, "other.safetensors")
+    assert result.code == 0
+    assert result.out.startswith("other.safetensors: ")
     with safe_open("other.safetensors", "pt") as file:
         notes = file.metadata()
     assert json.loads(notes["config"]) == run.config
@@ -224,193 +228,226 @@ def test_train_runs_and_export(call: Callable[..., Answer], tmp_path: Path) -> N
     assert all(value.equal(kept[name]) for name, value in exported.items())
 
 
-def test_train_with_a_teacher(call: Callable[..., Answer], monkeypatch: pytest.MonkeyPatch) -> None:
-    quick = with_settings(backbone_settings={"stem_stride": 3, "widths": [4, 8, 8]})
-    taught = ("train", "--method", "l2d", "--preset", "smoke", "--image-size", "48", *quick, "--set", "lambda_cd=0.5")
-    answer = call(*taught)
-    assert answer.code == 0
-    assert "vanilla teacher, seed 0: epoch 1/1" in answer.out
-    assert "l2d student, seed 0: epoch 1/1" in answer.out
+def test_train_with_a_teacher(call: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
+    quick = student_settings(backbone_settings={"stem_stride": 3, "widths": [8, 8, 8]}, image_size=48)
+    quick += ["--set", "teacher.image_size=48"]
+    result = call("train", "--method", "l2d", "--study", "smoke", *quick, "--set", "l2d.lambda_cd=0.5")
+    assert result.code == 0
+    assert "vanilla teacher, seed 0: epoch 1/1" in result.out
+    assert "l2d student, seed 0: epoch 1/1" in result.out
     student, teacher = iter_runs("runs")
     assert student.config["settings"]["lambda_cd"] == 0.5
     assert student.config["training"]["image_size"] == teacher.config["training"]["image_size"] == 48
-    answer = call("train", "--role", "teacher", "--preset", "smoke", "--image-size", "48")
-    assert "found complete" in answer.out
+    result = call("train", "--role", "teacher", "--study", "smoke", *quick)
+    assert "found complete" in result.out
     assert len(list(iter_runs("runs"))) == 2
 
 
-def test_train_on_a_voc_folder(call: Callable[..., Answer], voc_folder: Path) -> None:
-    answer = call("train", "--data", f"voc:{voc_folder}?difficult=ignore", *with_settings(**TINY))
-    assert answer.code == 0, answer.err
+def test_train_on_a_voc_folder(call: Callable[..., Result], voc_folder: Path) -> None:
+    tiny = student_settings(**TINY, backbone_lr_scale=1.0)
+    result = call("train", "--data", f"voc:{voc_folder}?difficult=ignore", *tiny)
+    assert result.code == 0, result.err
     (run,) = iter_runs("runs")
     assert run.config["data"]["name"] == "VOC2007"
     assert list(run.mean_ap) == ["val", "test"]
     assert len(run.predictions("test").ids) == 2
 
 
-def test_an_unfinished_run_is_listed_and_not_exported(call: Callable[..., Answer]) -> None:
+def test_an_unfinished_run_is_listed_and_not_exported(call: Callable[..., Result]) -> None:
     training = {"role": "student", "backbone": "resnet8_cifar", "seed": 0, "epochs": 7}
     run = open_run("runs", {"method": "vanilla", "settings": {}, "data": {"name": "toy"}, "training": training})
     assert "0/7" in call("runs").out
-    assert "not finished" in call("export", run.path, "model.safetensors").sentence
+    assert "not finished" in call("export", run.path, "model.safetensors").message
     assert not Path("model.safetensors").exists()
-    assert "no run here" in call("export", "absent", "model.safetensors").sentence
+    assert "no run here" in call("export", "absent", "model.safetensors").message
     (run.path / "config.json").write_text("{")
-    assert "not valid JSON" in call("runs").sentence
+    assert "not valid JSON" in call("runs").message
 
 
-def test_an_export_can_be_loaded_or_is_refused(call: Callable[..., Answer]) -> None:
-    call("train", "--preset", "smoke", *with_settings(**TINY | {"epochs": 0}))
+def test_an_export_can_be_loaded_or_is_refused(call: Callable[..., Result]) -> None:
+    call("train", "--study", "smoke", *student_settings(**TINY | {"epochs": 0}))
     (run,) = iter_runs("runs")
-    assert ".safetensors" in call("export", run.path, "model.bin").sentence
+    assert ".safetensors" in call("export", run.path, "model.bin").message
     assert not Path("model.bin").exists()
 
 
-def test_train_with_a_recipe(call: Callable[..., Answer]) -> None:
-    tiny = with_settings(**TINY | {"batch_size": 16})
-    answer = call("train", "--recipe", "mskd-voc-r34", "--preset", "smoke", *tiny, "--set", "lambda_rsd=0.5")
-    assert answer.code == 0, answer.err
+def test_train_with_a_recipe(call: Callable[..., Result]) -> None:
+    tiny = [*student_settings(**TINY | {"batch_size": 16}), "--set", "max_images=32"]
+    tiny += [text.replace("student.", "teacher.") for text in tiny]
+    result = call("train", "--study", "mskd-voc-r34", *tiny, "--set", "mskd.lambda_rsd=0.5")
+    assert result.code == 0, result.err
     (run,) = iter_runs("runs")
-    assert run.config["method"] == "mskd"  # without being told
+    assert run.config["method"] == "mskd"  # the method of the recipe
     settings = run.config["settings"]
     assert (settings["lambda_lsd"], settings["lambda_rsd"], settings["reduction"]) == (1.5, 0.5, "batchmean")
     assert (run.config["training"]["optimizer"], run.config["training"]["head"]) == ("sgd", "gap")
     assert run.config["training"]["weight_decay"] == 5e-4
-    call("train", "--recipe", "mskd-voc-r34", "--preset", "smoke", *tiny, "--method", "vanilla")
-    call("train", "--recipe", "mskd-voc-r34", "--preset", "smoke", *tiny, "--role", "teacher")
+    call("train", "--study", "mskd-voc-r34", *tiny, "--method", "vanilla")
+    call("train", "--study", "mskd-voc-r34", *tiny, "--role", "teacher")
     assert sorted(run.config["method"] for run in iter_runs("runs")) == ["mskd", "vanilla", "vanilla"]
-    assert "Did you mean 'mskd-voc-r34'" in call("train", "--recipe", "mskd-voc-r35").sentence
-    assert "expected full or smoke" in call("train", "--recipe", "mskd-voc-r34", "--preset", "quick").sentence
+    assert "Did you mean 'mskd-voc-r34'" in call("train", "--study", "mskd-voc-r35").message
 
 
-# sweep, and models of parts
+# sweep, and networks of label subsets
 
 
-def test_a_model_of_a_part(call: Callable[..., Answer]) -> None:
-    one = ("train", "--role", "part", "--method", "cpsd", "--preset", "smoke", "--image-size", "32")
-    answer = call(*one, "--part", "dgp:2", "--set", "k=3", "--run-file", "named")
-    assert answer.code == 0, answer.err
+def test_a_network_of_a_label_subset(call: Callable[..., Result]) -> None:
+    train = ("train", "--method", "cpsd", "--study", "smoke", "--set", "student.image_size=32")
+    result = call(*train, "--label-subset", "dgp:2", "--set", "cpsd.k=3", "--run-file", "named")
+    assert result.code == 0, result.err
     (run,) = iter_runs("runs")
     assert Path("named").read_text() == str(run.path)
-    assert run.config["training"]["role"] == "part"
+    assert run.config["training"]["role"] == "label_subset"
     assert run.config["settings"]["loss"] == "asl"
-    data = mlkd.create_study("scenes", "smoke", image_size=32).data
-    assert run.predictions().classes == label_subset_data(data, "dgp", 3)[1]["train"].classes
+    assert run.predictions().classes == label_subset_data(create_study("smoke").splits, "dgp", 3)[1]["train"].classes
     mistakes = {
-        (): "`--part` is '', expected a strategy and a number, as in cgp:2.",
-        ("--part", "cgp"): "`--part` is 'cgp', expected",
-        ("--part", "cgp:3"): "`part` has the number 3, expected 1 to 2: the method 'cpsd' has k=2.",
-        (
-            "--part",
-            "random:1",
-        ): "`part` is of 'random', which the method 'cpsd' does not need; expected one of cgp, dgp.",
-        ("--part", "cgp:1", "--set", "epochs=2"): "The method 'cpsd' has no setting 'epochs'.",
-        ("--part", "teacher:1", "--method", "l2d"): "it has no teachers of parts",
-        ("--part", "cgp:1", "--role", "student"): "`--part cgp:1` goes with `--role part`, not with 'student'.",
+        ("cgp",): "`--label-subset` is 'cgp', expected a strategy and a number, as in cgp:2.",
+        ("cgp:3",): "The label subset is number 3, expected 1 to 2: the method 'cpsd' has k=2.",
+        ("random:1",): "The method 'cpsd' has no label subsets 'random'; expected one of cgp, dgp.",
+        ("cgp:1", "--set", "cpsd.epochs=2"): "There is no setting 'epochs' of the method 'cpsd'.",
+        ("teacher:1", "--method", "l2d"): "it has no merged teacher",
+        ("cgp:1", "--num-workers", "1"): "`--num-workers` does not apply to `--label-subset`.",
     }
     for arguments, message in mistakes.items():
-        assert message in call(*one, *arguments).sentence
+        assert message in call(*train, "--label-subset", *arguments).message
+    assert "leave out" in call("train", "--role", "teacher", "--label-subset", "cgp:1").message
 
 
-def test_a_sweep_trains_teachers_first_and_then_skips_all(call: Callable[..., Answer]) -> None:
+def test_a_student_of_cached_teacher_outputs(call: Callable[..., Result]) -> None:
+    """The outputs of `mlkd cache-teacher` replace the teacher; so do those of `cache_teacher_outputs`."""
+    tiny = student_settings(**TINY | {"batch_size": 16}, augmentations=["flip"])
+    tiny += ["--set", "max_images=32", "--study", "smoke"]
+    small = [text.replace("student.", "teacher.") for text in tiny]
+    assert call("train", "--role", "teacher", *small, "--export", "teacher.safetensors").code == 0
+    cached = call("cache-teacher", "teacher.safetensors", "outputs", *tiny)
+    assert cached.code == 0, cached.err
+    assert "outputs: the outputs of teacher.safetensors for" in cached.out
+    for change in ("teacher_cache=outputs", "teacher_model=teacher.safetensors"):
+        result = call("train", "--method", "mld", *tiny, "--set", change)
+        assert result.code == 0, result.err
+    result = call("train", "--method", "mld", *small, *tiny, "--set", "student.cache_teacher_outputs=true")
+    assert result.code == 0, result.err
+    runs = [run for run in iter_runs("runs") if run.config["method"] == "mld"]
+    assert len({run.predictions().logits.tobytes() for run in runs}) == 1
+
+
+def test_a_sweep_trains_teachers_first_and_then_skips_all(call: Callable[..., Result]) -> None:
+    grid = {f"student.{name}": [value] for name, value in TINY.items() if name != "backbone"}
     Path("mine.yml").write_text(f"""
-        methods: {{vanilla: {{}}, cgpd: {{k: 2, lambda_kd: [0.5]}}}}
-        settings: {json.dumps({name: [value] for name, value in TINY.items() if name != "backbone"})}
-        preset: smoke
-        image_size: 32
+        study: smoke
+        methods: [vanilla, cgpd]
+        grid: {json.dumps({**grid, "cgpd.k": 2, "cgpd.lambda_kd": [0.5]})}
         seeds: [4]
     """)
     dry = call("sweep", "mine.yml", "--dry-run")
     assert [line for line in dry.out.splitlines() if not line.startswith(" ")] == [
-        "cgp-part=1of2-tau=3.0",
-        "cgp-part=2of2-tau=3.0",
+        "cgp-1-of-2-tau=3.0",
+        "cgp-2-of-2-tau=3.0",
         "vanilla-seed=4",
         "cgpd-seed=4",
     ]
-    assert "    after cgp-part=1of2-tau=3.0, cgp-part=2of2-tau=3.0\n    mlkd train --method cgpd" in dry.out
+    assert "    after cgp-1-of-2-tau=3.0, cgp-2-of-2-tau=3.0\n    mlkd train --method cgpd" in dry.out
     assert not Path("runs").exists()
-    answer = call("sweep", "mine.yml", "--jobs", "2")
-    assert answer.code == 0, answer.out + answer.err
-    assert len(list(iter_runs("runs"))) == 4  # the student trained no part of its own
+    result = call("sweep", "mine.yml", "--jobs", "2")
+    assert result.code == 0, result.out + result.err
+    assert len(list(iter_runs("runs"))) == 4  # the student trained no network of a label subset itself
     assert "found complete" in Path("runs/sweeps/mine/cgpd-seed=4.log").read_text()
-    table = answer.out[answer.out.index("\nscenes\n") :].splitlines()
+    table = result.out[result.out.index("\nscenes\n") :].splitlines()
     assert [line.split()[0] for line in table[3:]] == ["vanilla", "cgpd"]
     again = call("sweep", "mine.yml")
     assert "4 runs, 4 of them finished before." in again.out
-    assert again.out.endswith(answer.out[answer.out.index("\nscenes\n") :])
-    assert "no such sweep file" in call("sweep", "none.yml").sentence
+    assert again.out.endswith(result.out[result.out.index("\nscenes\n") :])
+    assert "none.yml: cannot be read" in call("sweep", "none.yml").message
 
 
-# methods and recipes
+# Lists
 
 
-def test_methods_are_listed_as_plain_text(call: Callable[..., Answer]) -> None:
-    answer = call("methods")
-    assert answer.code == 0
-    lines = answer.out.splitlines()
+def test_methods_are_listed_as_plain_text(call: Callable[..., Result]) -> None:
+    result = call("methods")
+    assert result.code == 0
+    lines = result.out.splitlines()
     assert [line.split()[0] for line in lines[1:] if not line.startswith(" ")] == sorted(METHODS)
     assert all(len(line) <= 120 for line in lines)
-    assert not set("$\\{}") & set(answer.out)
+    assert not set("$\\{}") & set(result.out)
     (l2d,) = (line for line in lines if line.startswith("l2d "))
-    formula = "L_BCE + λ_MLD L_MLD + λ_CD L_CD + λ_ID L_ID. [(1)-(9)]"
-    assert l2d.endswith(formula)
+    assert l2d.endswith("BCE + λ_mld·MLD + λ_cd·CD + λ_id·ID [(1)-(9)]")
     assert "teacher, embeddings" in l2d
     assert "Yang et al., ICCV 2023" in l2d
+    assert all(method.formula for method in METHODS.values())
 
 
-def test_recipes_are_listed(call: Callable[..., Answer]) -> None:
-    answer = call("recipes")
-    assert answer.code == 0
-    lines = answer.out.splitlines()
+def test_recipes_are_listed(call: Callable[..., Result]) -> None:
+    result = call("recipes")
+    assert result.code == 0
+    lines = result.out.splitlines()
     assert all(len(line) <= 120 for line in lines)
-    assert mlkd.RECIPES.keys() <= {line.split()[0] for line in lines if line}
+    names = {name for name in recipe_files() if not name.endswith("-common")}
+    listed = {line.split()[0] for line in lines if line}
+    assert names <= listed
+    assert not {"l2d-common", "mskd-common"} & listed
     (row,) = (line for line in lines if line.startswith("l2d-voc-r50-r18 "))
     columns = [text.strip() for text in row.split("  ") if text]
     assert columns[1:] == ["ResNet-50 -> ResNet-18", "86.73", "84.01", "85.71", "Yang et al., ICCV 2023, table 3 and 7"]
     (row,) = (line for line in lines if line.startswith("mskd-voc-mbv2 "))
     assert [text.strip() for text in row.split("  ") if text][2:5] == ["-", "72.88", "82.62"]
-    assert "mdkd-coco-wrn40x2-wrn16x2: WRN40-2 -> WRN16-2, 75.34 % mAP" in answer.out
+    assert "mdkd-coco-wrn40x2-wrn16x2: WRN40-2 -> WRN16-2, 75.34 % mAP" in result.out
 
 
-def test_one_recipe_is_shown_in_full(call: Callable[..., Answer]) -> None:
+def test_a_recipe_is_shown_as_a_study(call: Callable[..., Result]) -> None:
     out = call("recipes", "cpsd-coco-r101-tf-576").out
-    assert "ResNet-101 + TF, 576 px on MS-COCO 2014, Xu et al., IJCAI 2022, table 1" in out
-    assert "mAP % cpsd 86.70, alone 85.90\n" in out
-    rows = {line.split()[0]: line.split()[1:] for line in out.splitlines() if line}
-    assert rows["setting"] == ["teacher", "student"]
-    assert rows["epochs"] == ["20", "80"]
-    assert rows["backbone"] == ["resnet101.tv_in1k"] * 2
-    assert rows["cpsd:"] == ["k=5,", "tau=3.0"]
-    assert out.rstrip().endswith("mlkd train --data coco:/path --recipe cpsd-coco-r101-tf-576")
-    alone = call("recipes", "mskd-coco-r34").out
-    assert "setting            student\n" in alone
-    assert "mAP % mskd 67.02, alone 66.26\n" in alone
-    assert "Did you mean 'mskd-coco-r34'" in call("recipes", "mskd-coco-r35").sentence
-    assert "cannot be had" in call("recipes", "mdkd-nuswide").sentence
+    shown, _, command = out.partition("\n\n")
+    assert create_study(yaml.safe_load(shown)) == create_study("cpsd-coco-r101-tf-576")
+    assert command == "mlkd train --study cpsd-coco-r101-tf-576 --data coco:/path\n"
+    assert "Did you mean 'mskd-coco-r34'" in call("recipes", "mskd-coco-r35").message
+    assert "There is no recipe 'mdkd-nuswide': Table 6" in call("recipes", "mdkd-nuswide").message
+
+
+def test_a_study_is_shown_resolved(call: Callable[..., Result]) -> None:
+    out = call("study", "show", "quick", "--set", "student.epochs=9", "--set", "l2d.lambda_cd=3").out
+    study = create_study(yaml.safe_load(out))
+    assert study == create_study("quick", overrides={"student.epochs": 9, "l2d.lambda_cd": 3})
+    assert (study.student.epochs, study.methods["l2d"]["lambda_cd"]) == (9, 3)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["methods"], ["recipes"], ["study", "show"]])
+def test_lists_and_help_load_no_torch(arguments: list[str]) -> None:
+    """They answer in under two seconds; importing torch alone takes longer."""
+    script = f"""
+import sys
+sys.argv = ["mlkd", *{arguments!r}]
+from mlkd.cli import app
+try:
+    app()
+finally:
+    print(sorted({{"torch", "timm", "torchvision", "matplotlib"}} & set(sys.modules)))
+"""
+    output = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert output.endswith("\n[]\n")
 
 
 # data check
 
 
-def test_data_check(call: Callable[..., Answer], voc_folder: Path) -> None:
+def test_data_check(call: Callable[..., Result], voc_folder: Path) -> None:
     spec = f"voc:{voc_folder}"
-    answer = call("data", "check", spec)
-    assert (answer.code, answer.out) == (
+    result = call("data", "check", spec)
+    assert (result.code, result.out) == (
         0,
-        f"{spec}: nothing wrong with train 2, val 1, test 2, trainval 3 pictures of 20 classes.\n",
+        f"{spec}: no problems in train 2, val 1, test 2, trainval 3 images of 20 classes.\n",
     )
     (voc_folder / "JPEGImages" / "4.jpg").unlink()
     picture = voc_folder / "JPEGImages" / "1.jpg"
     picture.write_bytes(picture.read_bytes()[:200])
-    answer = call("data", "check", spec)
-    assert answer.code == 1
-    first, second = sorted(answer.out.splitlines())
+    result = call("data", "check", spec)
+    assert result.code == 1
+    first, second = sorted(result.out.splitlines())
     assert "1.jpg: the file is truncated" in first
     assert "4.jpg: no such image file" in second
-    assert "nothing wrong" not in answer.out
+    assert "no problems" not in result.out
     (voc_folder / "Annotations" / "2.xml").write_text("<annotation>")
-    assert "2.xml: broken or forbidden XML" in call("data", "check", spec).sentence
-    assert "no such folder" in call("data", "check", "voc:absent").sentence
+    assert "2.xml: broken or forbidden XML" in call("data", "check", spec).message
+    assert "no such folder" in call("data", "check", "voc:absent").message
 
 
 # report
@@ -420,70 +457,74 @@ def test_data_check(call: Callable[..., Answer], voc_folder: Path) -> None:
 def reported(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Mapping]]:
     calls: list[tuple[str, Mapping]] = []
 
-    def run(name: str, parameters: Mapping, **others: object) -> int:
-        calls.append((name, {**parameters, **others}))
+    def run(name: str, parameters: Mapping, *, study: Study, **others: object) -> int:
+        calls.append((name, {**parameters, **others, "resolved": study}))
         return 3
 
     monkeypatch.setattr(report, "run", run)
     return calls
 
 
-def test_report_hands_on_its_options(call: Callable[..., Answer], reported: list[tuple[str, Mapping]]) -> None:
-    answer = call("report", "--preset", "smoke", "--seeds", "2", "--runs", "mine", "--image-size", "48")
-    assert answer.code == 3
+def test_report_passes_its_options_on(call: Callable[..., Result], reported: list[tuple[str, Mapping]]) -> None:
+    options = ("--seeds", "2", "--runs", "mine", "--set", "student.image_size=48", "--set", "l2d.lambda_cd=0.5")
+    result = call("report", "--study", "smoke", *options)
+    assert result.code == 3
     ((name, parameters),) = reported
     assert name == "scenes-smoke"
-    assert parameters.pop("plan").runs == Path("mine")
+    study = parameters.pop("resolved")
+    assert (study.runs, study.seeds, study.student.image_size) == (Path("mine"), (0, 1), 48)
     assert {key: value for key, value in parameters.items() if value} == {
         "data": "scenes",
-        "preset": "smoke",
+        "study": "smoke",
         "seeds": 2,
         "runs": "mine",
-        "image_size": 48,
+        "overrides": {"student.image_size": 48, "l2d.lambda_cd": 0.5},
         "timeout_s": 3600,
     }
-    call("report", "--preset", "smoke", "--name", "night")
+    call("report", "--study", "smoke", "--name", "night")
     assert reported[1][0] == "night"
     np.savez("counts.npz", counts=np.eye(2), nums=np.ones(2), class_names=np.array(["a", "b"]))
-    call("report", "--preset", "smoke", "--counts", "counts.npz")
+    call("report", "--study", "smoke", "--counts", "counts.npz")
     assert reported[2][1]["counts"] == "counts.npz"
-    assert "none.npz" in call("report", "--preset", "smoke", "--counts", "none.npz").sentence
-    assert "`methods` is 'l2b'" in call("report", "--preset", "smoke", "--methods", "vanilla,l2b").sentence
+    assert "none.npz" in call("report", "--study", "smoke", "--counts", "none.npz").message
+    assert "`methods` is 'l2b'" in call("report", "--study", "smoke", "--methods", "vanilla,l2b").message
     assert len(reported) == 3
-    call("report", "--preset", "smoke", "--methods", "vanilla,cpsd")
+    call("report", "--study", "smoke", "--methods", "vanilla,cpsd")
     assert reported.pop()[1]["methods"] == ["vanilla", "cpsd"]
-    call("report", "--preset", "full")
-    call("report", "--preset", "full", "--timeout", "5")
+    call("report", "--study", "full")
+    call("report", "--study", "full", "--timeout", "5")
     assert [parameters["timeout_s"] for _, parameters in reported[3:]] == [24 * 3600, 300]
 
 
-def test_report_from_runs_needs_some(call: Callable[..., Answer], reported: list[tuple[str, Mapping]]) -> None:
-    asked = ("report", "--preset", "smoke", "--runs", "mine", "--no-train")
-    assert call(*asked).sentence.startswith("mine: no finished run here to make a report from;")
+def test_report_without_training_requires_runs(
+    call: Callable[..., Result], reported: list[tuple[str, Mapping]]
+) -> None:
+    arguments = ("report", "--study", "smoke", "--runs", "mine", "--no-train")
+    assert call(*arguments).message.startswith("mine: no finished run to make a report from;")
     assert not reported
     for name in ("config.json", "metrics.json"):
         path = Path("mine", "some", name)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("{}")
-    assert call(*asked).code == 3
+    assert call(*arguments).code == 3
     assert reported[0][1]["no_train"] is True
 
 
-def test_report_refuses_what_is_wrong_before_it_starts(
-    call: Callable[..., Answer], reported: list[tuple[str, Mapping]], voc_folder: Path
+def test_report_refuses_mistakes_before_it_starts(
+    call: Callable[..., Result], reported: list[tuple[str, Mapping]], voc_folder: Path
 ) -> None:
     assert call("report", "--nonsense", "1").code == 2
-    assert "Did you mean 'quick'?" in call("report", "--preset", "quik").sentence
+    assert "Did you mean 'quick'?" in call("report", "--study", "quik").message
     (voc_folder / "Annotations" / "2.xml").unlink()
-    assert "2.xml: no such annotation file" in call("report", "--data", f"voc:{voc_folder}").sentence
+    assert "2.xml: no such annotation file" in call("report", "--data", f"voc:{voc_folder}").message
     assert not reported
 
 
-def test_report_without_its_packages_says_what_to_install(
-    call: Callable[..., Answer], monkeypatch: pytest.MonkeyPatch
+def test_report_without_its_packages_names_the_extra(
+    call: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("series", "execute"):
         monkeypatch.delitem(sys.modules, f"mlkd.report.{name}", raising=False)
     monkeypatch.setitem(sys.modules, "papermill", None)
-    answer = call("report", "--preset", "smoke")
-    assert answer.sentence == "A report needs the package 'papermill': pip install 'mlkd[notebooks]'."
+    result = call("report", "--study", "smoke")
+    assert result.message == "A report needs the package 'papermill': pip install 'mlkd[notebooks]'."

@@ -25,7 +25,7 @@ from timm.models import register_model
 
 @register_model
 def NAME(pretrained=False, **settings):
-    return CifarResNet(blocks=1, widths=(4, 8, 12))
+    return CifarResNet(blocks=1, widths=(8, 8, 12))
 
 
 @register_method("NAME")

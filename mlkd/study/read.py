@@ -16,7 +16,7 @@ from mlkd.training.config import Config
 
 FILES = Path(__file__).parent / "files"
 PRESETS = ("smoke", "quick", "full")
-SECTIONS = ("teacher", "student", "label_subsets")
+SECTIONS = ("teacher", "student", "label_subsets", "methods")
 
 
 def read_study(study: str | Path | Mapping[str, Any], data: str = "") -> dict[str, Any]:
@@ -30,14 +30,24 @@ def read_study(study: str | Path | Mapping[str, Any], data: str = "") -> dict[st
         ValueError: an unknown name (the closest is given), or a file that is not a mapping in YAML.
     """
     content = dict(study) if isinstance(study, Mapping) else _read(str(study), data)
-    for key in ("methods", *SECTIONS):
-        if not isinstance(content.setdefault(key, {}), dict):
-            raise ValueError(f"{file_prefix(study)}`{key}` is {content[key]!r}, expected a mapping.")
+    content = {**{key: {} for key in SECTIONS}, **check_sections(content, file_prefix(study))}
     content["methods"] = {name: settings or {} for name, settings in content["methods"].items()}
     base = content.pop("base", "")
     if not base:
         return content
     return merge(read_study(base, data or content.get("data", "")), content)
+
+
+def check_sections(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The content itself.
+
+    Raises:
+        ValueError: one of the sections is not a mapping.
+    """
+    for key in SECTIONS:
+        if not isinstance(content.get(key, {}), dict):
+            raise ValueError(f"{prefix}`{key}` is {content[key]!r}, expected a mapping.")
+    return content
 
 
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from mlkd.data.subset import first_images
 from mlkd.methods import Method, create_method
 from mlkd.registry import load_plugin
 from mlkd.settings import Settings
-from mlkd.study.read import file_prefix, merge, nested, read_study
+from mlkd.study.read import check_sections, file_prefix, merge, nested, read_study
 from mlkd.training.config import Config
 
 if TYPE_CHECKING:
@@ -231,12 +231,14 @@ def create_study(
     content = read_study(study, changes.get("data", ""))
     for file in (*content.get("plugins", ()), *changes.get("plugins", ())):
         load_plugin(file)
-    content = merge(content, nested(changes, Study.model_fields))
+    content = merge(content, check_sections(nested(changes, Study.model_fields)))
     if runs:
         content["runs"] = runs
-    for section, role in (("teacher", "teacher"), ("student", "student")):
+    for section in ("teacher", "student"):
+        for name in {"role", "seed"} & content[section].keys():
+            raise ValueError(f"{where}`{section}`: `{name}` is determined by the study; use `seeds` for seeds.")
         try:
-            content[section] = Config(**{**content[section], "role": role})
+            content[section] = Config(**content[section], role=section)
         except ValueError as error:
             raise ValueError(f"{where}`{section}`: {error}") from None
     try:

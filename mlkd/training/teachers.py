@@ -90,7 +90,7 @@ class CachedTeacher(nn.Module):
         if self.evaluated_at != image_size:
             raise ValueError(
                 f"{self.folder}: the teacher was evaluated on images of {self.evaluated_at} pixels, but the training's "
-                f"`image_size` is {image_size}; use `mlkd cache-teacher --image-size {image_size}`."
+                f"`image_size` is {image_size}; use `mlkd cache-teacher --set student.image_size={image_size}`."
             )
 
 

@@ -38,7 +38,7 @@ class Slow(Vanilla):
 """
 
 TINY = {
-    "student.backbone_settings": ({"widths": [4, 8, 8], "stem_stride": 3},),
+    "student.backbone_settings": ({"widths": [8, 8, 8], "stem_stride": 3},),
     "student.embed_dim": (8,),
     "student.image_size": (32,),
     "student.batch_size": (16,),

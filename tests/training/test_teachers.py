@@ -27,7 +27,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def net(head: str = "label_wise", seed: int = 0) -> MultiLabelModel:
     torch.manual_seed(seed)
-    return create_model("resnet8_cifar", CLASSES, head, image_size=16, embed_dim=8, widths=(4, 8, 8)).eval()
+    return create_model("resnet8_cifar", CLASSES, head, image_size=16, embed_dim=8, widths=(8, 8, 8)).eval()
 
 
 def pictures(split: str, count: int) -> MultiLabelData:
@@ -40,7 +40,7 @@ def pictures(split: str, count: int) -> MultiLabelData:
 def small(augment: tuple[str, ...]) -> Config:
     return Config(
         backbone="resnet8_cifar",
-        backbone_settings={"widths": (4, 8, 8)},
+        backbone_settings={"widths": (8, 8, 8)},
         embed_dim=8,
         pretrained=False,
         image_size=16,
