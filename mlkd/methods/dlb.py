@@ -44,12 +44,10 @@ class DLB(Method):
         bank = cast("LogitsBank", batch.auxiliary)
         assert batch.sample_indices is not None
         num_images = len(student.logits) if self.reduction == "sum" else 1
-        last_logits = bank.get(batch.sample_indices)
+        consistency = losses.dlb_loss(student.logits, bank.get(batch.sample_indices), temperature=self.temperature)
         bank.reset()
         bank.update(batch.sample_indices, student.logits)
         return {
             "bce": losses.bce(student.logits, batch.targets, reduction=self.reduction, ignore_mask=batch.ignore_mask),
-            "dlb": self.lambda_dlb
-            * num_images
-            * losses.dlb_loss(student.logits, last_logits, temperature=self.temperature),
+            "dlb": self.lambda_dlb * num_images * consistency,
         }
