@@ -1,4 +1,4 @@
-"""What a training says while it runs."""
+"""The progress display of a training."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mlkd.progress import PROGRESS_FILE, Progress
+from mlkd.progress import PROGRESS_FILE, Progress, is_interactive
 
 
 class Terminal(io.StringIO):
@@ -20,7 +20,7 @@ def train(done: int = 0) -> None:
     with Progress("l2d student, seed 0", 3, 4, 16, done) as progress:
         for epoch in range(done, 3):
             for _ in range(4):
-                progress.told = 0.0  # as if half a second had passed
+                progress.last_update = 0.0  # as if half a second had passed
                 progress.step(epoch, {"bce": 1.23456, "mld": 0.001})
             progress.epoch(
                 epoch,
@@ -42,11 +42,11 @@ def no_status_file(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_one_line_for_each_epoch_without_a_terminal(capsys: pytest.CaptureFixture) -> None:
     train()
-    said = capsys.readouterr()
-    assert said.out.splitlines() == [
+    captured = capsys.readouterr()
+    assert captured.out.splitlines() == [
         f"l2d student, seed 0: epoch {epoch}/3, bce 1.23, val_mAP 0.5, 226 img/s" for epoch in (1, 2, 3)
     ]
-    assert said.err == ""
+    assert captured.err == ""
 
 
 def test_a_live_bar_in_a_terminal(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,7 +62,7 @@ def test_a_live_bar_in_a_terminal(capsys: pytest.CaptureFixture, monkeypatch: py
     assert " left" in shown
 
 
-def test_a_resumed_training_starts_where_it_stopped(
+def test_the_bar_of_a_resumed_training_starts_at_its_epoch(
     capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     terminal = Terminal()
@@ -72,7 +72,7 @@ def test_a_resumed_training_starts_where_it_stopped(
     assert " 7/12" not in terminal.getvalue()
 
 
-def test_the_status_file_says_it_in_one_line(
+def test_the_status_file_has_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     status, terminal = tmp_path / "status", Terminal()
@@ -86,19 +86,19 @@ def test_the_status_file_says_it_in_one_line(
     assert len(capsys.readouterr().out.splitlines()) == 3
 
 
-def test_it_is_told_at_most_twice_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_display_is_updated_at_most_twice_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     status, now = tmp_path / "status", [1000.0]
     monkeypatch.setenv(PROGRESS_FILE, str(status))
     monkeypatch.setattr("time.monotonic", lambda: now[0])
-    told = []
+    updated = []
     with Progress("student", 1, 20, 16) as progress:
         for _ in range(20):
             now[0] += 0.125
             status.unlink(missing_ok=True)
             progress.step(0, {"bce": 1.0})
-            told.append(status.is_file())
+            updated.append(status.is_file())
         assert progress.images_per_second == pytest.approx(16 / 0.125)
-    assert told == [True, False, False, False] * 5
+    assert updated == [True, False, False, False] * 5
 
 
 def test_an_error_closes_the_bar(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,3 +108,35 @@ def test_an_error_closes_the_bar(monkeypatch: pytest.MonkeyPatch) -> None:
         raise KeyboardInterrupt
     assert terminal.getvalue().endswith("\n")
     assert progress.bar.disable
+
+
+def test_a_silent_display_shows_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in all but the first process of a distributed training."""
+    status, terminal = tmp_path / "status", Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with Progress("student", 1, 1, 16, silent=True) as progress:
+        progress.step(0, {"bce": 1.0})
+        progress.epoch(0, {"bce": 1.0, "images_per_second": 1.0})
+    monkeypatch.setenv(PROGRESS_FILE, str(status))
+    with Progress("student", 1, 1, 16, silent=True) as progress:
+        progress.step(0, {"bce": 1.0})
+    assert terminal.getvalue() == capsys.readouterr().out == ""
+    assert not status.exists()
+
+
+def test_a_status_file_that_cannot_be_written_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(PROGRESS_FILE, str(tmp_path / "absent" / "status"))
+    with Progress("student", 1, 1, 16) as progress:
+        progress.step(0, {"bce": 1.0})
+    assert progress.steps_done == 1
+
+
+def test_output_is_interactive_in_a_terminal_but_not_under_a_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    assert not is_interactive()
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    assert is_interactive()
+    monkeypatch.setenv(PROGRESS_FILE, "status")
+    assert not is_interactive()

@@ -23,12 +23,11 @@ if TYPE_CHECKING:
 
 
 def iter_batches(
-    model: nn.Module, data: MultiLabelData, indices: Sequence[int] | np.ndarray | None = None, batch_size: int = 128
+    model: MultiLabelModel, data: MultiLabelData, indices: Sequence[int] | np.ndarray | None = None, batch_size: int = 128
 ) -> Iterator[tuple[np.ndarray, Tensor]]:
     """The images of a split in batches, at the model's image size and on its device.
 
     Args:
-        model: a model with `image_size`.
         indices: (n,) which images of the split, in this order; None for all.
         batch_size: images per batch; the last batch may be smaller.
 

@@ -1,4 +1,4 @@
-"""Gradients of loss terms: by hand, per class, and with nothing disturbed."""
+"""Gradients of loss terms: by hand, per class, and without side effects."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ def network() -> tuple[nn.Module, torch.Tensor, torch.Tensor, torch.Tensor]:
 
 
 def plain(gradients: dict[str, list[float]], base: str) -> dict[str, tuple[float, float]]:
-    """Share and cosine of each term, number by number."""
+    """Fraction and cosine of each term, number by number."""
     norms = {name: math.sqrt(sum(v**2 for v in vector)) for name, vector in gradients.items()}
-    found = {}
+    expected = {}
     for name, vector in gradients.items():
         dot = sum(a * b for a, b in zip(gradients[base], vector, strict=True))
-        found[name] = norms[name] / sum(norms.values()), dot / norms[base] / norms[name]
-    return found
+        expected[name] = norms[name] / sum(norms.values()), dot / norms[base] / norms[name]
+    return expected
 
 
 def test_terms_of_a_network_against_one_backward_each() -> None:
@@ -63,13 +63,13 @@ def test_terms_of_a_network_against_one_backward_each() -> None:
         value.backward(retain_graph=True)
         vectors[name] = [number for p in net.parameters() for number in p.grad.flatten().tolist()]
     table = gradients(terms, net.parameters()).set_index("term")
-    for name, (share, cosine) in plain(vectors, "bce").items():
-        assert table.loc[name, "fraction"] == pytest.approx(share, rel=1e-5)
+    for name, (fraction, cosine) in plain(vectors, "bce").items():
+        assert table.loc[name, "fraction"] == pytest.approx(fraction, rel=1e-5)
         assert table.loc[name, "cosine"] == pytest.approx(cosine, rel=1e-4)
 
 
 def test_classes_against_derivatives_by_hand() -> None:
-    """Per logit: the BCE's derivative is p - y, MLD's (over b) p - p of the teacher, that of a mixing term its own."""
+    """The derivative at a logit: p - y for the BCE, (p - p of the teacher) / b for MLD, known for a mixed term."""
     net, images, targets, teacher = network()
     logits = net(images)
     mixing = (logits.sum(dim=1) ** 2).sum()  # every class has the derivative twice the sum
@@ -84,12 +84,12 @@ def test_classes_against_derivatives_by_hand() -> None:
             vectors["mld"].append((p - teacher[i, k].sigmoid().item()) / 4)
             vectors["mix"].append(2 * logits[i].sum().item())
         rows = table[table["class"] == label].set_index("term")
-        for name, (share, cosine) in plain(vectors, "bce").items():
-            assert rows.loc[name, "fraction"] == pytest.approx(share, rel=1e-4)
+        for name, (fraction, cosine) in plain(vectors, "bce").items():
+            assert rows.loc[name, "fraction"] == pytest.approx(fraction, rel=1e-4)
             assert rows.loc[name, "cosine"] == pytest.approx(cosine, rel=1e-4)
 
 
-def test_nothing_is_changed() -> None:
+def test_gradients_and_graph_are_kept() -> None:
     net, images, targets, teacher = network()
     logits = net(images)
     terms = {"bce": bce(logits, targets), "mld": mld(logits, teacher)}
@@ -112,11 +112,11 @@ def test_terms_without_a_gradient() -> None:
     assert gradients({}, [x]).empty
 
 
-def test_mistakes() -> None:
+def test_invalid_arguments() -> None:
     x = nn.Parameter(torch.ones(2))
-    with pytest.raises(ValueError, match="has none that needs a gradient"):
+    with pytest.raises(ValueError, match="has none that requires a gradient"):
         gradients({"bce": x.sum()}, [torch.ones(2)])
-    with pytest.raises(ValueError, match=r"'mld' has shape \(2,\), expected one number"):
+    with pytest.raises(ValueError, match=r"'mld' has shape \(2,\), expected a scalar"):
         gradients({"mld": x * 1}, [x])
     with pytest.raises(ValueError, match="`base` is 'bec', expected one of the terms: bce, mld"):
         gradients({"bce": x.sum(), "mld": x.sum()}, [x], base="bec")
@@ -139,32 +139,32 @@ def l2d(teacher: MultiLabelModel):
 
 @pytest.mark.usefixtures("own_cache")
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
-def test_a_recorded_training_is_the_same_training(
+def test_recording_does_not_change_the_training(
     precision: str, toy_data: Data, toy_config: Config, toy_teacher: MultiLabelModel, tmp_path: Path
 ) -> None:
     config = toy_config.replace(precision=precision)
     plain = fit(l2d(toy_teacher), toy_data, config, runs=tmp_path / "plain")
-    seen = fit(l2d(toy_teacher), toy_data, config, runs=tmp_path / "seen", log_gradients_every=3)
-    assert seen.path.name == plain.path.name
-    one, other = (load_file(run.path / "model.safetensors") for run in (plain, seen))
-    assert all(torch.equal(one[name], other[name]) for name in one)
+    recorded = fit(l2d(toy_teacher), toy_data, config, runs=tmp_path / "recorded", log_gradients_every=3)
+    assert recorded.path.name == plain.path.name
+    plain_weights, weights = (load_file(run.path / "model.safetensors") for run in (plain, recorded))
+    assert all(torch.equal(plain_weights[name], weights[name]) for name in plain_weights)
     assert plain.gradients.empty
 
-    table, steps = seen.gradients, len(toy_data["train"]) // config.batch_size
+    table, steps = recorded.gradients, len(toy_data["train"]) // config.batch_size
     assert sorted(set(table["step"])) == list(range(0, steps * config.epochs, 3))
     assert (table["epoch"] == table["step"] // steps + 1).all()
     classes = ["", *toy_data["train"].classes]
     assert set(zip(table["term"], table["class"], strict=True)) == {
         (term, label) for term in ("bce", "mld", "cd", "id") for label in classes
     }
-    shares = table.groupby(["step", "class"])["fraction"].sum(min_count=1).dropna()
-    assert shares.tolist() == pytest.approx([1] * len(shares))
+    sums = table.groupby(["step", "class"])["fraction"].sum(min_count=1).dropna()
+    assert sums.tolist() == pytest.approx([1] * len(sums))
     at_classes = table[table["class"] != ""].groupby("term")["norm"].sum()
-    assert (at_classes > 0).all()  # the embeddings' terms have a gradient for each class, and so have the logits'
+    assert (at_classes > 0).all()  # for the terms of the embeddings and of the logits
 
 
 @pytest.mark.usefixtures("own_cache")
-def test_a_head_without_embeddings_has_its_classes_at_the_logits(
+def test_a_head_without_embeddings_has_class_gradients_at_the_logits(
     toy_data: Data, toy_config: Config, toy_teacher: MultiLabelModel, tmp_path: Path
 ) -> None:
     """With a BCE summed over the batch, its gradient at a logit is p - y: the norm of a class is at most sqrt(b)."""
@@ -176,7 +176,7 @@ def test_a_head_without_embeddings_has_its_classes_at_the_logits(
 
 
 @pytest.mark.usefixtures("own_cache")
-def test_an_interrupted_training_has_every_look_once(
+def test_a_resumed_training_has_every_record_once(
     toy_data: Data, toy_config: Config, toy_teacher: MultiLabelModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = fit(l2d(toy_teacher), toy_data, toy_config, runs=tmp_path / "whole", log_gradients_every=2)
@@ -191,25 +191,26 @@ def test_an_interrupted_training_has_every_look_once(
     with pytest.raises(KeyboardInterrupt):
         fit(l2d(toy_teacher), toy_data, toy_config, runs=tmp_path / "stopped", log_gradients_every=2)
     monkeypatch.undo()
-    found = fit(l2d(toy_teacher), toy_data, toy_config, runs=tmp_path / "stopped", log_gradients_every=2)
-    assert found.gradients.equals(whole.gradients)
+    resumed = fit(l2d(toy_teacher), toy_data, toy_config, runs=tmp_path / "stopped", log_gradients_every=2)
+    assert resumed.gradients.equals(whole.gradients)
 
 
 @pytest.mark.usefixtures("own_cache")
-def test_what_cannot_be_recorded(
-    toy_data: Data, toy_config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_gradients_that_cannot_be_recorded(
+    toy_data: Data, toy_config: Config, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with pytest.raises(ValueError, match="`log_gradients_every` is -1, expected a number of steps"):
         fit("vanilla", toy_data, toy_config, runs=tmp_path, log_gradients_every=-1)
-    with pytest.raises(ValueError, match="looked at in one process and without `compile`"):
+    with pytest.raises(ValueError, match="recorded with one process and compile=False only"):
         fit("vanilla", toy_data, toy_config.replace(compile=True), runs=tmp_path, log_gradients_every=1)
     fit("vanilla", toy_data, toy_config.replace(epochs=1), runs=tmp_path)
-    fit("vanilla", toy_data, toy_config.replace(epochs=1), runs=tmp_path, log_gradients_every=1)
-    assert "not trained again. Its gradients were not recorded." in capsys.readouterr().out
+    with caplog.at_level("INFO", logger="mlkd"):
+        fit("vanilla", toy_data, toy_config.replace(epochs=1), runs=tmp_path, log_gradients_every=1)
+    assert "not trained again. Its gradients were not recorded." in caplog.text
 
 
 @pytest.mark.usefixtures("own_cache")
-def test_from_the_command_line(tmp_path: Path) -> None:
+def test_log_gradients_every_on_the_command_line(tmp_path: Path) -> None:
     arguments = ["train", "--method", "mld", "--preset", "smoke", "--runs", str(tmp_path), "--log-gradients-every", "1"]
     assert CliRunner().invoke(cli, arguments, catch_exceptions=False).exit_code == 0
     (run,) = [Run(path.parent) for path in tmp_path.glob("mld-*/config.json")]
