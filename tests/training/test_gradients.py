@@ -211,10 +211,11 @@ def test_gradients_that_cannot_be_recorded(
 
 @pytest.mark.usefixtures("own_cache")
 def test_log_gradients_every_on_the_command_line(tmp_path: Path) -> None:
-    arguments = ["train", "--method", "mld", "--preset", "smoke", "--runs", str(tmp_path), "--log-gradients-every", "1"]
+    arguments = ["train", "--method", "mld", "--study", "smoke", "--runs", str(tmp_path), "--log-gradients-every", "1"]
     assert CliRunner().invoke(cli, arguments, catch_exceptions=False).exit_code == 0
     (run,) = [Run(path.parent) for path in tmp_path.glob("mld-*/config.json")]
     assert set(run.gradients["term"]) == {"bce", "mld"}
-    refused = CliRunner().invoke(cli, [*arguments, "--role", "part", "--part", "cgp:1"])
+    cpsd = ["cpsd" if argument == "mld" else argument for argument in arguments]
+    refused = CliRunner().invoke(cli, [*cpsd, "--label-subset", "cgp:1"])
     assert isinstance(refused.exception, ValueError)
-    assert "`--log-gradients-every` goes with the roles student and teacher" in str(refused.exception)
+    assert "`--log-gradients-every` does not apply to `--label-subset`" in str(refused.exception)
