@@ -172,8 +172,14 @@ def train(
         config = resolved.teacher_config() if role == "teacher" else resolved.student.replace(seed=seed)
         trained = resolved.build_method(name)
         _write_run_file(mlkd.find_run(trained, resolved.splits, config, runs=runs), run_file)
-        options = {"num_workers": num_workers, "log_gradients_every": log_gradients_every}
-        run = mlkd.fit(trained, resolved.splits, config, runs=runs, **options)
+        run = mlkd.fit(
+            trained,
+            resolved.splits,
+            config,
+            runs=runs,
+            num_workers=num_workers,
+            log_gradients_every=log_gradients_every,
+        )
     scores = ", ".join(f"{split} {100 * score:.2f}" for split, score in run.mean_ap.items())
     print(f"{run.path}: mAP % {scores}")
     if export:

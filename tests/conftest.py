@@ -15,9 +15,10 @@ import pytest
 import torch
 from hypothesis import settings
 from PIL import Image
+from toy import TOY_SPLITS
 
 from mlkd import scenes
-from mlkd.data import MultiLabelData, register_reader
+from mlkd.data import MultiLabelData
 from mlkd.models import MultiLabelModel, create_model
 from mlkd.study import Study
 from mlkd.training.config import Config
@@ -200,15 +201,6 @@ def toy_config() -> Config:
         lr=5e-3,
         augmentations=(),
     )
-
-
-TOY_SPLITS: dict[str, dict[str, MultiLabelData]] = {}
-"""What the data address `toy:NAME` stands for, by its name."""
-
-
-@register_reader("toy")
-def read_toy(root: Path) -> dict[str, MultiLabelData]:
-    return TOY_SPLITS[str(root)]
 
 
 @pytest.fixture(scope="session")

@@ -523,7 +523,7 @@ def test_report_refuses_mistakes_before_it_starts(
 def test_report_without_its_packages_names_the_extra(
     call: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("series", "execute"):
+    for name in ("build", "execute"):
         monkeypatch.delitem(sys.modules, f"mlkd.report.{name}", raising=False)
     monkeypatch.setitem(sys.modules, "papermill", None)
     result = call("report", "--study", "smoke")

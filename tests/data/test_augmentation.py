@@ -128,7 +128,7 @@ class TestAll:
         assert torch.equal(images, before)
 
     def test_shape_and_dtype(self, name: str) -> None:
-        after = augment(noise(8, 8, 12), [name], draws(4))
+        after = augment(noise(4, 8, 12), [name], draws(4))
         assert after.dtype == torch.uint8
         assert after.shape == (4, 3, 8, 12)
         assert not after.requires_grad

@@ -53,7 +53,7 @@ def small(head: str, size: int, widths: tuple[int, ...], seed: int) -> MultiLabe
 
 def step(name: str, *, heads=("label_wise", "gap"), sizes=(16, 24), ignore_mask=False, **settings) -> Step:
     """A method, a student, a teacher with another width, grid and head, and a batch of images with 0 to 4 labels."""
-    student = small(heads[0], sizes[0], (8, 8, 8), 0)
+    student = small(heads[0], sizes[0], (4, 8, 8), 0)
     teacher = small(heads[1], sizes[1], (8, 8, 12), 1).eval()
     method = create_method(name, teacher=teacher, **settings)
     method.check(student)
@@ -95,7 +95,7 @@ def test_documentation_and_teacher(name: str) -> None:
     assert (method.__doc__ or "").startswith("$L_{BCE} + ")
     assert method.required_teachers == ("teacher",)
     with pytest.raises(ValueError, match=f"{name!r} requires a teacher"):
-        create_method(name).check(small("gap", 16, (8, 8, 8), 0))
+        create_method(name).check(small("gap", 16, (4, 8, 8), 0))
 
 
 @each

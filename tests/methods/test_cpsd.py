@@ -95,7 +95,7 @@ def test_only_the_student_gets_gradient(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_missing_teacher_is_named(name: str) -> None:
     role = METHODS[name].required_teachers[-1]
-    student = create_model("resnet8_cifar", ("a", "b"), "gap", image_size=16, widths=(8, 8, 8))
+    student = create_model("resnet8_cifar", ("a", "b"), "gap", image_size=16, widths=(4, 8, 8))
     teachers = {other: student for other in METHODS[name].required_teachers[:-1]}
     with pytest.raises(ValueError, match=f"'{name}' requires a teacher: pass a model as `{role}`"):
         create_method(name, **teachers).check(student)

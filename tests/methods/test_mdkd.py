@@ -22,7 +22,7 @@ def step(q=5):
 
 
 def small(classes):
-    return create_model("resnet8_cifar", classes, "gap", image_size=16, embed_dim=8, widths=(8, 8, 8))
+    return create_model("resnet8_cifar", classes, "gap", image_size=16, embed_dim=8, widths=(4, 8, 8))
 
 
 def test_defaults_are_the_papers():

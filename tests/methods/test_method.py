@@ -19,7 +19,7 @@ CLASSES = ("a", "b", "c", "d")
 
 def small(head: str = "label_wise", classes: tuple[str, ...] = CLASSES, seed: int = 0) -> MultiLabelModel:
     torch.manual_seed(seed)
-    return create_model("resnet8_cifar", classes, head, image_size=16, embed_dim=8, widths=(8, 8, 8))
+    return create_model("resnet8_cifar", classes, head, image_size=16, embed_dim=8, widths=(4, 8, 8))
 
 
 def step(ignore_mask: bool = False) -> tuple[Output, Batch]:

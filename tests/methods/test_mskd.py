@@ -30,7 +30,7 @@ TERMS = ["bce", "lsd", "rsd", "ssd"]
 
 def small(head: str = "label_wise", seed: int = 0) -> MultiLabelModel:
     torch.manual_seed(seed)
-    return create_model("resnet8_cifar", ("a", "b", "c", "d"), head, image_size=16, embed_dim=8, widths=(8, 8, 8))
+    return create_model("resnet8_cifar", ("a", "b", "c", "d"), head, image_size=16, embed_dim=8, widths=(4, 8, 8))
 
 
 def one_step(method: MSKD, model: MultiLabelModel, seed: int = 0, **more) -> tuple[Output, Batch]:

@@ -48,7 +48,7 @@ Data = Mapping[str, MultiLabelData]
 
 def small(head: str = "label_wise") -> MultiLabelModel:
     torch.manual_seed(0)
-    return create_model("resnet8_cifar", CLASSES, head, embed_dim=8, image_size=16, widths=(8, 8, 8))
+    return create_model("resnet8_cifar", CLASSES, head, embed_dim=8, image_size=16, widths=(4, 8, 8))
 
 
 def output(seed: int, b: int = 5) -> Output:

@@ -27,7 +27,7 @@ NETWORKS = {
 
 def small(seed: int = 0) -> MultiLabelModel:
     torch.manual_seed(seed)
-    return create_model("resnet8_cifar", CLASSES, image_size=16, embed_dim=8, widths=(8, 8, 8))
+    return create_model("resnet8_cifar", CLASSES, image_size=16, embed_dim=8, widths=(4, 8, 8))
 
 
 def test_logits_bank() -> None:

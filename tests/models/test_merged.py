@@ -15,7 +15,7 @@ CLASSES = ("a", "b", "c", "d", "e")
 
 def small(classes: str, head: str = "label_wise", seed: int = 0, **changes) -> MultiLabelModel:
     torch.manual_seed(seed)
-    settings = {"image_size": 16, "embed_dim": 8, "widths": (8, 8, 8), **changes}
+    settings = {"image_size": 16, "embed_dim": 8, "widths": (4, 8, 8), **changes}
     return create_model("resnet8_cifar", tuple(classes), head, **settings).eval()
 
 

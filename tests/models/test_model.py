@@ -100,7 +100,7 @@ class TestSaving:
             {},
             {"head": "gap"},
             {"embed_dim": 12, "stem_stride": 2, "image_size": 24},
-            {"widths": (8, 8, 8)},
+            {"widths": (4, 8, 8)},
             {"head": "transformer", "embed_dim": 8, "head_settings": {"layers": 1, "heads": 2, "word_vectors": 5}},
             {"head": "query2label", "head_settings": {"layers": 1}},
         ],

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from conftest import TOY_SPLITS
+from toy import TOY_SPLITS
 
 import mlkd
 from mlkd.data import MultiLabelData
