@@ -25,7 +25,7 @@ pytestmark = [
     pytest.mark.skipif(not torch.distributed.is_available(), reason="this PyTorch has no torch.distributed"),
 ]
 
-ONE_STEP = Path(__file__).parent / "programs" / "one_step.py"
+ONE_STEP = Path(__file__).parents[1] / "programs" / "one_step.py"
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 OTHERS = ("cpsd", "rkd", "pkt", "ps", "ddgsd", "dlb", "ps-kd", "tf-kd", "uskd")
 """Not those with batch norm beside the student, which sees each process's share."""
@@ -49,34 +49,39 @@ def test_the_gradient_is_that_of_the_whole_batch(names: tuple[str, ...], tmp_pat
 
 def command(runs: Path, launcher: list[str], **settings: object) -> list[str]:
     given = {"epochs": 3, "batch_size": 16, "augmentations": json.dumps(["flip", "cutout"]), **settings}
-    pairs = [part for name, value in given.items() for part in ("--set", f"{name}={value}")]
-    backbone = ["--student-backbone", "test_convnext"]
-    return [*launcher, "-m", "mlkd", "train", "--preset", "smoke", "--runs", str(runs), *backbone, *pairs]
+    pairs = [text for name, value in given.items() for text in ("--set", f"student.{name}={value}")]
+    pairs += ["--set", "student.backbone=test_convnext"]
+    return [*launcher, "-m", "mlkd", "train", "--study", "smoke", "--runs", str(runs), *pairs]
 
 
 def test_two_processes_train_the_same_run(tmp_path: Path) -> None:
     for name, launcher in (("one", [sys.executable]), ("two", TORCHRUN)):
         done = subprocess.run(
-            command(tmp_path / name, launcher), check=True, timeout=300, stdout=subprocess.PIPE, text=True
+            # SGD, because Adam's division by small second moments amplifies rounding errors.
+            command(tmp_path / name, launcher, optimizer="sgd", lr=0.02),
+            check=True,
+            timeout=300,
+            stdout=subprocess.PIPE,
+            text=True,
         )
-        assert done.stdout.count("epoch 2/3") == 1  # told once
+        assert done.stdout.count("epoch 2/3") == 1  # by one process only
     (one,), (two,) = iter_runs(tmp_path / "one"), iter_runs(tmp_path / "two")
     assert one.path.name == two.path.name
-    mine, its = one.predictions("test"), two.predictions("test")
-    assert np.array_equal(mine.ids, its.ids)
-    assert np.allclose(mine.logits, its.logits, atol=1e-3)
+    first, second = one.predictions("test"), two.predictions("test")
+    assert np.array_equal(first.ids, second.ids)
+    assert np.allclose(first.logits, second.logits, atol=1e-3)
     times = ["seconds", "images_per_second"]
     np.testing.assert_allclose(one.history.drop(columns=times), two.history.drop(columns=times), rtol=1e-3)
 
 
-def test_shares_are_all_of_it() -> None:
+def test_slices_of_the_ranks_cover_the_batch() -> None:
     distributed = [SimpleNamespace(num_processes=3, process_index=rank) for rank in range(3)]
     for count in (0, 2, 3, 10, 12):
-        shares = [range(count)[rank_slice(accelerator, count)] for accelerator in distributed]
-        assert list(itertools.chain(*shares)) == list(range(count))
-        assert max(map(len, shares)) - min(map(len, shares)) <= 1
+        slices = [range(count)[rank_slice(accelerator, count)] for accelerator in distributed]
+        assert list(itertools.chain(*slices)) == list(range(count))
+        assert max(map(len, slices)) - min(map(len, slices)) <= 1
     assert [even_rank_slice(accelerator, 6) for accelerator in distributed] == [slice(0, 2), slice(2, 4), slice(4, 6)]
-    with pytest.raises(ValueError, match="`batch_size` is 16, which 3 processes cannot share equally"):
+    with pytest.raises(ValueError, match="`batch_size` is 16, expected a multiple of the number of processes, 3"):
         even_rank_slice(distributed[0], 16)
 
 

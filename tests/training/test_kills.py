@@ -33,8 +33,8 @@ pytestmark = [
 
 def command(runs: Path, **settings: object) -> list[str]:
     given = {"epochs": 5, "batch_size": 16, "augmentations": json.dumps(["flip", "cutout", "randaugment"]), **settings}
-    pairs = [part for name, value in given.items() for part in ("--set", f"{name}={value}")]
-    return [sys.executable, "-m", "mlkd", "train", "--preset", "smoke", "--runs", str(runs), *pairs]
+    pairs = [text for name, value in given.items() for text in ("--set", f"student.{name}={value}")]
+    return [sys.executable, "-m", "mlkd", "train", "--study", "smoke", "--runs", str(runs), *pairs]
 
 
 def assert_same(killed: Run, whole: Run) -> None:
@@ -143,7 +143,7 @@ def test_a_full_disk_or_a_closed_folder_is_told_and_what_was_written_stays(
     monkeypatch.setattr(owner, name, writing)
     if what == "model.safetensors":  # every epoch is the best so far
         better = iter(range(100))
-        monkeypatch.setattr(loop, "_mean_ap", lambda _: next(better))
+        monkeypatch.setattr(loop, "mean_average_precision", lambda _: next(better))
     with pytest.raises(WriteError, match=f"could not be written: {why}. Free some space"):
         fit("vanilla", toy_data, toy_config, runs=tmp_path)
     monkeypatch.undo()
@@ -160,13 +160,13 @@ def test_a_full_disk_or_a_closed_folder_is_told_and_what_was_written_stays(
 
 DEADLY = """
 import os, signal
-from mlkd.training.loader import Batches
-parent, original = os.getpid(), Batches.__getitem__
+from mlkd.training.loader import BatchDataset
+parent, original = os.getpid(), BatchDataset.__getitem__
 def deadly(self, step):
     if step == 8 and os.getpid() != parent:
         os.kill(os.getpid(), signal.SIGKILL)
     return original(self, step)
-Batches.__getitem__ = deadly
+BatchDataset.__getitem__ = deadly
 """
 
 
@@ -176,8 +176,8 @@ def test_a_process_of_batches_that_is_killed_is_told(tmp_path: Path) -> None:
     given = [*command(tmp_path / "runs", epochs=2), "--num-workers", "1", "--plugin", str(tmp_path / "deadly.py")]
     done = subprocess.run(given, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert "mlkd: A process that makes the batches ended by itself" in done.stderr
-    assert "use fewer `workers`" in done.stderr
+    assert "mlkd: A process that prepares the batches ended unexpectedly" in done.stderr
+    assert "use fewer `num_workers`" in done.stderr
     assert "Traceback" not in done.stderr
     (run,) = iter_runs(tmp_path / "runs")
     found = run.load_checkpoint()
@@ -204,7 +204,7 @@ def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         errors = process.stderr.read()
     assert process.returncode not in (0, -signal.SIGINT)
-    assert "mlkd: interrupted; the same command goes on where it stopped." in errors
+    assert "mlkd: interrupted; run the same command again to resume." in errors
     assert "Traceback" not in errors
     (run,) = iter_runs(tmp_path)
     assert run.load_checkpoint() is not None

@@ -174,7 +174,7 @@ def test_cached_outputs_that_do_not_fit_are_an_error(tmp_path: Path) -> None:
         mlkd.fit(create_method("rkd", teacher=cached), data, small(()), runs=tmp_path)
     with pytest.raises(ValueError, match="evaluated on other images than those of toy train"):
         mlkd.fit(create_method("mld", teacher=cached), {**data, "train": noise("train", 20)}, small(()), runs=tmp_path)
-    with pytest.raises(ValueError, match="`image_size` is 24; use `mlkd cache-teacher --set student.image_size=24`"):
+    with pytest.raises(ValueError, match=r"`image_size` is 24; use `mlkd cache-teacher --set student.image_size=24`"):
         mlkd.fit(create_method("mld", teacher=cached), data, small(()).replace(image_size=24), runs=tmp_path)
     for content in (None, "{}", "{"):
         if content is not None:
