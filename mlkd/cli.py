@@ -172,14 +172,7 @@ def train(
         config = resolved.teacher_config() if role == "teacher" else resolved.student.replace(seed=seed)
         trained = resolved.build_method(name)
         _write_run_file(mlkd.find_run(trained, resolved.splits, config, runs=runs), run_file)
-        run = mlkd.fit(
-            trained,
-            resolved.splits,
-            config,
-            runs=runs,
-            num_workers=num_workers,
-            log_gradients_every=log_gradients_every,
-        )
+        run = resolved.fit(trained, config, num_workers=num_workers, log_gradients_every=log_gradients_every)
     scores = ", ".join(f"{split} {100 * score:.2f}" for split, score in run.mean_ap.items())
     print(f"{run.path}: mAP % {scores}")
     if export:

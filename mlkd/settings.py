@@ -55,7 +55,7 @@ class Settings(BaseModel):
             raise ValueError(self.error_message(error)) from None
 
     def replace(self, **changes: Any) -> Self:
-        """These settings with some of them changed, validated anew.
+        """These settings with some of them changed, validated again.
 
         Raises:
             ValueError: an unknown setting (the closest known one is named) or a value of the wrong kind.

@@ -33,6 +33,7 @@ def train_label_subsets(
     seed: int = 0,
     method: Method | None = None,
     runs: str | Path = "runs",
+    study: str = "",
     subset_images: str = "containing",
 ) -> MergedTeacher:
     r"""Partitions the labels, trains a network on each label subset and merges them into one teacher of all labels.
@@ -53,7 +54,7 @@ def train_label_subsets(
         k: the number of label subsets.
         tau, seed: as in `mlkd.graphs.partition`.
         method: the method of the networks; None for the asymmetric loss on the labels.
-        runs: the folder of all runs.
+        runs, study: as for `fit`.
         subset_images: "containing" or "all".
 
     Raises:
@@ -67,7 +68,7 @@ def train_label_subsets(
     for number, splits in enumerate(subsets, start=1):
         if strategy != "all_labels":
             logger.info(f"{strategy}, label subset {number} of {k}: {', '.join(splits['train'].classes)}")
-        models.append(fit(method, splits, config, runs=runs).model())  # Eq. (3)
+        models.append(fit(method, splits, config, runs=runs, study=study).model())  # Eq. (3)
     return MergedTeacher(models, data["train"].classes)
 
 

@@ -136,21 +136,20 @@ class Study(Settings):
 
     def train_teacher(self) -> Run:
         """The teacher's run."""
-        from mlkd.training.loop import fit
-
-        return fit(self.create_method("vanilla"), self.splits, self.teacher_config(), runs=self.runs)
+        return self.fit(self.create_method("vanilla"), self.teacher_config())
 
     def train_student(self, name: str, seed: int = 0, *, log_gradients_every: int = 0, **changes: Any) -> Run:
         """A student's run with the method of that name.
 
         `changes` are settings of the method (`lambda_cd=0.01`); `log_gradients_every` is that of `mlkd.fit`.
         """
-        return self._fit(self.build_method(name, **changes), seed, log_gradients_every)
+        config = self.student.replace(seed=seed)
+        return self.fit(self.build_method(name, **changes), config, log_gradients_every=log_gradients_every)
 
     def train_students(self, name: str, **changes: Any) -> list[Run]:
         """One run per seed, all with the same teachers."""
         method = self.build_method(name, **changes)
-        return [self._fit(method, seed) for seed in self.seeds]
+        return [self.fit(method, self.student.replace(seed=seed)) for seed in self.seeds]
 
     def train_label_subset(self, name: str, strategy: str, number: int, **changes: Any) -> Run:
         """The run of one of the networks that a method's merged teacher consists of.
@@ -175,13 +174,15 @@ class Study(Settings):
         if not 1 <= number <= k:
             raise ValueError(f"The label subset is number {number}, expected 1 to {k}: the method {name!r} has k={k}.")
         splits = label_subset_data(self.splits, strategy, k, tau=tau)[number - 1]
-        return fit(self._label_subset_method(), splits, self._label_subset_config(), runs=self.runs)
+        return fit(
+            self._label_subset_method(), splits, self._label_subset_config(), runs=self.runs, study=self.to_yaml()
+        )
 
-    def _fit(self, method: Method, seed: int, log_gradients_every: int = 0) -> Run:
+    def fit(self, method: Method, config: Config, **options: Any) -> Run:
+        """A run of this study on all its labels, by `mlkd.fit` with the same options."""
         from mlkd.training.loop import fit
 
-        config = self.student.replace(seed=seed)
-        return fit(method, self.splits, config, runs=self.runs, log_gradients_every=log_gradients_every)
+        return fit(method, self.splits, config, runs=self.runs, study=self.to_yaml(), **options)
 
     def _teacher_for(self, method: Method, role: str) -> nn.Module:
         """The model that a method requires as `role`: the teacher, or networks of label subsets merged into one."""
@@ -192,7 +193,9 @@ class Study(Settings):
             return CachedTeacher(self.teacher_cache) if self.teacher_cache else self.train_teacher().model()
         k, tau = partition_settings(role, method)
         config, training = self._label_subset_config(), self._label_subset_method()
-        return train_label_subsets(self.splits, config, role, k, tau=tau, method=training, runs=self.runs)
+        return train_label_subsets(
+            self.splits, config, role, k, tau=tau, method=training, runs=self.runs, study=self.to_yaml()
+        )
 
     def _label_subset_config(self) -> Config:
         return self.student.replace(**{**self.label_subsets, "role": "label_subset"})

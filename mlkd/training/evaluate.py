@@ -13,7 +13,7 @@ from mlkd.data import MultiLabelData
 from mlkd.data.image_cache import decoded_images
 from mlkd.errors import first_few
 from mlkd.metrics import average_precision
-from mlkd.models import MultiLabelModel, Output
+from mlkd.models import MergedTeacher, MultiLabelModel, Output
 from mlkd.training.distributed import create_accelerator, gather_arrays, rank_slice
 from mlkd.training.precision import ComputeFormat
 from mlkd.training.runs import Predictions
@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 
 
 def iter_batches(
-    model: MultiLabelModel, data: MultiLabelData, indices: Sequence[int] | np.ndarray | None = None, batch_size: int = 128
+    model: MultiLabelModel | MergedTeacher,
+    data: MultiLabelData,
+    indices: Sequence[int] | np.ndarray | None = None,
+    batch_size: int = 128,
 ) -> Iterator[tuple[np.ndarray, Tensor]]:
     """The images of a split in batches, at the model's image size and on its device.
 

@@ -53,6 +53,7 @@ def fit(
     config: Config,
     *,
     runs: str | Path = "runs",
+    study: str = "",
     num_workers: int | None = None,
     log_gradients_every: int = 0,
 ) -> Run:
@@ -73,6 +74,7 @@ def fit(
         data: "train", "val" and "test", and any other splits, as `mlkd.load_data` returns them.
         config: network, schedule, augmentation and seed.
         runs: the folder of all runs.
+        study: the study that the run belongs to, as YAML, kept in `study.yml`; for information.
         num_workers: processes that prepare the batches in advance; 0 for none, None for an automatic choice by device
             and augmentation. The batches do not depend on it.
         log_gradients_every: record the gradients of the loss terms every n steps (`Run.gradients`); 0 for never. The
@@ -113,6 +115,8 @@ def fit(
                 logger.info("%s: found complete in %s, not trained again.%s", trainer.title, run.path, note)
             return run
         with torch.random.fork_rng(), _translate_errors(accelerator):
+            if study and accelerator.is_main_process:
+                run.write_text("study.yml", study)
             trainer.train()
     accelerator.wait_for_everyone()
     return run

@@ -1,7 +1,7 @@
 """The run store: one folder per training, named after its description.
 
-A run's folder holds `config.json` (the description), `history.csv` (one row per epoch), `checkpoint/` (during the
-training), `model.safetensors` (the weights of the best epoch on validation), `predictions/<split>.npz` (ids, targets,
+A run's folder holds `config.json` (the description), `study.yml` (the study it was trained for, if any), `history.csv`
+(one row per epoch), `checkpoint/` (during the training), `model.safetensors` (the weights of the best epoch on validation), `predictions/<split>.npz` (ids, targets,
 logits), `environment.json` and, written last, `metrics.json`: a run with that file is complete. The process that trains
 it holds `.lock`.
 """
@@ -164,6 +164,10 @@ class Run:
 
     def write_json(self, name: str, value: Mapping[str, Any]) -> None:
         _write_json(self.path / name, value)
+
+    def write_text(self, name: str, text: str) -> None:
+        with atomic_write(self.path / name) as unfinished:
+            unfinished.write_text(text)
 
     def write_history(self, rows: list[dict[str, float]]) -> None:
         import pandas as pd

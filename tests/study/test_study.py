@@ -242,6 +242,8 @@ def test_a_teacher_is_trained_once_and_a_student_for_each_seed(toy: Study, capsy
         assert list(run.history.columns)[2:6] == ["bce", "mld", "cd", "id"]
     assert capsys.readouterr().out.count("vanilla teacher, seed 0: epoch 1/1") == 1
     assert toy.train_student("l2d", 1, lambda_cd=0.75).path == students[1].path
+    for run in (teacher, *students):
+        assert create_study(run.path / "study.yml", runs=toy.runs) == toy
     assert "teacher" not in toy.train_student("vanilla").config["settings"]
 
 
