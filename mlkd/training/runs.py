@@ -1,9 +1,9 @@
 """The run store: one folder per training, named after its description.
 
-A run's folder holds `config.json` (the description), `study.yml` (the study it was trained for, if any), `history.csv`
-(one row per epoch), `checkpoint/` (during the training), `model.safetensors` (the weights of the best epoch on validation), `predictions/<split>.npz` (ids, targets,
-logits), `environment.json` and, written last, `metrics.json`: a run with that file is complete. The process that trains
-it holds `.lock`.
+A run's folder holds `config.json` (the description), `study.yml` (the study it was trained for, if any),
+`history.csv` (one row per epoch), `checkpoint/` (during the training), `model.safetensors` (the weights of the best
+epoch on validation), `predictions/<split>.npz` (ids, targets, logits), `environment.json` and, written last,
+`metrics.json`: a run with that file is complete. The process that trains it holds `.lock`.
 """
 
 from __future__ import annotations
