@@ -403,7 +403,7 @@ def test_a_term_that_is_not_finite_is_named_and_the_last_epoch_kept(
     assert state["epoch"] == 1
     assert run.history["epoch"].tolist() == [1]
     assert all(torch.isfinite(value).all() for value in tensors.values())
-    assert fit(Fails(at=0), toy_data, toy_config, runs=tmp_path).complete
+    assert fit(Fails(steps=[1] * 6), toy_data, toy_config, runs=tmp_path).complete
 
 
 @pytest.mark.parametrize("batch_size", [16, 64])
