@@ -1,6 +1,5 @@
-# Everything here sets up .venv by itself. `make report DATA=coco:/path PRESET=full SEEDS=5` passes its
-# variables on as `mlkd report --data coco:/path --preset full --seeds 5`; an unknown one is an error. A switch is
-# given as NO_TRAIN=1.
+# Every target sets up .venv. `make report DATA=coco:/path STUDY=full SEEDS=5` passes its variables on as
+# `mlkd report --data coco:/path --study full --seeds 5`; an unknown variable is an error. The switch is NO_TRAIN=1.
 PYTHON ?= python3
 READY := .venv/.ready
 
@@ -16,21 +15,22 @@ $(READY): pyproject.toml requirements.lock
 	.venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps -e .
 	touch $(READY)
 
-given := $(foreach name,$(.VARIABLES),$(if $(filter command,$(origin $(name))),$(name)))
+options := $(foreach name,$(.VARIABLES),$(if $(filter command,$(origin $(name))),$(name)))
 value = $(if $(filter NO_TRAIN=1,$(name)=$($(name))),,'$($(name))')
-flags = $(foreach name,$(filter-out PYTHON,$(given)),--$(shell echo $(name) | tr 'A-Z_' 'a-z-') $(value))
+flags = $(foreach name,$(filter-out PYTHON,$(options)),--$(shell echo $(name) | tr 'A-Z_' 'a-z-') $(value))
 
 report: setup
 	.venv/bin/mlkd report $(flags)
 
-test: lint
-	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --dist worksteal --durations 10
+# Lint, types, the doctests of the package and all tests.
+test: check
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --dist worksteal --durations 10 tests mlkd
 
-# The long tests: kills at random moments, several processes, a cluster.
+check: lint types
+
+# The slow tests: kills at random moments, several processes, a cluster.
 soak: setup
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -m soak --durations 0
-
-check: lint types test
 
 lint: setup
 	.venv/bin/ruff check mlkd tests notebooks benchmarks examples figures
@@ -39,25 +39,25 @@ lint: setup
 types: setup
 	.venv/bin/mypy
 
-# Kernels start here, as those of a report do: both have their runs in ./runs.
+# Kernels start in this folder, as those of a report do: both use the runs in ./runs.
 lab: setup
 	.venv/bin/jupyter lab --notebook-dir notebooks --MappingKernelManager.root_dir=$(CURDIR) $(if $(filter 0,$(shell id -u)),--allow-root)
 
-# `make bench SCALE=1`: instead, how time and memory grow with the data (five to fifteen minutes).
+# `make bench SCALE=1` measures time and memory for growing data instead (five to fifteen minutes).
 bench: setup
 	.venv/bin/python -m benchmarks$(if $(SCALE),.scale)
 
-# The teacher that comes with the package: trained anew, written and scored (about 10 minutes on 2 cores).
+# Retrains the teacher that ships with the package and evaluates it (about 10 minutes on 2 cores).
 teacher: setup
-	.venv/bin/mlkd train --role teacher --preset full --runs runs/full --export mlkd/pretrained/scenes_teacher.safetensors
-	.venv/bin/mlkd train --role teacher --preset quick
+	.venv/bin/mlkd train --role teacher --study full --runs runs/full --export mlkd/pretrained/scenes_teacher.safetensors
+	.venv/bin/mlkd train --role teacher --study quick
 
-# The README's pictures and the default study's scores (more than an hour on 2 cores).
+# The README's figures and the scores of the default study (more than an hour on 2 cores).
 figures: setup
 	.venv/bin/mlkd report
-	.venv/bin/python figures/make.py pictures reports/scenes-quick maps correlation_differences
-	.venv/bin/mlkd report --preset full --runs runs/full
-	.venv/bin/python figures/make.py pictures reports/scenes-full scenes label_graph l2d_scores protocols
+	.venv/bin/python figures/make.py images reports/scenes-quick maps correlation_differences
+	.venv/bin/mlkd report --study full --runs runs/full
+	.venv/bin/python figures/make.py images reports/scenes-full scenes label_graph l2d_scores protocols
 	.venv/bin/python figures/make.py scores runs/full
 
 # requirements.lock, from pyproject.toml: exact versions with hashes, for every supported Python.

@@ -1,11 +1,11 @@
-"""Two MobileNetV1 backbones as a plugin: how a network of your own comes into mlkd.
+"""Backbones as a plugin: two variants of MobileNetV1.
 
     mlkd report --data coco:/path --plugin examples/mobilenet_v1.py \
-        --teacher-backbone mobilenetv1_100_cut --teacher-weights teacher.safetensors \
-        --student-backbone mobilenetv1_025 --student-weights student.safetensors
+        --set teacher.backbone=mobilenetv1_100_cut --set teacher.pretrained=teacher.safetensors \
+        --set student.backbone=mobilenetv1_025 --set student.pretrained=student.safetensors
 
-A plugin is a Python file that is run before anything else. What it registers with timm goes by its name. These two
-take weights converted from Keras, which pad and normalise as TensorFlow does.
+A plugin is a Python file that is run before the study is created. The backbones that it registers with timm are then
+available by name. These two load weights converted from Keras, with the padding and normalization of TensorFlow.
 """
 
 import torch
@@ -18,7 +18,7 @@ CONFIG = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5), "input_size": (3, 224
 
 @register_model
 def mobilenetv1_025(pretrained=False, **kwargs):
-    """A quarter of the width: 0.2 million weights, 256 features."""
+    """A quarter of the width: 0.2 million parameters, 256 features."""
     net = _gen_mobilenet_v1("mobilenetv1_100", 0.25, pretrained=False, **KERAS, **kwargs)
     net.pretrained_cfg = CONFIG
     return net

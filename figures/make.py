@@ -1,4 +1,4 @@
-"""Takes the README's pictures out of an executed report, or the scores out of its runs: `make figures`."""
+"""Extracts the README's figures from an executed report, or the scores from its runs: `make figures`."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from mlkd.files import atomic_write
 HERE = Path(__file__).parent
 
 
-def pictures(report: Path, names: list[str]) -> None:
-    """Each cell of the report's notebooks that is tagged `figure:NAME`, of these names, becomes figures/NAME.png."""
+def images(report: Path, names: list[str]) -> None:
+    """Writes the figure of each cell tagged `figure:NAME`, for these names, as figures/NAME.png."""
     for path in sorted(report.glob("*.ipynb")):
         for cell in json.loads(path.read_text())["cells"]:
             for tag in cell["metadata"].get("tags", []):
                 if tag.startswith("figure:") and tag.removeprefix("figure:") in names:
                     target = HERE / f"{tag.removeprefix('figure:')}.png"
-                    images = [output["data"]["image/png"] for output in cell["outputs"] if "data" in output]
+                    outputs = [output["data"]["image/png"] for output in cell["outputs"] if "data" in output]
                     with atomic_write(target) as unfinished:
-                        unfinished.write_bytes(base64.b64decode(images[-1]))
+                        unfinished.write_bytes(base64.b64decode(outputs[-1]))
                     print(f"{target}, from {path}")
 
 
 def scores(runs: Path) -> None:
-    """Mean and spread over seeds of every score of the finished runs, under every protocol."""
+    """Writes mean and standard deviation over seeds of every score of the finished runs, for every protocol."""
     data = mlkd.load_data("scenes")
     groups = group_runs(runs_on(runs, data["test"]))
     for split in ("test", "context_shift"):
@@ -43,4 +43,4 @@ if __name__ == "__main__":
     if what == "scores":
         scores(Path(source))
     else:
-        pictures(Path(source), names)
+        images(Path(source), names)

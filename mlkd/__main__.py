@@ -2,4 +2,5 @@
 
 from mlkd.cli import app
 
-app()
+if __name__ == "__main__":
+    app()

@@ -111,15 +111,15 @@ def pairs(line: str) -> tuple[str, dict[str, str]]:
 
 @make
 def test_make_report_hands_on_its_variables() -> None:
-    line = made("report", "DATA=coco:/x", "PRESET=full", "SEEDS=5")
-    for part in ("--data 'coco:/x'", "--preset 'full'", "--seeds '5'"):
+    line = made("report", "DATA=coco:/x", "STUDY=full", "SEEDS=5")
+    for part in ("--data 'coco:/x'", "--study 'full'", "--seeds '5'"):
         assert part in line
     command, options = pairs(line)
     assert command.endswith("mlkd")
-    assert options == {"--data": "coco:/x", "--preset": "full", "--seeds": "5"}
+    assert options == {"--data": "coco:/x", "--study": "full", "--seeds": "5"}
     assert pairs(made("report")) == (command, {})
     assert pairs(made()) == (command, {})  # the default
-    assert pairs(made("report", "PYTHON=python3.12", "IMAGE_SIZE=64")) == (command, {"--image-size": "64"})
+    assert pairs(made("report", "PYTHON=python3.12", "TIMEOUT=64")) == (command, {"--timeout": "64"})
 
 
 @make
