@@ -27,6 +27,9 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts backg
     signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault("LOKY_MAX_CPU_COUNT", "1")  # processes take longer to start than these trainings to end
 
+collect_ignore = ["analysis_figures.py", "compare.py", "programs", "tiny_notebooks.py", "toy.py"]
+"""Modules that tests import; collecting them for doctests would import them a second time."""
+
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
 
