@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import doctest
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlkd import bootstrap
 from mlkd.bootstrap import bootstrap_weights, percentile_interval
-
-
-def test_docstring_examples() -> None:
-    assert doctest.testmod(bootstrap).failed == 0
 
 
 @given(st.integers(1, 20), st.integers(0, 10), st.integers(0, 5), st.data())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 import math
 from itertools import combinations
 from pathlib import Path
@@ -16,7 +15,6 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from scipy import sparse
 from sklearn.cluster import KMeans
 
-from mlkd import graphs
 from mlkd.graphs import (
     STRATEGIES,
     affinity,
@@ -41,10 +39,6 @@ def slow_cooccurrence(targets: np.ndarray) -> tuple[list[list[int]], list[int]]:
             for other in range(q):
                 e[k][other] += int(k != other and row[k] and row[other])
     return e, n
-
-
-def test_docstring_examples() -> None:
-    assert doctest.testmod(graphs).failed == 0
 
 
 class TestCooccurrence:

@@ -1,6 +1,5 @@
 """Metrics against their definitions in loops, against scikit-learn and torchmetrics, and by hand."""
 
-import doctest
 import json
 import math
 import warnings
@@ -11,7 +10,6 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, precision_recall_fscore_support
 
-from mlkd import metrics
 from mlkd.metrics import METRICS, PROTOCOLS, Scores, average_precision, binarize, evaluate, tune_thresholds
 
 fixed = settings(derandomize=True, deadline=None, max_examples=150)
@@ -562,10 +560,6 @@ def test_scores_as_json_and_as_table():
 )
 def test_protocol_name_is_normalized(given, named):
     assert evaluate(*make_scores(), given, bootstrap=0)["protocol"] == named
-
-
-def test_docstring_examples():
-    assert doctest.testmod(metrics).failed == 0
 
 
 # Errors

@@ -57,7 +57,7 @@ def test_registered_reader(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("address", "message"),
     [
-        ("vocs:/data", r"no reader `vocs`, expected one of coco, scenes, (toy, )?voc\. Did you mean `voc`\?"),
+        ("vocs:/data", r"no reader `vocs`, expected one of coco, .*voc\. Did you mean `voc`\?"),
         ("", "no reader ``"),
         ("voc", r"`voc` needs a path, as in `voc:/path/to/folder`"),
         ("voc:", "needs a path"),
