@@ -163,7 +163,10 @@ def train(
     if role == "teacher" and (method or label_subset):
         raise ValueError("`--role teacher` trains the study's teacher; leave out `--method` and `--label-subset`.")
     if label_subset:
-        for option, given in (("--log-gradients-every", log_gradients_every), ("--num-workers", num_workers)):
+        for option, given in (
+            ("--log-gradients-every", log_gradients_every),
+            ("--num-workers", num_workers is not None),
+        ):
             if given:
                 raise ValueError(f"`{option}` does not apply to `--label-subset`.")
         run = resolved.train_label_subset(name, *_parse_label_subset(label_subset))

@@ -306,7 +306,7 @@ def test_a_network_of_a_label_subset(call: Callable[..., Result]) -> None:
         ("random:1",): "The method 'cpsd' has no label subsets 'random'; expected one of cgp, dgp.",
         ("cgp:1", "--set", "cpsd.epochs=2"): "There is no setting 'epochs' of the method 'cpsd'.",
         ("teacher:1", "--method", "l2d"): "it has no merged teacher",
-        ("cgp:1", "--num-workers", "1"): "`--num-workers` does not apply to `--label-subset`.",
+        ("cgp:1", "--num-workers", "0"): "`--num-workers` does not apply to `--label-subset`.",
     }
     for arguments, message in mistakes.items():
         assert message in call(*train, "--label-subset", *arguments).message

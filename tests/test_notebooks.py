@@ -84,7 +84,7 @@ def test_form_of_the_series(path: Path) -> None:
     values = parameter_values(notebook)
     if path != NOTEBOOKS[0]:
         assert values.keys() - {"methods", "counts"} == STUDY_PARAMETERS
-        assert (values["data"], values["study"], values["overrides"]) == ("scenes", "quick", {})
+        assert (values["data"], values["study"], values["overrides"]) == ("", "quick", {})
     title = notebook.cells[0]
     assert title.cell_type == "markdown"
     assert title.source.startswith("# ")

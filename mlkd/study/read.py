@@ -17,17 +17,20 @@ from mlkd.training.config import Config
 FILES = Path(__file__).parent / "files"
 PRESETS = ("smoke", "quick", "full")
 SECTIONS = ("teacher", "student", "label_subsets", "methods")
+LISTS = ("notes", "plugins")
 
 
-def read_study(study: str | Path | Mapping[str, Any], data: str = "") -> dict[str, Any]:
+def read_study(study: str | Path | Mapping[str, Any], data: str = "", derived: tuple[str, ...] = ()) -> dict[str, Any]:
     """The settings of a study as nested plain values, merged with those of its base studies.
 
     Args:
         study: a preset, a recipe, a YAML file, or a mapping with the same keys.
         data: the data address, on which a preset depends; "" for the study's own.
+        derived: the studies that this one is the base of.
 
     Raises:
-        ValueError: an unknown name (the closest is given), or a file that is not a mapping in YAML.
+        ValueError: an unknown name (the closest is given), a file that is not a mapping in YAML, a section of the
+            wrong kind, or a study that is its own base.
     """
     content = dict(study) if isinstance(study, Mapping) else _read(str(study), data)
     content = {**{key: {} for key in SECTIONS}, **check_sections(content, file_prefix(study))}
@@ -35,18 +38,24 @@ def read_study(study: str | Path | Mapping[str, Any], data: str = "") -> dict[st
     base = content.pop("base", "")
     if not base:
         return content
-    return merge(read_study(base, data or content.get("data", "")), content)
+    if str(base) in (*derived, str(study)) and base not in PRESETS:
+        raise ValueError(f"{file_prefix(study)}`base` is {base!r}, which is based on this study itself.")
+    return merge(read_study(base, data or content.get("data", ""), (*derived, str(study))), content)
 
 
 def check_sections(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """The content itself.
 
     Raises:
-        ValueError: one of the sections is not a mapping.
+        ValueError: a section is not a mapping, a list is not a list of texts, or a text is not a text.
     """
-    for key in SECTIONS:
-        if not isinstance(content.get(key, {}), dict):
-            raise ValueError(f"{prefix}`{key}` is {content[key]!r}, expected a mapping.")
+    for key, value in content.items():
+        if key in (*SECTIONS, "reported") and not isinstance(value, dict):
+            raise ValueError(f"{prefix}`{key}` is {value!r}, expected a mapping.")
+        if key in LISTS and not (isinstance(value, list | tuple) and all(isinstance(text, str) for text in value)):
+            raise ValueError(f"{prefix}`{key}` is {value!r}, expected a list of texts.")
+        if key in ("base", "data") and not isinstance(value, str):
+            raise ValueError(f"{prefix}`{key}` is {value!r}, expected a text.")
     return content
 
 
@@ -66,7 +75,7 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
         merged[key] = merge(old, value)
     if changes.get("teacher") and "teacher_model" not in changes:
         merged["teacher_model"] = ""
-    for key in ("notes", "plugins"):
+    for key in LISTS:
         if key in changes:
             merged[key] = [*base.get(key, ()), *changes[key]]
     return merged
@@ -94,6 +103,8 @@ def nested(overrides: Mapping[str, Any], known: Iterable[str]) -> dict[str, Any]
         section = content
         for name in path[:-1]:
             section = section.setdefault(name, {})
+            if not isinstance(section, dict):
+                raise ValueError(f"{key!r} cannot be set, because `{name}` is set to {section!r}.")
         section[path[-1]] = value
     return content
 

@@ -231,10 +231,11 @@ def create_study(
     """
     where = file_prefix(study)
     changes = {**(overrides or {}), **{key: value for key, value in (("data", data), ("seeds", seeds)) if value}}
+    check_sections({key: value for key, value in changes.items() if key in Study.model_fields})
     content = read_study(study, changes.get("data", ""))
     for file in (*content.get("plugins", ()), *changes.get("plugins", ())):
         load_plugin(file)
-    content = merge(content, check_sections(nested(changes, Study.model_fields)))
+    content = merge(content, nested(changes, Study.model_fields))
     if runs:
         content["runs"] = runs
     for section in ("teacher", "student"):

@@ -42,7 +42,7 @@ class Sweep(Settings):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$")]
     study: str = "quick"
-    data: Names = ("scenes",)
+    data: Annotated[tuple[str, ...], Strict(False)] = ()
     methods: Names
     grid: dict[str, tuple[Any, ...]] = Field(default_factory=dict)
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Strict(False)] = ()
@@ -117,10 +117,11 @@ def load_sweep(path: str | Path) -> Sweep:
 
 
 def expand_tasks(sweep: Sweep) -> list[Task]:
-    """All runs of a sweep, each after those it depends on. Every setting is checked.
+    """All runs of a sweep, each after those it depends on. Every setting is checked, and the data sets are read.
 
     Raises:
         ValueError: as for `create_study`; a method that does not exist, or a grid with a setting of another one.
+        DataError: invalid data.
     """
     for method in sweep.methods:
         check_choice("methods", method, METHODS)
@@ -128,8 +129,10 @@ def expand_tasks(sweep: Sweep) -> list[Task]:
         method = key.split(".")[0]
         if method in METHODS and method not in (*sweep.methods, "vanilla"):
             raise ValueError(f"The grid has {key!r}, but {method!r} is not among its methods.")
+    addresses = sweep.data or (sweep.study_at("", {}).data,)
     tasks: dict[str, Task] = {}
-    for data in sweep.data:
+    for data in addresses:
+        _ = sweep.study_at(data, {}).splits  # unreadable data is an error before the first run
         for method in sweep.methods:
             for task in _tasks_of(sweep, data, method):
                 tasks.setdefault(task.name, task)
@@ -142,12 +145,13 @@ def _tasks_of(sweep: Sweep, data: str, method: str) -> Iterator[Task]:
     prefix = f"{data} " if len(sweep.data) > 1 else ""
     common = ["--study", sweep.study, "--data", data, "--runs", sweep.runs]
     common += [text for file in sweep.plugins for text in ("--plugin", file)]
-    grid = {key: values for key, values in sweep.grid.items() if key.split(".")[0] in (method, *_shared(sweep, key))}
+    others = [name for name in METHODS if name not in (method, "vanilla")]  # vanilla trains the teachers
+    grid = _without(sweep.grid, *others)
     varied = [key for key, values in grid.items() if len(values) > 1]
     for values in itertools.product(*grid.values()):
         point = dict(zip(grid, values, strict=True))
         study = sweep.study_at(data, point)
-        teachers = list(_teachers(study.create_method(method), point, varied, prefix, common))
+        teachers = list(_teachers(study.create_method(method), data, point, varied, prefix, common))
         yield from teachers
         group = " ".join([method, *(f"{_short(key, method)}={format_value(point[key])}" for key in varied)])
         for seed in sweep.seeds or study.seeds:
@@ -160,33 +164,31 @@ def _tasks_of(sweep: Sweep, data: str, method: str) -> Iterator[Task]:
             )
 
 
-def _teachers(method: Method, point: Point, varied: list[str], prefix: str, common: list[str]) -> Iterator[Task]:
-    """A task for each model that the method requires, with the part of the point that concerns it."""
-    data = common[3]
+def _teachers(
+    method: Method, data: str, point: Point, varied: list[str], prefix: str, common: list[str]
+) -> Iterator[Task]:
+    """A task for each model that the method requires, with the overrides that concern it."""
     for role in method.required_teachers:
         if role == "teacher":
-            own = _without(point, "student", "label_subsets", *(name for name in METHODS if name != "vanilla"))
-            name = " ".join([f"{prefix}teacher", *(f"{key}={format_value(own[key])}" for key in varied if key in own)])
-            arguments = ("--role", "teacher", *common, *_overrides(own))
-            yield Task(name=_file_name(name), arguments=arguments, data=data, group=name.removeprefix(prefix))
+            overrides = _without(point, "student", "label_subsets", method.name)
+            shown = [f"{key}={format_value(overrides[key])}" for key in varied if key in overrides]
+            name = " ".join(["teacher", *shown])
+            arguments = ("--role", "teacher", *common, *_overrides(overrides))
+            yield Task(name=_file_name(f"{prefix}{name}"), arguments=arguments, data=data, group=name)
             continue
         k, tau = partition_settings(role, method)
-        own = _without(point, "teacher", *(name for name in METHODS if name not in ("vanilla", method.name)))
-        shown = [f"{key}={format_value(own[key])}" for key in varied if key in own and not key.startswith(method.name)]
-        partition = "" if role == "all_labels" else f" tau={tau}"
+        overrides = _without(point, "teacher")
+        varied_settings = [key for key in varied if key in overrides and not key.startswith(f"{method.name}.")]
+        shown = [f"{key}={format_value(overrides[key])}" for key in varied_settings]
+        partition = [] if role == "all_labels" else [f"tau={tau}"]
         for number in range(1, k + 1):
-            name = " ".join([f"{prefix}{role} {number} of {k}{partition}", *shown])
-            arguments = ("--method", method.name, "--label-subset", f"{role}:{number}", *common, *_overrides(own))
+            name = " ".join([f"{prefix}{role} {number} of {k}", *partition, *shown])
+            arguments = ("--method", method.name, "--label-subset", f"{role}:{number}", *common, *_overrides(overrides))
             yield Task(name=_file_name(name), arguments=arguments, data=data)
 
 
-def _shared(sweep: Sweep, key: str) -> tuple[str, ...]:
-    """The first part of a key that is not one of a method: it applies to all methods."""
-    first = key.split(".")[0]
-    return () if first in METHODS and first != "vanilla" else (first,)
-
-
 def _without(point: Point, *sections: str) -> dict[str, Any]:
+    """The overrides that belong to none of these sections or methods."""
     return {key: value for key, value in point.items() if key.split(".")[0] not in sections}
 
 

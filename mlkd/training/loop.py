@@ -6,7 +6,6 @@ import logging
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,6 +38,7 @@ from mlkd.training.loader import AugmentedBatch, BatchDataset
 from mlkd.training.optimizers import create_optimizer, create_scheduler
 from mlkd.training.precision import choose_compute_format
 from mlkd.training.runs import Run
+from mlkd.training.state import TrainState
 from mlkd.training.teachers import prepare_teachers
 
 if TYPE_CHECKING:
@@ -120,39 +120,6 @@ def fit(
             trainer.train()
     accelerator.wait_for_everyone()
     return run
-
-
-@dataclass
-class TrainState:
-    """The state that a training resumes from; its checkpoint is exactly this."""
-
-    networks: StudentWithAuxiliary
-    optimizer: torch.optim.Optimizer
-    scheduler: torch.optim.lr_scheduler.LRScheduler
-    scaler: torch.amp.GradScaler
-    epoch: int = 0
-    best_score: float = -1.0
-    best_epoch: int = 0
-    history: list[dict[str, float]] = field(default_factory=list)
-
-    def save(self, run: Run) -> None:
-        """Writes the checkpoint."""
-        state = {name: value for name, value in vars(self).items() if not hasattr(value, "state_dict")}
-        for name in ("optimizer", "scheduler", "scaler"):
-            state[name] = getattr(self, name).state_dict()
-        run.save_checkpoint(self.epoch, self.networks.state_dict(), state)
-
-    def load(self, run: Run) -> None:
-        """Reads the checkpoint, if there is one."""
-        if (checkpoint := run.load_checkpoint()) is None:
-            return
-        weights, state = checkpoint
-        self.networks.load_state_dict(weights)
-        for name, value in state.items():
-            if name in ("optimizer", "scheduler", "scaler"):
-                getattr(self, name).load_state_dict(value)
-            else:
-                setattr(self, name, value)
 
 
 class Trainer:

@@ -160,6 +160,11 @@ MISTAKES = {
     "reduction: mean": "`reduction` of the study is 'mean', expected sum or batchmean.",
     "max_images: -1": "`max_images` of the study is -1",
     "base: quik": "There is no study 'quik'",
+    "base: 5": "`base` is 5, expected a text.",
+    "data: 5": "`data` is 5, expected a text.",
+    "plugins: mine.py": "`plugins` is 'mine.py', expected a list of texts.",
+    "notes: 5": "`notes` is 5, expected a list of texts.",
+    "reported: 5": "`reported` is 5, expected a mapping.",
 }
 
 
@@ -170,8 +175,21 @@ def test_a_mistake_in_a_file_gives_one_line(text: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"^[^\n]*$") as caught:
         create_study(path)
     assert MISTAKES[text] in str(caught.value)
-    if "base" not in text:
+    if "quik" not in text:
         assert str(caught.value).startswith(str(path))
+
+
+def test_a_study_cannot_be_based_on_itself(tmp_path: Path) -> None:
+    first, second = tmp_path / "first.yml", tmp_path / "second.yml"
+    first.write_text(f"base: {second}")
+    second.write_text(f"base: {first}")
+    with pytest.raises(ValueError, match=r"second\.yml: `base` is '.*first\.yml', which is based on this study itself"):
+        create_study(first)
+
+
+def test_a_section_and_a_key_in_it_cannot_both_be_set() -> None:
+    with pytest.raises(ValueError, match=r"'student.lr.x' cannot be set, because `lr` is set to 1"):
+        create_study("quick", overrides={"student.lr": 1, "student.lr.x": 2})
 
 
 @pytest.mark.parametrize(

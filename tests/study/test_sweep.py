@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import mlkd
 from mlkd.study.sweep import Sweep, Task, expand_tasks, load_sweep
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -185,3 +186,11 @@ def test_wrong_settings_are_refused_before_anything_runs() -> None:
         expand_tasks(sweep(study="quik"))
     with pytest.raises(ValueError, match=r"The grid has 'mld\.lambda_mld', but 'mld' is not among its methods"):
         expand_tasks(sweep(grid={"mld.lambda_mld": (1,)}))
+    with pytest.raises(mlkd.DataError, match="absent"):
+        expand_tasks(sweep(data=("voc:absent",)))
+
+
+def test_the_data_of_the_study_is_the_default(voc_folder: Path, tmp_path: Path) -> None:
+    study = write(tmp_path, f"{{base: smoke, data: 'voc:{voc_folder}'}}")
+    (task,) = expand_tasks(Sweep(name="g", study=str(study), methods=("vanilla",)))
+    assert task.data == option(task, "--data") == f"voc:{voc_folder}"

@@ -27,6 +27,7 @@ from typer.testing import CliRunner
 import mlkd
 from mlkd.cli import cli
 from mlkd.data import DataError, ImageFiles, MultiLabelData
+from mlkd.errors import RunError
 from mlkd.methods import L2D, Batch, Method, Vanilla, create_method
 from mlkd.models import MultiLabelModel, Output, load_model
 from mlkd.progress import Progress
@@ -656,3 +657,18 @@ def test_the_backbone_may_have_a_learning_rate_of_its_own(toy_data: Data, toy_co
     moved = {name for name in learned if not torch.equal(weights(run)[name], weights(before)[name])}
     assert moved
     assert all(name.startswith("head.") for name in moved)
+
+
+def test_a_checkpoint_of_another_version_is_refused(
+    toy_data: Data, toy_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        stop_at(patch, Progress, "step", 10)
+        with pytest.raises(KeyboardInterrupt):
+            fit("vanilla", toy_data, toy_config, runs=tmp_path)
+    (run,) = iter_runs(tmp_path)
+    path = run.checkpoints[-1] / "state.pt"
+    state = torch.load(path, weights_only=True)
+    torch.save({**state, "networks": 1}, path)
+    with pytest.raises(RunError, match=r"the checkpoint has the entries .*networks.*; remove .* to restart"):
+        fit("vanilla", toy_data, toy_config, runs=tmp_path)
