@@ -22,18 +22,21 @@ from mlkd.study.sweep import load_sweep
 
 ROOT = Path(__file__).parents[1]
 TEXTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def code_blocks(path: Path, language: str) -> list[str]:
+    return re.findall(rf"^ *```{language}\n(.*?)^ *```", path.read_text(), re.M | re.S)
+
+
 COMMANDS = sorted(
     {
         (path.name, line.split("  #")[0].strip())
         for path in [*TEXTS, *sorted((ROOT / "examples").glob("*.py"))]
-        for line in path.read_text().replace("\\\n", " ").splitlines()
+        for block in (code_blocks(path, "sh") if path.suffix == ".md" else [path.read_text()])
+        for line in block.replace("\\\n", " ").splitlines()
         if line.strip().startswith("mlkd ")
     }
 )
-
-
-def code_blocks(path: Path, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", path.read_text(), re.M | re.S)
 
 
 @pytest.mark.parametrize(("file", "line"), COMMANDS)
