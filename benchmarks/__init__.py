@@ -1,1 +1,1 @@
-"""What `make bench` runs: each part measured beside a plain reference, in turn, in one process."""
+"""What `make bench` runs: each implementation timed next to a plain reference, in turn, in one process."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from benchmarks.timing import side_by_side
+from benchmarks.timing import Row, compare
 from mlkd.losses.mdkd import batch_dependency, instance_dependency
 
 LEVELS = {"instance": instance_dependency, "batch": batch_dependency}
@@ -22,14 +23,14 @@ def sequences(q: int, order: int) -> Tensor:
 def enumerated(level: str, student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
     """MDKD's Eqs. (4)-(8) or (10)-(13), all sequences at once."""
 
-    def along(logits: Tensor) -> Tensor:
+    def dependencies(logits: Tensor) -> Tensor:
         probs = torch.sigmoid(logits)
         pairs = (probs[:, :, None] - probs[:, None, :]).square()
         if level == "batch":
             pairs = pairs.mean(dim=0, keepdim=True)
         return pairs[:, labels[:, :-1], labels[:, 1:]].mean(dim=2)
 
-    return torch.nn.functional.huber_loss(along(student), along(teacher))
+    return torch.nn.functional.huber_loss(dependencies(student), dependencies(teacher))
 
 
 def second_order(student: Tensor, teacher: Tensor) -> Tensor:
@@ -44,44 +45,46 @@ def second_order(student: Tensor, teacher: Tensor) -> Tensor:
     return torch.nn.functional.huber_loss(pairs(student), pairs(teacher)) * q / (q - 1)
 
 
-def run() -> list[tuple[str, float, float, float]]:
+def run(smoke: bool = False) -> list[Row]:
     rows = []
 
-    def row(what: str, ours, reference, repeats: int = 7) -> None:
-        torch.testing.assert_close(ours(), reference(), rtol=1e-3, atol=0)
-        times = side_by_side(lambda: ours().backward(), lambda: reference().backward(), repeats)
-        rows.append((f"MDKD {what}", *times))
+    def add(title: str, loss: Callable[[], Tensor], reference: Callable[[], Tensor], repeats: int = 7) -> None:
+        torch.testing.assert_close(loss(), reference(), rtol=1e-3, atol=0)
+        rows.append(compare(title, lambda: loss().backward(), lambda: reference().backward(), repeats))
 
-    for levels, q, order in (
+    settings = (
         (("instance", "batch"), 20, 4),
         (("instance",), 20, 4),
         (("batch",), 20, 4),
         (("batch",), 40, 4),
         (("instance",), 80, 3),
-    ):
+    )
+    for levels, q, order in ((("instance", "batch"), 5, 3),) if smoke else settings:
         s, t, labels = *_logits(q), sequences(q, order)
-        row(
-            f"{' and '.join(levels)} level (32, {q}) order {order}, against all {len(labels):,} sequences",
+        add(
+            f"MDKD {' and '.join(levels)} level (32, {q}) order {order}, against all {len(labels):,} sequences",
             lambda s=s, t=t, n=order, levels=levels: sum(LEVELS[level](s, t, n) for level in levels),
             lambda s=s, t=t, x=labels, levels=levels: sum(enumerated(level, s, t, x) for level in levels),
         )
 
-    s, t = _logits(10_000)
-    row(
-        "batch level (32, 10000) order 2, against matrices (q, q)",
+    many = 50 if smoke else 10_000
+    s, t = _logits(many)
+    add(
+        f"MDKD batch level (32, {many}) order 2, against matrices (q, q)",
         lambda: batch_dependency(s, t, 2),
         lambda: second_order(s, t),
         repeats=3,
     )
-    for q in (80, 10_000):
+    for q in (80, many):
         s, t = _logits(q)
         for name, loss in LEVELS.items():
-            times = side_by_side(
+            row = compare(
+                f"MDKD {name} level (32, {q}) order 8, against order 2",
                 lambda s=s, t=t, loss=loss: loss(s, t, 8).backward(),
                 lambda s=s, t=t, loss=loss: loss(s, t, 2).backward(),
-                repeats=101,
+                repeats=3 if smoke else 101,
             )
-            rows.append((f"MDKD {name} level (32, {q}) order 8, against its own order 2", *times))
+            rows.append(row)
     return rows
 
 

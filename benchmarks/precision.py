@@ -1,25 +1,28 @@
-"""What precision="auto" measures on this machine, and what compiling adds: against float32, channels first."""
+"""What `precision="auto"` measures on this machine, with and without compiling, against float32, channels first."""
 
 from __future__ import annotations
 
 import torch
 
+from benchmarks.timing import Row
 from mlkd.models import create_model
 from mlkd.training.precision import autotune_precision
 
-BATCH = 16
+NETWORKS = (("resnet14x2_cifar", 96, (False, True)), ("resnet34", 224, (False,)))
+SMOKE_NETWORKS = (("resnet8_cifar", 32, (False,)),)
 
 
-def run() -> list[tuple[str, float, float, float]]:
+def run(smoke: bool = False) -> list[Row]:
     rows = []
-    for backbone, size, ways in (("resnet14x2_cifar", 96, (False, True)), ("resnet34", 224, (False,))):
+    batch_size = 2 if smoke else 16
+    for backbone, size, compile_options in SMOKE_NETWORKS if smoke else NETWORKS:
         model = create_model(backbone, [f"class {k}" for k in range(20)], "gap", image_size=size)
-        found = {}
-        for compiled in ways:
-            measured = autotune_precision(model, BATCH, torch.device("cpu"), compiled).images_per_second or {}
-            found |= {name + ", compiled" * compiled: speed for name, speed in measured.items()}
-        plain = found["float32, channels first"]
-        for how, speed in found.items():
-            what = f"a step of {backbone}, {size} pixels, {how}, against float32, channels first"
-            rows.append((what, BATCH / speed, BATCH / plain, speed / plain))
+        images_per_second: dict[str, float] = {}
+        for compiled in compile_options:
+            measured = autotune_precision(model, batch_size, torch.device("cpu"), compiled).images_per_second or {}
+            images_per_second |= {name + ", compiled" * compiled: speed for name, speed in measured.items()}
+        reference = images_per_second["float32, channels first"]
+        for compute_format, speed in images_per_second.items():
+            title = f"a step of {backbone}, {size} pixels, {compute_format}, against float32, channels first"
+            rows.append(Row(title, batch_size / speed, batch_size / reference, speed / reference))
     return rows

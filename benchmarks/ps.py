@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from benchmarks.timing import side_by_side
+from benchmarks.timing import Row, compare
 from mlkd.losses.ps import ps_loss
 
 
@@ -25,17 +25,18 @@ def loop(student: Tensor, teacher: Tensor, targets: Tensor) -> Tensor:
     return total / len(student)
 
 
-def run() -> list[tuple[str, float, float, float]]:
+def run(smoke: bool = False) -> list[Row]:
     rows = []
-    for b, q in ((64, 20), (64, 80)):
+    for b, q in ((8, 5),) if smoke else ((64, 20), (64, 80)):
         torch.manual_seed(0)
         student, teacher = torch.randn(b, q, requires_grad=True), torch.randn(b, q)
         targets = (torch.rand(b, q) < 3 / q).float()
         torch.testing.assert_close(ps_loss(student, teacher, targets), loop(student, teacher, targets))
-        times = side_by_side(
+        row = compare(
+            f"PS ({b}, {q}), 3 labels per image, against a loop over images",
             lambda s=student, t=teacher, y=targets: torch.autograd.grad(ps_loss(s, t, y), s),
             lambda s=student, t=teacher, y=targets: torch.autograd.grad(loop(s, t, y), s),
             repeats=15,
         )
-        rows.append((f"PS ({b}, {q}), 3 labels a picture, against a loop over images", *times))
+        rows.append(row)
     return rows

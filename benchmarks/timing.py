@@ -1,25 +1,38 @@
-"""Two ways to do one thing, timed in turn."""
+"""Times an implementation and its reference in turn, so that other processes disturb both alike."""
 
 from __future__ import annotations
 
 import statistics
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 
-def side_by_side(
-    ours: Callable[[], object], reference: Callable[[], object], repeats: int = 7
-) -> tuple[float, float, float]:
-    """Median seconds of each, and the median of the ratios reference / ours, pair by pair; one warm-up each."""
-    ours()
+class Row(NamedTuple):
+    """A measurement: medians of both times in seconds, and the median of the ratios reference / mlkd."""
+
+    title: str
+    seconds: float
+    reference_seconds: float
+    ratio: float
+
+
+def compare(title: str, implementation: Callable[[], object], reference: Callable[[], object], repeats: int = 7) -> Row:
+    """Times both `repeats` times in turn, after one call of each to warm up."""
+    implementation()
     reference()
-    pairs = [(seconds(ours), seconds(reference)) for _ in range(repeats)]
-    mine, theirs = zip(*pairs, strict=True)
-    return statistics.median(mine), statistics.median(theirs), statistics.median(b / a for a, b in pairs)
+    return summarize(title, [(seconds(implementation), seconds(reference)) for _ in range(repeats)])
+
+
+def summarize(title: str, pairs: list[tuple[float, float]]) -> Row:
+    """The row of pairs (seconds, seconds of the reference)."""
+    times, reference_times = zip(*pairs, strict=True)
+    ratio = statistics.median(reference / duration for duration, reference in pairs)
+    return Row(title, statistics.median(times), statistics.median(reference_times), ratio)
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """How long it takes, once."""
-    started = time.perf_counter()
+    """The duration of one call."""
+    start = time.perf_counter()
     work()
-    return time.perf_counter() - started
+    return time.perf_counter() - start

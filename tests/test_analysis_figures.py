@@ -54,7 +54,7 @@ def test_cam_grid() -> None:
     fig = WITH_CLASSES["cam_grid"](CLASSES)
     assert [ax.get_title() for ax in fig.axes[:4]] == ["image", "vanilla student", "l2d student", "teacher"]
     first = fig.axes[:4]
-    assert [len(ax.images) for ax in first] == [1, 2, 2, 1]  # the teacher's map of the first picture is nan
+    assert [len(ax.images) for ax in first] == [1, 2, 2, 1]  # the teacher's map of the first image is nan
     shown = first[1].images[1]
     np.testing.assert_array_equal(shown.get_array(), np.linspace(0, 1, 128).reshape(2, 8, 8)[0])
     assert shown.get_clim() == (0, 1)

@@ -130,7 +130,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("case", MISTAKES)
-def test_a_mistake_gives_a_one_line_error(case: str, call: Callable[..., Result]) -> None:
+def test_invalid_argument_gives_one_line_error(case: str, call: Callable[..., Result]) -> None:
     arguments, message = MISTAKES[case]
     smoke = [] if "--study" in arguments else ["--study", "smoke"]
     assert message in call("train", *smoke, *arguments).message
@@ -437,8 +437,8 @@ def test_data_check(call: Callable[..., Result], voc_folder: Path) -> None:
         f"{spec}: no problems in train 2, val 1, test 2, trainval 3 images of 20 classes.\n",
     )
     (voc_folder / "JPEGImages" / "4.jpg").unlink()
-    picture = voc_folder / "JPEGImages" / "1.jpg"
-    picture.write_bytes(picture.read_bytes()[:200])
+    image_file = voc_folder / "JPEGImages" / "1.jpg"
+    image_file.write_bytes(image_file.read_bytes()[:200])
     result = call("data", "check", spec)
     assert result.code == 1
     first, second = sorted(result.out.splitlines())
@@ -510,7 +510,7 @@ def test_report_without_training_requires_runs(
     assert reported[0][1]["no_train"] is True
 
 
-def test_report_refuses_mistakes_before_it_starts(
+def test_report_refuses_invalid_arguments_before_it_starts(
     call: Callable[..., Result], reported: list[tuple[str, Mapping]], voc_folder: Path
 ) -> None:
     assert call("report", "--nonsense", "1").code == 2

@@ -33,7 +33,7 @@ def normal(name: str) -> str:
 
 
 def names_and_bounds(requirements: Iterable[str]) -> dict[str, str]:
-    """Name -> what is asked of its version: "torch>=2.6" gives torch: ">=2.6"."""
+    """Name -> version specifier: "torch>=2.6" gives torch: ">=2.6"."""
     found = {}
     for requirement in requirements:
         match = re.fullmatch(r"([A-Za-z0-9._-]+)\s*((?:>=[\d.]+)?)", requirement)
@@ -131,7 +131,7 @@ def test_make_report_hands_on_a_switch() -> None:
 
 @make
 @pytest.mark.parametrize(
-    "data", ["voc:/x?year=2007&difficult=ignore", "voc:/my pictures/VOC", "voc:/my dir/a=b/VOC?year=1"]
+    "data", ["voc:/x?year=2007&difficult=ignore", "voc:/my images/VOC", "voc:/my dir/a=b/VOC?year=1"]
 )
 def test_make_report_keeps_a_path_whole(data: str) -> None:
     assert pairs(made("report", f"DATA={data}"))[1] == {"--data": data}

@@ -17,7 +17,7 @@ from torch import nn
 from mlkd.data.dataset import DataError, MultiLabelData
 from mlkd.data.image_cache import decoded_images
 from mlkd.data.validate import validate
-from mlkd.errors import TrainingError
+from mlkd.errors import TrainingError, first_few
 from mlkd.methods import Batch, Method, create_method
 from mlkd.models import MultiLabelModel, create_model, load_model, save_model
 from mlkd.progress import Progress
@@ -155,7 +155,8 @@ class Trainer:
     ):
         self.run, self.method, self.data, self.config, self.accelerator = run, method, data, config, accelerator
         self.num_workers, self.log_gradients_every = num_workers, log_gradients_every
-        self.title = f"{method.name} {config.role}, seed {config.seed}"
+        role = f"label subset ({first_few(data['train'].classes, 3)})" if config.role == "label_subset" else config.role
+        self.title = f"{method.name} {role}, seed {config.seed}"
 
     def train(self) -> None:
         """Trains the remaining epochs and evaluates the best one."""

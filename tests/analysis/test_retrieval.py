@@ -1,4 +1,4 @@
-"""Retrieval: neighbours and scores against loops over all pictures."""
+"""Retrieval: neighbors and scores against loops over all images."""
 
 from __future__ import annotations
 

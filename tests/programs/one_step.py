@@ -1,4 +1,6 @@
-"""Trains each method until its first optimiser step, in however many processes, and writes the gradients.
+"""Trains each method until its first optimizer step, in one or more processes, and writes the gradients.
+
+Each process also writes what the other collective operations return, to `collectives-<rank>.npz`.
 
 Usage: one_step.py FOLDER METHOD...
 """
@@ -15,10 +17,11 @@ import mlkd
 from mlkd.data import MultiLabelData
 from mlkd.methods import METHODS
 from mlkd.models import create_model
+from mlkd.training.distributed import broadcast_buffers, create_accelerator, gather_arrays
 
 folder, names = Path(sys.argv[1]), sys.argv[2:]
 CLASSES = ("a", "b", "c", "d", "e")
-NET = {"backbone": "test_convnext", "embed_dim": 16}  # layer norm: batch norm would see each process's share
+NET = {"backbone": "test_convnext", "embed_dim": 16}  # layer norm does not depend on the slice of the batch
 
 
 def split(name: str, count: int) -> MultiLabelData:
@@ -29,7 +32,7 @@ def split(name: str, count: int) -> MultiLabelData:
 
 
 class Done(Exception):
-    """The gradients are there."""
+    """Raised at the first optimizer step, with its gradients."""
 
     def __init__(self, gradients: list[torch.Tensor]):
         self.gradients = gradients
@@ -58,4 +61,12 @@ for name in names:
         if PartialState().is_main_process:
             save_file({str(n): gradient.contiguous() for n, gradient in enumerate(done.gradients)}, folder / name)
     PartialState().wait_for_everyone()
+
+accelerator = create_accelerator()
+rank = accelerator.process_index
+norm = torch.nn.BatchNorm1d(3)
+norm.running_mean.fill_(rank + 1)
+broadcast_buffers(accelerator, norm)
+gathered = gather_arrays(accelerator, np.full((2 + rank, 2), rank))
+np.savez(folder / f"collectives-{rank}.npz", gathered=gathered, running_mean=norm.running_mean.numpy())
 PartialState().destroy_process_group()

@@ -124,7 +124,7 @@ def check(progress: dict[str, TaskStatus], lost: Sequence[str], grid: Sweep) -> 
 
 
 @pytest.mark.soak
-def test_a_sweep_survives_the_death_of_a_node(cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sweep_continues_after_a_node_failed(cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("mine.py").write_text(PLUGIN)
     epochs = 6
@@ -140,7 +140,7 @@ def test_a_sweep_survives_the_death_of_a_node(cluster, tmp_path: Path, monkeypat
 
 
 @pytest.mark.soak
-def test_a_sweep_with_teachers_survives_deaths_one_after_another(
+def test_sweep_with_teachers_continues_after_repeated_failures(
     cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Three rounds on one runs folder; in each a new node joins, takes runs and dies, while students are pending."""

@@ -169,7 +169,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("text", MISTAKES)
-def test_a_mistake_in_a_file_gives_one_line(text: str, tmp_path: Path) -> None:
+def test_invalid_file_gives_one_line_error(text: str, tmp_path: Path) -> None:
     path = tmp_path / "mine.yml"
     path.write_text(text)
     with pytest.raises(ValueError, match=r"^[^\n]*$") as caught:
@@ -286,7 +286,7 @@ def test_networks_of_label_subsets_are_trained_once(toy: Study, capsys: pytest.C
         assert run.config["training"] == toy.student.replace(role="label_subset").as_dict()
         assert run.config["settings"] == {"reduction": "batchmean", "loss": "asl"}
     out = capsys.readouterr().out
-    assert out.count("vanilla label_subset, seed 0: epoch 1/1") == len(runs)
+    assert out.count("vanilla label subset (") == len(runs)
     assert "teacher" not in out
 
 

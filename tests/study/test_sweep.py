@@ -81,7 +81,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("text", MISTAKES)
-def test_a_mistake_in_a_file_gives_one_line(text: str, tmp_path: Path) -> None:
+def test_invalid_file_gives_one_line_error(text: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"mine\.yml: [^\n]*$") as caught:
         load_sweep(write(tmp_path, text))
     assert MISTAKES[text] in str(caught.value)

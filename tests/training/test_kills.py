@@ -1,4 +1,4 @@
-"""SIGKILL at any moment, a full disk, a wrong folder: what is finished stays, and the same command goes on."""
+"""SIGKILL at any moment, a full disk, a read-only folder: finished epochs remain, and the same command resumes."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ FULL, CLOSED = "the file would exceed the size limit", "permission denied"
     ("what", "why"),
     [("history.csv", FULL), ("model.safetensors", FULL), ("weights.safetensors", FULL), ("history.csv", CLOSED)],
 )
-def test_a_full_disk_or_a_closed_folder_is_told_and_what_was_written_stays(
+def test_full_disk_or_read_only_folder_is_an_error_and_written_files_remain(
     what: str,
     why: str,
     toy_data: dict[str, MultiLabelData],
@@ -170,7 +170,7 @@ BatchDataset.__getitem__ = deadly
 """
 
 
-def test_a_process_of_batches_that_is_killed_is_told(tmp_path: Path) -> None:
+def test_killed_loader_process_is_an_error(tmp_path: Path) -> None:
     """In the second epoch; the first one is kept."""
     (tmp_path / "deadly.py").write_text(DEADLY)
     given = [*command(tmp_path / "runs", epochs=2), "--num-workers", "1", "--plugin", str(tmp_path / "deadly.py")]
@@ -185,7 +185,7 @@ def test_a_process_of_batches_that_is_killed_is_told(tmp_path: Path) -> None:
     assert found[1]["epoch"] == 1
 
 
-def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+def test_read_only_folder_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
     done = subprocess.run(command(tmp_path / "file" / "runs"), capture_output=True, text=True, check=False)
     assert done.returncode == 1
@@ -193,7 +193,7 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
+def test_ctrl_c_prints_how_to_resume(tmp_path: Path) -> None:
     with subprocess.Popen(
         command(tmp_path, epochs=50), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:

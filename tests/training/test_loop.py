@@ -118,7 +118,7 @@ def test_the_loss_falls_and_the_folder_has_all_its_files(
     assert run.metrics["seconds"] == pytest.approx(history["seconds"].sum())
 
 
-def test_predictions_are_what_the_model_says(toy_data: Data, toy_config: Config, tmp_path: Path) -> None:
+def test_stored_predictions_equal_those_of_the_model(toy_data: Data, toy_config: Config, tmp_path: Path) -> None:
     run = fit("vanilla", toy_data, toy_config, runs=tmp_path)
     model = run.model()
     assert not model.training
@@ -135,7 +135,7 @@ def test_predictions_are_what_the_model_says(toy_data: Data, toy_config: Config,
     assert run.mean_ap["test"] == pytest.approx(one_by_one["mAP"], abs=1e-12)
 
 
-def test_only_pictures_that_fill_a_batch_make_a_step_and_each_comes_once(
+def test_each_image_is_used_once_per_epoch_and_smaller_batches_are_dropped(
     toy_data: Data, toy_config: Config, tmp_path: Path
 ) -> None:
     seen: list[Tensor] = []
@@ -146,7 +146,7 @@ def test_only_pictures_that_fill_a_batch_make_a_step_and_each_comes_once(
             return super().loss_terms(student, batch)
 
     fit(Watches(), toy_data, toy_config.replace(epochs=2, batch_size=20), runs=tmp_path)
-    assert [len(images) for images in seen] == [20] * 6  # 64 pictures: 3 steps, 4 pictures left over
+    assert [len(images) for images in seen] == [20] * 6  # 64 images: 3 steps, the last 4 are dropped
     keys = [[image.numpy().tobytes() for image in images] for images in seen]
     known = {image.tobytes(): row for row, image in enumerate(np.array(toy_data["train"].images).transpose(0, 3, 1, 2))}
     rows = [[known[key] for key in batch] for batch in keys]
@@ -158,7 +158,7 @@ def test_only_pictures_that_fill_a_batch_make_a_step_and_each_comes_once(
 # Validation chooses, test does not
 
 
-def test_the_best_epoch_on_val_is_kept(
+def test_weights_of_the_best_epoch_on_val_are_saved(
     toy_data: Data, toy_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = fit("vanilla", toy_data, toy_config.replace(epochs=5), runs=tmp_path)
@@ -166,16 +166,16 @@ def test_the_best_epoch_on_val_is_kept(
     assert run.metrics["best_epoch"] == int(scores.argmax()) + 1
     assert run.mean_ap["val"] == pytest.approx(scores.max(), abs=1e-9)
 
-    def scores_as_told(told: list[float]) -> None:
-        values = iter(told)
-        monkeypatch.setattr(loop, "mean_average_precision", lambda *_: next(values))
+    def use_scores(values: list[float]) -> None:
+        scores_left = iter(values)
+        monkeypatch.setattr(loop, "mean_average_precision", lambda *_: next(scores_left))
 
     constant = toy_config.replace(schedule="constant")
-    scores_as_told([0.3, 0.9, 0.9, 0, 0])  # of two equal ones the first
+    use_scores([0.3, 0.9, 0.9, 0, 0])  # of two equal ones the first
     three = fit("vanilla", toy_data, constant.replace(epochs=3), runs=tmp_path)
-    scores_as_told([0.3, 0.9, 0, 0])
+    use_scores([0.3, 0.9, 0, 0])
     two = fit("vanilla", toy_data, constant.replace(epochs=2), runs=tmp_path)
-    scores_as_told([0.9, 0.3, 0, 0])
+    use_scores([0.9, 0.3, 0, 0])
     one = fit("vanilla", toy_data, constant.replace(epochs=2, role="teacher"), runs=tmp_path)
     assert [run.metrics["best_epoch"] for run in (three, two, one)] == [2, 2, 1]
     assert same_weights(three, two)
@@ -194,7 +194,7 @@ def test_the_test_split_has_no_influence(toy_data: Data, toy_config: Config, tmp
     assert one.mean_ap["test"] != other.mean_ap["test"]
 
 
-# Stopping and going on
+# Interruption and resume
 
 PLACES = {
     "in the middle of epoch 1": (Progress, "step", 2),
@@ -210,7 +210,7 @@ PLACES = {
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_stopped_training_goes_on_as_if_it_had_not(
+def test_resumed_training_equals_an_uninterrupted_one(
     name: str, toy_data: Data, toy_config: Config, toy_teacher: MultiLabelModel, tmp_path: Path
 ) -> None:
     config = toy_config.replace(augmentations=ALL_AUGMENTATIONS)
@@ -339,7 +339,7 @@ def test_whatever_makes_another_run_has_another_folder(
 def test_a_run_from_a_model_file_follows_the_file_not_its_name(
     toy_data: Data, toy_config: Config, toy_teacher: MultiLabelModel, tmp_path: Path
 ) -> None:
-    """A teacher that was trained anew under the same name is not mistaken for the former one."""
+    """A model file that changes under the same name gives another run."""
     file = tmp_path / "teacher.safetensors"
     runs = []
     for shift in (0.0, 1.0):
@@ -367,7 +367,7 @@ def test_global_random_states_are_left_alone(toy_data: Data, toy_config: Config,
     assert_same_run(one, other)
 
 
-# What goes wrong is told
+# Errors
 
 
 class Fails(Vanilla):
@@ -386,7 +386,7 @@ class Fails(Vanilla):
 
 
 @pytest.mark.parametrize("value", ["nan", "inf"])
-def test_a_term_that_is_not_finite_is_named_and_the_last_epoch_kept(
+def test_loss_term_that_is_not_finite_is_named_and_the_checkpoint_remains(
     value: str, toy_data: Data, toy_config: Config, tmp_path: Path
 ) -> None:
     with pytest.raises(TrainingError, match=r"'odd' is (nan|-?inf) at epoch 2, step 2: lower `lr`"):
@@ -440,16 +440,16 @@ WRONG: dict[str, tuple[Callable[[Data, Path], Data], str]] = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_wrong_data_is_told_before_the_first_step(
+def test_invalid_data_is_an_error_before_the_first_step(
     case: str, toy_data: Data, toy_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     change, message = WRONG[case]
     monkeypatch.setattr(loop.Trainer, "make_batch", None)  # a step would fail
     with pytest.raises(DataError, match=message):
-        fit("vanilla", change(toy_data, tmp_path / "pictures"), toy_config, runs=tmp_path)
+        fit("vanilla", change(toy_data, tmp_path / "images"), toy_config, runs=tmp_path)
 
 
-def test_a_method_without_its_teacher_is_told(
+def test_method_without_its_teacher_is_an_error(
     toy_data: Data, toy_config: Config, toy_teacher: MultiLabelModel, tmp_path: Path
 ) -> None:
     with pytest.raises(ValueError, match="'l2d' requires a teacher"):
@@ -477,7 +477,7 @@ def test_the_teacher_stays_as_it_is(
             outputs.append(batch.teacher)
             with torch.no_grad():
                 expected = toy_teacher(batch.images)
-            torch.testing.assert_close(batch.teacher.logits, expected.logits)  # of the pictures the student sees
+            torch.testing.assert_close(batch.teacher.logits, expected.logits)  # of the images the student sees
             return super().loss_terms(student, batch)
 
     before = {name: value.clone() for name, value in toy_teacher.state_dict().items()}
