@@ -37,6 +37,6 @@ class Cosine(Method):
 
     def loss_terms(self, student: Output, batch: Batch) -> dict[str, Tensor]:
         return {
-            "bce": losses.bce(student.logits, batch.targets, reduction=self.reduction, ignore_mask=batch.ignore_mask),
+            "bce": losses.bce(student.logits, batch.targets, reduction="batchmean", ignore_mask=batch.ignore_mask),
             "cosine": self.lambda_cosine * cosine_loss(student.logits, batch.teacher.logits),
         }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mlkd import losses
-from mlkd.methods.method import Batch, Method, Reduction, Teacher, register_method
+from mlkd.methods.method import Batch, Method, Teacher, register_method
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -14,28 +14,24 @@ if TYPE_CHECKING:
 
 
 class SelfDistillation(Method):
-    """The asymmetric loss and the squared distance between the logits of the student and of its only teacher.
-
-    `reduction` applies to both terms: "sum" over the batch as in the paper, or "batchmean".
-    """
+    """The asymmetric loss and the squared distance between the logits of the student and of its only teacher."""
 
     paper = "Xu et al., IJCAI 2022"
     equations = "(3)-(7)"
     formula = "ASL + λ_kd·MSE"
 
-    reduction: Reduction = "sum"
     lambda_kd: float = 1.0
 
     def loss_terms(self, student: Output, batch: Batch) -> dict[str, Tensor]:
         return {
-            "asl": losses.asl(student.logits, batch.targets, reduction=self.reduction, ignore_mask=batch.ignore_mask),
+            "asl": losses.asl(student.logits, batch.targets, ignore_mask=batch.ignore_mask),
             "kd": self.lambda_kd * self.distillation(student.logits, batch),
         }  # Eq. (7), term by term
 
     def distillation(self, logits: Tensor, batch: Batch) -> Tensor:
         """Eq. (6) where both of its teachers are the same."""
         (teacher,) = batch.teachers.values()
-        return losses.mse(logits, teacher.logits, reduction=self.reduction)
+        return losses.mse(logits, teacher.logits, reduction="sum")
 
 
 @register_method("sd")
@@ -113,4 +109,4 @@ class CPSD(LabelSubsetDistillation):
 
     def distillation(self, logits: Tensor, batch: Batch) -> Tensor:
         co_logits, dis_logits = batch.teachers["cgp"].logits, batch.teachers["dgp"].logits
-        return losses.merged_distillation(logits, co_logits, dis_logits, self.alpha, reduction=self.reduction)
+        return losses.merged_distillation(logits, co_logits, dis_logits, self.alpha)

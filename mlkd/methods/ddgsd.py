@@ -17,9 +17,8 @@ if TYPE_CHECKING:
 class DDGSD(Method):
     r"""$(L_{BCE} + L'_{BCE}) / 2 + \lambda_{KL} L_{KL} + \lambda_{MMD} L_{MMD}$.
 
-    The student is evaluated on both views of the batch. In the paper all terms are means over images; where the BCE is
-    a sum over the batch, the MMD is multiplied by the batch size, so that the balance is the same. The views are made
-    by the training's augmentations; without any, they are equal and the two distillation terms are 0.
+    The student is evaluated on both views of the batch, and all terms are means over images, as in the paper. The views
+    are made by the training's augmentations; without any, they are equal and the two distillation terms are 0.
 
     Source: Xu and Liu, Data-Distortion Guided Self-Distillation for Deep Neural Networks, AAAI 2019.
     Differs from the paper: see `mlkd.losses.ddgsd`; and the cross entropies of the two views are averaged.
@@ -31,7 +30,7 @@ class DDGSD(Method):
 
     lambda_kl: float = 1.0
     lambda_mmd: float = 5e-4
-    reduction: Reduction = "sum"
+    reduction: Reduction = "batchmean"
 
     def loss_terms(self, student: Output, batch: Batch) -> dict[str, Tensor]:
         assert batch.model is not None
@@ -39,11 +38,10 @@ class DDGSD(Method):
         logits = [student.logits, batch.all_gather(second.logits)]
         features = [batch.all_gather(view.features.mean(dim=(-2, -1))) for view in (student, second)]
         bce, second_bce = (
-            losses.bce(x, batch.targets, reduction=self.reduction, ignore_mask=batch.ignore_mask) for x in logits
+            losses.bce(x, batch.targets, reduction="batchmean", ignore_mask=batch.ignore_mask) for x in logits
         )
-        num_images = len(student.logits) if self.reduction == "sum" else 1
         return {
             "bce": (bce + second_bce) / 2,
-            "kl": self.lambda_kl * losses.mutual_kl(*logits, reduction=self.reduction),
-            "mmd": self.lambda_mmd * num_images * losses.mmd(*features),
+            "kl": self.lambda_kl * losses.mutual_kl(*logits, reduction="batchmean"),
+            "mmd": self.lambda_mmd * losses.mmd(*features),
         }

@@ -19,8 +19,7 @@ class DLB(Method):
     r"""$L_{BCE} + \lambda_{DLB} L_{LB}$.
 
     Half of each batch was in the previous one, with another augmentation; the student's predictions there are the
-    teacher's now. In the paper both terms are means over images; where the BCE is a sum over the batch, $L_{LB}$ is
-    multiplied by the batch size, so that the balance is the same.
+    teacher's now. Both terms are means over images, as in the paper.
 
     Source: Shen et al., Self-Distillation from the Last Mini-Batch for Consistency Regularization, CVPR 2022,
     Sec. 3, arXiv:2203.16172.
@@ -33,7 +32,7 @@ class DLB(Method):
 
     lambda_dlb: float = 1.0
     temperature: float = 3.0
-    reduction: Reduction = "sum"
+    reduction: Reduction = "batchmean"
 
     def build_auxiliary(self, student: MultiLabelModel, num_samples: int) -> LogitsBank:
         from mlkd.models.auxiliary import LogitsBank
@@ -43,11 +42,10 @@ class DLB(Method):
     def loss_terms(self, student: Output, batch: Batch) -> dict[str, Tensor]:
         bank = cast("LogitsBank", batch.auxiliary)
         assert batch.sample_indices is not None
-        num_images = len(student.logits) if self.reduction == "sum" else 1
         consistency = losses.dlb_loss(student.logits, bank.get(batch.sample_indices), temperature=self.temperature)
         bank.reset()
         bank.update(batch.sample_indices, student.logits)
         return {
-            "bce": losses.bce(student.logits, batch.targets, reduction=self.reduction, ignore_mask=batch.ignore_mask),
-            "dlb": self.lambda_dlb * num_images * consistency,
+            "bce": losses.bce(student.logits, batch.targets, reduction="batchmean", ignore_mask=batch.ignore_mask),
+            "dlb": self.lambda_dlb * consistency,
         }

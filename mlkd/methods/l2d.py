@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mlkd import losses
-from mlkd.methods.method import Batch, Method, Reduction, Teacher, register_method
+from mlkd.methods.method import Batch, Method, Teacher, register_method
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 class L2D(Method):
     r"""$L_{BCE} + \lambda_{MLD} L_{MLD} + \lambda_{CD} L_{CD} + \lambda_{ID} L_{ID}$.
 
-    The default weights are the paper's. They belong to pretrained backbones, a small learning rate, a BCE summed over
-    the batch and normalized distances. Networks trained from scratch need smaller weights.
+    The default weights are the paper's. They belong to pretrained backbones, a small learning rate, normalized
+    distances, and, as in the official code, a BCE that is summed over the batch while MLD is a mean over it.
 
     Source: Yang et al., Multi-Label Knowledge Distillation, ICCV 2023, Eq. (9) and Sec. 4, arXiv:2308.06453.
     """
@@ -34,11 +34,10 @@ class L2D(Method):
     lambda_cd: float = 100.0
     lambda_id: float = 1000.0
     normalize: bool = True
-    reduction: Reduction = "sum"
 
     def loss_terms(self, student: Output, batch: Batch) -> dict[str, Tensor]:
         teacher, targets = batch.teacher, batch.targets
-        terms = {"bce": losses.bce(student.logits, targets, reduction=self.reduction, ignore_mask=batch.ignore_mask)}
+        terms = {"bce": losses.bce(student.logits, targets, ignore_mask=batch.ignore_mask)}
         if self.lambda_mld:
             terms["mld"] = self.lambda_mld * losses.mld(student.logits, teacher.logits)
         assert student.embeddings is not None  # because of `needs_embeddings`

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from pydantic import field_validator
 
 from mlkd import losses
 from mlkd.methods.method import Batch, Method, Reduction, Teacher, register_method
@@ -12,51 +14,74 @@ if TYPE_CHECKING:
 
     from mlkd.models import MultiLabelModel, Output
 
+ORDERS = (2, 3, 4)
+"""The orders of the paper's main experiments."""
+
 
 @register_method("mdkd")
 class MDKD(Method):
-    r"""$L_{BCE} + \lambda_{MLD} L_{MLD} + \sum_{n=2}^{4} (\lambda_{BD} L_{BD_n} + \lambda_{ID} L_{ID_n})$.
+    r"""$L_{BCE} + \lambda_{MLD} L_{MLD} + \sum_n (\lambda_{BD_n} L_{BD_n} + \lambda_{ID_n} L_{ID_n})$.
 
-    The default weights are the paper's, one for all orders of a level; `max_order` is the highest order. Only logits
-    are compared, so student and teacher may have any head. Ignored labels are excluded from the BCE only: the teacher
-    predicts them, so they are part of the other terms.
+    Only logits are compared, so student and teacher may have any head. Ignored labels are excluded from the BCE only:
+    the teacher predicts them, so they are part of the other terms.
+
+    Settings:
+        lambda_mld: the weight of MLD.
+        lambda_bd, lambda_id: order n -> weight of the batch-level and the instance-level term. An order that is not in
+            the mapping is left out; a number stands for that weight at the orders 2, 3 and 4.
+
+    The defaults are the paper's and belong to a BCE that is the mean over the batch, Eq. (1).
 
     Source: Wang et al., Beyond Direct Relationships: Exploring Multi-Order Label Pair Dependencies for Knowledge
-    Distillation, ACM MM 2024, Eq. (15) and Sec. 4.3.
+    Distillation, ACM MM 2024, Eqs. (9), (14), (15) and Sec. 4.3.
     """
 
     paper = "Wang et al., ACM MM 2024"
     equations = "(1)-(15)"
-    formula = "BCE + λ_mld·MLD + Σ_n (λ_bd·BD_n + λ_id·ID_n), n = 2 to max_order"
+    formula = "BCE + λ_mld·MLD + Σ_n (λ_bd[n]·BD_n + λ_id[n]·ID_n)"
     required_teachers = ("teacher",)
 
     teacher: Teacher | None = None
-    max_order: int = 4
     lambda_mld: float = 10.0
-    lambda_bd: float = 1.0
-    lambda_id: float = 1.0
-    reduction: Reduction = "sum"
+    lambda_bd: dict[int, float] = dict.fromkeys(ORDERS, 1.0)
+    lambda_id: dict[int, float] = dict.fromkeys(ORDERS, 1.0)
+    reduction: Reduction = "batchmean"
+
+    @field_validator("lambda_bd", "lambda_id", mode="before")
+    @classmethod
+    def _weight_of_each_order(cls, value: Any, info: Any) -> dict[int, Any]:
+        weights = value if isinstance(value, dict) else dict.fromkeys(ORDERS, value)
+        try:
+            by_order = {int(order): weight for order, weight in weights.items()}  # JSON has the orders as text
+        except (TypeError, ValueError):
+            by_order = {}
+        if (weights and not by_order) or any(order < 2 for order in by_order):
+            raise ValueError(
+                f"`{info.field_name}` of {cls.title} is {value!r}, expected a number, or a mapping from orders, "
+                f"each 2 or more, to numbers."
+            )
+        return by_order
 
     def loss_terms(self, student: Output, batch: Batch) -> dict[str, Tensor]:
         logits = student.logits, batch.teacher.logits
-        orders = range(2, self.max_order + 1)
-        terms = {
-            "bce": losses.bce(student.logits, batch.targets, reduction=self.reduction, ignore_mask=batch.ignore_mask)
-        }
+        terms = {"bce": losses.bce(student.logits, batch.targets, reduction="batchmean", ignore_mask=batch.ignore_mask)}
         if self.lambda_mld:
             terms["mld"] = self.lambda_mld * losses.mld(*logits)
-        if self.lambda_bd:
-            values = losses.batch_dependency(*logits, orders)
-            terms |= {f"bd{n}": self.lambda_bd * value for n, value in zip(orders, values, strict=True)}
-        if self.lambda_id:
-            values = losses.instance_dependency(*logits, orders)
-            terms |= {f"id{n}": self.lambda_id * value for n, value in zip(orders, values, strict=True)}
+        levels = {
+            "bd": (losses.batch_dependency, self.lambda_bd),  # Eq. (9)
+            "id": (losses.instance_dependency, self.lambda_id),  # Eq. (14)
+        }
+        for level, (loss, weights) in levels.items():
+            orders = [order for order, weight in weights.items() if weight]
+            values = loss(*logits, orders) if orders else []
+            terms |= {f"{level}{n}": weights[n] * value for n, value in zip(orders, values, strict=True)}
         return terms  # Eq. (15), term by term
 
     def check(self, student: MultiLabelModel) -> None:
         super().check(student)
-        if self.max_order not in range(2, len(student.classes) + 1):
-            raise ValueError(
-                f"`max_order` is {self.max_order!r}, expected a number of labels from 2 to {len(student.classes)}, "
-                f"the number of all labels in the data."
-            )
+        for name, weights in (("lambda_bd", self.lambda_bd), ("lambda_id", self.lambda_id)):
+            if max(weights, default=2) > len(student.classes):
+                raise ValueError(
+                    f"`{name}` has the order {max(weights)}, expected orders from 2 to {len(student.classes)}, the "
+                    f"number of labels in the data."
+                )

@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # a method declares; listing methods loads no torch
     from mlkd.models import MultiLabelModel, Output
 
 Reduction = Literal["sum", "batchmean"]
-"""How a method reduces its loss against the labels: the sum over images and labels, or that over the batch size."""
+"""How the loss of a batch is reduced: the sum over the images, or their mean."""
 
 
 class Batch(NamedTuple):
@@ -81,6 +81,9 @@ class Method(Settings):
         needs_features: whether the teachers' feature maps are compared.
         needs_two_views: whether each batch has a second augmentation of its images.
         needs_overlapping_batches: whether each batch has half of its images in common with the previous one.
+        reduction: "sum" over the images of a batch, or "batchmean". The weights of a method belong to its default;
+            with the other reduction the whole loss is multiplied or divided by the batch size, so that the ratio of its
+            terms stays the same.
     """
 
     name: ClassVar[str] = ""
@@ -93,9 +96,23 @@ class Method(Settings):
     needs_two_views: ClassVar[bool] = False
     needs_overlapping_batches: ClassVar[bool] = False
 
+    reduction: Reduction = "sum"
+
     def loss_terms(self, student: Output, batch: Batch) -> dict[str, Tensor]:
-        """The weighted loss terms of one step, each a scalar; the loss is their sum. Runs under autocast."""
+        """The weighted loss terms of one step, each a scalar; the loss is their sum. Runs under autocast.
+
+        They have the reduction that the method's weights belong to, the default of `reduction`.
+        """
         raise TypeError(f"{type(self).__name__} has no `loss_terms`.")
+
+    def reduced_loss_terms(self, student: Output, batch: Batch) -> dict[str, Tensor]:
+        """The terms of `loss_terms` with the setting `reduction`: what the student is trained with."""
+        terms, num_images = self.loss_terms(student, batch), len(student.logits)
+        if self.reduction == type(self).model_fields["reduction"].default:
+            return terms
+        if self.reduction == "sum":
+            return {name: term * num_images for name, term in terms.items()}
+        return {name: term / num_images for name, term in terms.items()}
 
     def build_auxiliary(self, student: MultiLabelModel, num_samples: int) -> nn.Module | None:
         """A module that is trained or updated beside the student (a projection, a bank of past logits), or None.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mlkd import losses
-from mlkd.methods.method import Batch, Method, Reduction, Teacher, register_method
+from mlkd.methods.method import Batch, Method, Teacher, register_method
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 class MLD(Method):
     r"""$L_{BCE} + \lambda_{MLD} L_{MLD}$.
 
-    The row of L2D's ablation that distills the logits only. Student and teacher may have any head.
+    The row of L2D's ablation that distills the logits only. The weight is the paper's; it belongs to a BCE summed over
+    the batch. Student and teacher may have any head.
 
     Source: Yang et al., Multi-Label Knowledge Distillation, ICCV 2023, Eq. (3) and Sec. 4, arXiv:2308.06453.
     """
@@ -29,10 +30,9 @@ class MLD(Method):
 
     teacher: Teacher | None = None
     lambda_mld: float = 10.0
-    reduction: Reduction = "sum"
 
     def loss_terms(self, student: Output, batch: Batch) -> dict[str, Tensor]:
         return {
-            "bce": losses.bce(student.logits, batch.targets, reduction=self.reduction, ignore_mask=batch.ignore_mask),
+            "bce": losses.bce(student.logits, batch.targets, ignore_mask=batch.ignore_mask),
             "mld": self.lambda_mld * losses.mld(student.logits, batch.teacher.logits),
         }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mlkd import losses
-from mlkd.methods.method import Batch, Method, Reduction, Teacher, register_method
+from mlkd.methods.method import Batch, Method, Teacher, register_method
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,10 +31,9 @@ class MSE(Method):
 
     teacher: Teacher | None = None
     lambda_mse: float = 1.0
-    reduction: Reduction = "sum"
 
     def loss_terms(self, student: Output, batch: Batch) -> dict[str, Tensor]:
         return {
-            "bce": losses.bce(student.logits, batch.targets, reduction=self.reduction, ignore_mask=batch.ignore_mask),
+            "bce": losses.bce(student.logits, batch.targets, ignore_mask=batch.ignore_mask),
             "mse": self.lambda_mse * losses.mse(student.logits, batch.teacher.logits),
         }

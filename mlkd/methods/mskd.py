@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, cast
 from pydantic import Field, model_validator
 
 from mlkd import losses
-from mlkd.methods.method import Batch, Method, Reduction, register_method
+from mlkd.methods.method import Batch, Method, register_method
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,8 +24,6 @@ class MSKD(Method):
     images with the weights of the previous step. Both use the batch statistics of their inputs and do not update the
     student's running statistics, which belong to full images. Crops are taken from the batch's images, so they have no
     higher resolution. A crop of the feature map is resized to the size of the map before the head.
-
-    `reduction="batchmean"` divides all of Eq. (17) by the batch size, so that the weights keep their meaning.
 
     Source: Wang et al., Multi-Label Self Knowledge Distillation, AAAI 2025, Eqs. (1)-(17). Random crops have 0.2 to
     0.3 of the area and an aspect ratio of 2:5 to 5:3, as in the official code; "corners" are the four quarters.
@@ -46,7 +44,6 @@ class MSKD(Method):
     gamma_pos: float = 0.25
     gamma_neg: float = 1.0
     as_in_paper: bool = False
-    reduction: Reduction = "sum"
 
     @model_validator(mode="after")
     def _check_num_crops(self) -> Self:
@@ -65,9 +62,9 @@ class MSKD(Method):
         logits, targets = student.logits, batch.targets
         model = cast("MultiLabelModel", batch.model)
         mbd_settings: dict[str, Any] = self.model_dump(
-            include={"temperature", "omega", "gamma_pos", "gamma_neg", "as_in_paper", "reduction"}
+            include={"temperature", "omega", "gamma_pos", "gamma_neg", "as_in_paper"}
         )
-        terms = {"bce": losses.bce(logits, targets, reduction=self.reduction, ignore_mask=batch.ignore_mask)}
+        terms = {"bce": losses.bce(logits, targets, ignore_mask=batch.ignore_mask)}
         if self.lambda_lsd or self.lambda_rsd:
             boxes = self.boxes(len(batch.images)).to(logits.device)
             if self.lambda_lsd:  # before the crops: autocast may otherwise reuse weights that were cast without a graph
@@ -77,8 +74,7 @@ class MSKD(Method):
             crops = losses.roi_crop(images, boxes)
             crop_logits = self._group_by_image(batch, logits_with_weights(model, statistics, crops))
             if self.lambda_lsd:
-                num_images = len(logits) if self.reduction == "batchmean" else 1
-                terms["lsd"] = self.lambda_lsd / num_images * losses.l_sd(roi_logits, crop_logits)
+                terms["lsd"] = self.lambda_lsd * losses.l_sd(roi_logits, crop_logits)
             if self.lambda_rsd:
                 r_sd = losses.r_sd(logits, crop_logits, targets, steps=self.propagation_steps, **mbd_settings)
                 terms["rsd"] = self.lambda_rsd * r_sd

@@ -19,8 +19,7 @@ class MulSupCon(Method):
     r"""$L_{BCE} + \lambda_{MulSupCon} L_{MulSupCon}$.
 
     Both views of each image are passed through the student and a projection of two layers, and each of these 2b
-    embeddings is contrasted with the others. The contrastive loss is a mean over them; where the BCE is a sum over the
-    batch, it is multiplied by the batch size.
+    embeddings is contrasted with the others. The contrastive loss is a mean over them, the BCE a mean over the images.
 
     Source: Zhang and Wu, Multi-Label Supervised Contrastive Learning, AAAI 2024.
     Differs from the paper, which trains the network with the contrastive loss only, with a momentum encoder and a
@@ -36,7 +35,7 @@ class MulSupCon(Method):
     lambda_mulsupcon: float = 1.0
     temperature: float = 0.1
     projection_dim: int = 256
-    reduction: Reduction = "sum"
+    reduction: Reduction = "batchmean"
 
     def build_auxiliary(self, student: MultiLabelModel, num_samples: int) -> Projection:
         from mlkd.models.auxiliary import Projection
@@ -52,10 +51,8 @@ class MulSupCon(Method):
         features = torch.cat([student.features, second.features]).mean(dim=(-2, -1))
         embeddings = torch.cat([batch.all_gather(view) for view in batch.auxiliary(features).chunk(2)])
         targets = torch.cat([batch.targets, batch.targets])
-        num_images = len(student.logits) if self.reduction == "sum" else 1
         return {
-            "bce": losses.bce(student.logits, batch.targets, reduction=self.reduction, ignore_mask=batch.ignore_mask),
+            "bce": losses.bce(student.logits, batch.targets, reduction="batchmean", ignore_mask=batch.ignore_mask),
             "mulsupcon": self.lambda_mulsupcon
-            * num_images
             * losses.mulsupcon_loss(embeddings, targets, temperature=self.temperature),
         }

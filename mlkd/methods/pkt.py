@@ -33,11 +33,11 @@ class PKT(Method):
 
     teacher: Teacher | None = None
     lambda_pkt: float = 30_000.0
-    reduction: Reduction = "sum"
+    reduction: Reduction = "batchmean"
 
     def loss_terms(self, student: Output, batch: Batch) -> dict[str, Tensor]:
         features = [batch.all_gather(output.features.mean(dim=(2, 3))) for output in (student, batch.teacher)]
         return {
-            "bce": losses.bce(student.logits, batch.targets, reduction=self.reduction, ignore_mask=batch.ignore_mask),
+            "bce": losses.bce(student.logits, batch.targets, reduction="batchmean", ignore_mask=batch.ignore_mask),
             "pkt": self.lambda_pkt * losses.pkt_loss(*features),
         }

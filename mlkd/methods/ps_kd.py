@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 
 from mlkd import losses
-from mlkd.methods.method import Batch, Method, Reduction, register_method
+from mlkd.methods.method import Batch, Method, register_method
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,7 +31,6 @@ class PSKD(Method):
     formula = "BCE((1 - α_t)·y + α_t·ŷ′, ŷ), α_t = α_T·t/T"
 
     alpha_T: float = 0.8
-    reduction: Reduction = "sum"
 
     def build_auxiliary(self, student: MultiLabelModel, num_samples: int) -> LogitsBank:
         from mlkd.models.auxiliary import LogitsBank
@@ -46,7 +45,6 @@ class PSKD(Method):
             bank.get(batch.sample_indices),
             batch.targets,
             alpha=self.alpha_T * batch.epoch_fraction,
-            reduction=self.reduction,
             ignore_mask=batch.ignore_mask,
         )
         bank.update(batch.sample_indices, student.logits)

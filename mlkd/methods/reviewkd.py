@@ -36,7 +36,7 @@ class ReviewKD(Method):
     teacher: Teacher | None = None
     lambda_hcl: float = 1.0
     width: int = 256
-    reduction: Reduction = "sum"
+    reduction: Reduction = "batchmean"
 
     def build_auxiliary(self, student: MultiLabelModel, num_samples: int) -> FeatureTranslation:
         from mlkd.models.auxiliary import FeatureTranslation
@@ -49,6 +49,6 @@ class ReviewKD(Method):
         translation = cast("FeatureTranslation", batch.auxiliary)
         student_features = translation(student.features, tuple(teacher_features.shape[2:]))
         return {
-            "bce": losses.bce(student.logits, batch.targets, reduction=self.reduction, ignore_mask=batch.ignore_mask),
+            "bce": losses.bce(student.logits, batch.targets, reduction="batchmean", ignore_mask=batch.ignore_mask),
             "hcl": self.lambda_hcl * losses.hcl(batch.all_gather(student_features), batch.all_gather(teacher_features)),
         }

@@ -32,12 +32,12 @@ class RKD(Method):
     teacher: Teacher | None = None
     lambda_distance: float = 25.0
     lambda_angle: float = 50.0
-    reduction: Reduction = "sum"
+    reduction: Reduction = "batchmean"
 
     def loss_terms(self, student: Output, batch: Batch) -> dict[str, Tensor]:
         features = [batch.all_gather(output.features.mean(dim=(2, 3))) for output in (student, batch.teacher)]
         return {
-            "bce": losses.bce(student.logits, batch.targets, reduction=self.reduction, ignore_mask=batch.ignore_mask),
+            "bce": losses.bce(student.logits, batch.targets, reduction="batchmean", ignore_mask=batch.ignore_mask),
             "distance": self.lambda_distance * losses.rkd_distance(*features),
             "angle": self.lambda_angle * losses.rkd_angle(*features),
         }

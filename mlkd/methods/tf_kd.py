@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from mlkd import losses
-from mlkd.methods.method import Batch, Method, Reduction, register_method
+from mlkd.methods.method import Batch, Method, register_method
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,8 +18,7 @@ class TfKD(Method):
     r"""$(1 - \alpha) L_{BCE} + \alpha L_{reg}$.
 
     The regularization form, whose teacher is correct about every label. (In the self-training form the teacher is the
-    student's network, trained before.) The settings are those of the official code for a ResNet-18. `reduction`
-    applies to both terms.
+    student's network, trained before.) The settings are those of the official code for a ResNet-18.
 
     Source: Yuan et al., Revisiting Knowledge Distillation via Label Smoothing Regularization, CVPR 2020, Eq. (9),
     arXiv:1909.11723.
@@ -34,16 +33,14 @@ class TfKD(Method):
     confidence: float = 0.99
     temperature: float = 20.0
     soften: Literal["teacher", "both"] = "teacher"
-    reduction: Reduction = "sum"
 
     def loss_terms(self, student: Output, batch: Batch) -> dict[str, Tensor]:
-        bce = losses.bce(student.logits, batch.targets, reduction=self.reduction, ignore_mask=batch.ignore_mask)
+        bce = losses.bce(student.logits, batch.targets, ignore_mask=batch.ignore_mask)
         regularization = losses.tf_kd_loss(
             student.logits,
             batch.targets,
             confidence=self.confidence,
             temperature=self.temperature,
             soften=self.soften,
-            reduction=self.reduction,
         )
         return {"bce": (1 - self.alpha) * bce, "tf_kd": self.alpha * regularization}  # Eq. (9), term by term

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, cast
 
 from mlkd import losses
-from mlkd.methods.method import Batch, Method, Reduction, Teacher, register_method
+from mlkd.methods.method import Batch, Method, Teacher, register_method
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -39,7 +39,6 @@ class UD(Method):
     lambda_distribution: float = 1.0
     lambda_attention: float = 0.1
     temperature: float = 3.0
-    reduction: Reduction = "sum"
 
     def build_auxiliary(self, student: MultiLabelModel, num_samples: int) -> nn.ModuleDict:
         from torch import nn
@@ -69,7 +68,7 @@ class UD(Method):
             batch.all_gather(_uncertainty_map(teacher_features, teacher.head, branches["teacher"])),
         )
         return {
-            "bce": losses.bce(student.logits, batch.targets, reduction=self.reduction, ignore_mask=batch.ignore_mask),
+            "bce": losses.bce(student.logits, batch.targets, ignore_mask=batch.ignore_mask),
             "calibration": losses.pick_all_labels_normalized(teacher_calibration, batch.targets),
             "distribution": self.lambda_distribution * distribution,
             "attention": self.lambda_attention * attention,

@@ -19,9 +19,8 @@ class USKD(Method):
     r"""$L_{BCE} + \alpha L_{target} + \beta L_{non} + \mu L_{weak}$.
 
     The weights are the paper's, $\alpha$ as `lambda_target`, $\beta$ as `lambda_non_target` and $\mu$ as `lambda_weak`.
-    They belong to means over images; where the BCE is a sum over the batch, the other terms are multiplied by the batch
-    size, so that the balance is the same. Together with the BCE, $L_{target}$ gives a present label about twice the
-    weight of an absent one.
+    All terms are means over images. Together with the BCE, $L_{target}$ gives a present label about twice the weight of
+    an absent one.
 
     Source: Yang et al., From Knowledge Distillation to Self-Knowledge Distillation, ICCV 2023, Sec. 3,
     arXiv:2303.13005.
@@ -34,7 +33,7 @@ class USKD(Method):
     lambda_target: float = 1.0
     lambda_non_target: float = 0.1
     lambda_weak: float = 0.005
-    reduction: Reduction = "sum"
+    reduction: Reduction = "batchmean"
 
     def build_auxiliary(self, student: MultiLabelModel, num_samples: int) -> WeakClassifier:
         from mlkd.models.auxiliary import WeakClassifier
@@ -45,10 +44,9 @@ class USKD(Method):
         assert batch.auxiliary is not None
         logits, targets = student.logits, batch.targets
         weak_logits = batch.all_gather(batch.auxiliary())
-        num_images = len(logits) if self.reduction == "sum" else 1
         return {
-            "bce": losses.bce(logits, targets, reduction=self.reduction, ignore_mask=batch.ignore_mask),
-            "target": self.lambda_target * num_images * losses.target_loss(logits, targets),
-            "non_target": self.lambda_non_target * num_images * losses.non_target_loss(logits, weak_logits, targets),
-            "weak": self.lambda_weak * num_images * losses.weak_loss(weak_logits, targets),
+            "bce": losses.bce(logits, targets, reduction="batchmean", ignore_mask=batch.ignore_mask),
+            "target": self.lambda_target * losses.target_loss(logits, targets),
+            "non_target": self.lambda_non_target * losses.non_target_loss(logits, weak_logits, targets),
+            "weak": self.lambda_weak * losses.weak_loss(weak_logits, targets),
         }

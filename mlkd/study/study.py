@@ -53,7 +53,8 @@ class Study(Settings):
         label_subsets: settings of `student` that are different when a network of the student's architecture is trained
             on a label subset (CPSD), such as `{"epochs": 20}`.
         methods: method -> its settings.
-        reduction: the reduction of the losses of all methods, "sum" or "batchmean"; None for each method's default.
+        reduction: the reduction of the loss of every method, "sum" or "batchmean"; None for each method's default. The
+            ratio of a method's terms does not depend on it.
         seeds: the seeds of the students; a number n stands for 0 to n - 1.
         max_images: uses only that many images of each split, and at least one of every class; 0 for all.
         plugins: Python files that register methods, data readers, heads or backbones.

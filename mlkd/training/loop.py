@@ -219,7 +219,7 @@ class Trainer:
         with self.compute_format.autocast(self.accelerator.device):
             batch = self.make_batch(augmented, epoch_fraction=step // self.dataset.steps / self.config.epochs)
             student_output = all_gather_output(self.accelerator, self.student(batch.images))
-            loss_terms = self.method.loss_terms(student_output, batch)
+            loss_terms = self.method.reduced_loss_terms(student_output, batch)
         losses = torch.stack([term.float() for term in loss_terms.values()])
         values = dict(zip(loss_terms, losses.tolist(), strict=True))
         self.check_finite(values, augmented, step)

@@ -1,6 +1,6 @@
 """MDKD: its terms, settings and check."""
 
-import re
+import json
 
 import pytest
 import torch
@@ -29,28 +29,39 @@ def test_defaults_are_the_papers():
     """Sec. 4.3: orders 2 to 4, all weights 1 but λ_MLD = 10."""
     method = create_method("mdkd")
     assert isinstance(method, MDKD)
-    assert (method.max_order, method.lambda_mld, method.lambda_bd, method.lambda_id) == (4, 10, 1, 1)
+    assert method.lambda_mld == 10
+    assert method.lambda_bd == method.lambda_id == {2: 1, 3: 1, 4: 1}
 
 
-@pytest.mark.parametrize("max_order", [2, 4, 5])
-@pytest.mark.parametrize("reduction", ["sum", "batchmean"])
-def test_the_terms_are_those_of_eq_15(max_order, reduction):
+@pytest.mark.parametrize(("bd", "id_"), [({2: 3.0}, {2: 5.0, 3: 7.0}), ({4: 3.0, 2: 0.5}, {}), (3.0, {5: 5.0})])
+def test_the_terms_are_those_of_eq_15(bd, id_):
     student, batch = step()
-    method = create_method(
-        "mdkd", max_order=max_order, lambda_mld=2.0, lambda_bd=3.0, lambda_id=5.0, reduction=reduction
-    )
+    method = create_method("mdkd", lambda_mld=2.0, lambda_bd=bd, lambda_id=id_)
     terms = method.loss_terms(student, batch)
     logits = student.logits, batch.teacher.logits
+    bd = bd if isinstance(bd, dict) else {2: bd, 3: bd, 4: bd}
     expected = {
-        "bce": bce(student.logits, batch.targets, reduction=reduction, ignore_mask=batch.ignore_mask),
+        "bce": bce(student.logits, batch.targets, reduction="batchmean", ignore_mask=batch.ignore_mask),
         "mld": 2 * mld(*logits),
-        **{f"bd{n}": 3 * batch_dependency(*logits, n) for n in range(2, max_order + 1)},
-        **{f"id{n}": 5 * instance_dependency(*logits, n) for n in range(2, max_order + 1)},
+        **{f"bd{n}": weight * batch_dependency(*logits, n) for n, weight in bd.items()},
+        **{f"id{n}": weight * instance_dependency(*logits, n) for n, weight in id_.items()},
     }
     assert list(terms) == list(expected)
     for name, term in terms.items():
         assert term.shape == ()
         torch.testing.assert_close(term, expected[name], rtol=1e-9, atol=0)
+
+
+def test_settings_from_json_have_numbers_as_orders():
+    method = create_method("mdkd", lambda_bd={"3": 0.5})
+    assert method.lambda_bd == {3: 0.5}
+    assert create_method("mdkd", **json.loads(json.dumps(method.settings() | {"teacher": None}))) == method
+
+
+@pytest.mark.parametrize("value", ["x", {1: 1.0}, {"a": 1.0}, {2: "x"}, True, [1.0]])
+def test_weights_of_the_wrong_kind(value):
+    with pytest.raises(ValueError, match=r"^`lambda_id` of the method 'mdkd' is .*, expected a number"):
+        create_method("mdkd", lambda_id=value)
 
 
 @pytest.mark.parametrize(
@@ -83,10 +94,12 @@ def test_gradient_reaches_all_parameters_of_the_student():
     assert all(parameter.grad is None for parameter in teacher.parameters())
 
 
-@pytest.mark.parametrize("max_order", [1, 4])
-def test_more_orders_than_labels(max_order):
+@pytest.mark.parametrize("name", ["lambda_bd", "lambda_id"])
+def test_order_above_the_number_of_labels(name):
     student = small(tuple("abc"))
-    message = re.escape(f"`max_order` is {max_order!r}, expected a number of labels from 2 to 3, the number of all")
+    message = f"`{name}` has the order 4, expected orders from 2 to 3, the number of labels"
     with pytest.raises(ValueError, match=message):
-        create_method("mdkd", teacher=small(tuple("abc")), max_order=max_order).check(student)
-    assert create_method("mdkd", teacher=small(tuple("abc")), max_order=3).check(student) is None
+        create_method("mdkd", teacher=small(tuple("abc")), **{"lambda_bd": {}, "lambda_id": {}, name: {4: 1.0}}).check(
+            student
+        )
+    assert create_method("mdkd", teacher=small(tuple("abc")), lambda_bd={3: 1.0}, lambda_id={}).check(student) is None

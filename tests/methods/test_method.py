@@ -102,7 +102,7 @@ class TestRegistration:
         method = create_method("louder", volume=2.0)
         student, batch = step()
         assert method.name == "louder"
-        assert method.settings() == {"volume": 2.0}
+        assert method.settings() == {"reduction": "sum", "volume": 2.0}
         assert method.loss_terms(student, batch)["noise"] == 2 * student.logits.mean()
 
     def test_method_without_terms(self) -> None:
@@ -126,19 +126,47 @@ def test_description_and_settings(name: str) -> None:
         assert create_method(name).settings()[role] is None
 
 
+@pytest.mark.parametrize("name", METHODS)
+def test_reduction_scales_all_terms_alike(name: str) -> None:
+    """The weights belong to the default reduction; the other one multiplies or divides every term by the batch size."""
+    results = {}
+    for reduction in ("sum", "batchmean"):
+        torch.manual_seed(3)
+        student = small()
+        teachers = {role: small(seed=seed).eval() for seed, role in enumerate(METHODS[name].required_teachers, 1)}
+        method = create_method(name, **teachers, reduction=reduction)
+        images = torch.rand(5, 3, 16, 16)
+        with torch.no_grad():
+            outputs = {role: teacher(images) for role, teacher in teachers.items()}
+        batch = Batch(
+            images,
+            step()[1].targets,
+            None,
+            outputs,
+            model=student,
+            auxiliary=method.build_auxiliary(student, 5),
+            second_view=images.flip(3),
+            sample_indices=torch.arange(5),
+            epoch_fraction=0.5,
+        )
+        terms = method.reduced_loss_terms(student(images), batch)
+        results[reduction] = {key: float(term.detach()) for key, term in terms.items()}
+    assert max(results["sum"].values()) > 0
+    assert results["sum"] == pytest.approx({key: 5 * value for key, value in results["batchmean"].items()}, rel=1e-5)
+
+
 class TestTerms:
     @pytest.mark.parametrize("ignore_mask", [False, True])
     @pytest.mark.parametrize("normalize", [True, False])
-    @pytest.mark.parametrize("reduction", ["sum", "batchmean"])
-    def test_l2d(self, ignore_mask: bool, normalize: bool, reduction: str) -> None:
+    def test_l2d(self, ignore_mask: bool, normalize: bool) -> None:
         """Eq. (9)."""
         student, batch = step(ignore_mask)
         weights = {"lambda_mld": 2.0, "lambda_cd": 3.0, "lambda_id": 5.0}
-        terms = create_method("l2d", **weights, normalize=normalize, reduction=reduction).loss_terms(student, batch)
+        terms = create_method("l2d", **weights, normalize=normalize).loss_terms(student, batch)
         assert list(terms) == ["bce", "mld", "cd", "id"]
         embeddings = student.embeddings, batch.teacher.embeddings
         expected = (
-            bce(student.logits, batch.targets, reduction=reduction, ignore_mask=batch.ignore_mask)
+            bce(student.logits, batch.targets, ignore_mask=batch.ignore_mask)
             + 2 * mld(student.logits, batch.teacher.logits)
             + 3 * cd(*embeddings, batch.targets, normalize=normalize)
             + 5 * id_(*embeddings, batch.targets, normalize=normalize)

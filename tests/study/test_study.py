@@ -99,7 +99,7 @@ def test_overrides_reach_every_part_of_a_study(tmp_path: Path) -> None:
     )
     assert study.student == plain.student.replace(backbone_settings={"stem_stride": 3}, image_size=48)
     assert study.label_subsets == {"epochs": 2}
-    assert study.create_method("l2d").replace(lambda_cd=0.01) == plain.create_method("l2d").replace(reduction="sum")
+    assert study.create_method("l2d").replace(lambda_cd=0.64) == plain.create_method("l2d").replace(reduction="sum")
     assert study.create_method("vanilla") == plain.create_method("vanilla")
     assert create_study("full", overrides={"student.lr": 1}).teacher == plain.teacher
 
@@ -134,7 +134,7 @@ def test_a_file_extends_its_base(tmp_path: Path) -> None:
     assert study.teacher == quick.teacher.replace(epochs=3)
     assert study.teacher_model == ""
     settings = study.create_method("l2d").settings()
-    assert (settings["lambda_mld"], settings["lambda_cd"], settings["lambda_id"]) == (1.0, 3.0, 2.0)
+    assert (settings["lambda_mld"], settings["lambda_cd"], settings["lambda_id"]) == (64.0, 3.0, 2.0)
 
 
 @pytest.mark.parametrize("name", [*PRESETS, "cpsd-coco-r101-tf-576", "l2d-coco-r101-r34-official"])
