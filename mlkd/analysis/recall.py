@@ -61,7 +61,7 @@ def recall_table(
     `by="side"` and `step=10` the groups are those of MSKD: group x has the objects of area above $(x - 10)^2$ and up
     to $x^2$.
 
-    Source: Xu et al., MSKD, AAAI 2025, Figure 5.
+    Source: Wang et al., MSKD, AAAI 2025, Figure 5.
     Differs from the paper, which has 22 groups: with sides up to 224 there are 23.
 
     Args:

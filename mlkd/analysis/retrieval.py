@@ -48,7 +48,7 @@ def extract_features(
 def nearest_neighbors(vectors: np.ndarray, queries: Sequence[int] | None = None, k: int = 5) -> np.ndarray:
     """The k other images nearest to each query by Euclidean distance, the nearest first (scikit-learn).
 
-    Source: the retrieval of Yang et al., L2D, ICCV 2023, Sec. 4.3, and Xu et al., MSKD, AAAI 2025.
+    Source: the retrieval of Yang et al., L2D, ICCV 2023, Sec. 4.3, and Wang et al., MSKD, AAAI 2025.
 
     Args:
         vectors: from `extract_features`.

@@ -2,19 +2,19 @@ from .classification import asl, bce
 from .cpsd import merged_distillation, mse
 from .ddgsd import mmd, mutual_kl
 from .dlb import dlb_loss
+from .kd import softmax_kd
 from .l2d import cd, id_, led, mld
 from .mdkd import batch_dependency, dependencies, instance_dependency
 from .mskd import (
+    combine_crops,
     corner_boxes,
     graph_propagation,
     l_sd,
     mbd,
     pseudo_labels,
-    r_sd,
     random_boxes,
     reformulated_softmax,
     roi_crop,
-    s_sd,
 )
 from .mulsupcon import mulsupcon_loss
 from .pkt import pkt_loss
@@ -38,6 +38,7 @@ __all__ = [
     "batch_dependency",
     "bce",
     "cd",
+    "combine_crops",
     "corner_boxes",
     "dependencies",
     "dlb_loss",
@@ -61,13 +62,12 @@ __all__ = [
     "ps_kd_loss",
     "ps_loss",
     "pseudo_labels",
-    "r_sd",
     "random_boxes",
     "reformulated_softmax",
     "rkd_angle",
     "rkd_distance",
     "roi_crop",
-    "s_sd",
+    "softmax_kd",
     "target_loss",
     "tf_kd_loss",
     "uncertainty",

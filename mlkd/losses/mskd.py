@@ -1,15 +1,14 @@
 """The losses of MSKD: Wang et al., Multi-Label Self Knowledge Distillation, AAAI 2025.
 
-A student is its own teacher in three ways. `l_sd` (locality) compares distances between crops, `r_sd` (reconstruction)
-combines the logits of the crops into a teacher, `s_sd` (step) takes the logits of the weights before the last update.
-The last two distill with `mbd`, which is based on `reformulated_softmax`. `random_boxes` or `corner_boxes` place the
-crops, `roi_crop` takes them.
+A student is its own teacher in three ways. L-SD (locality) compares distances between crops: `l_sd`. The teacher of
+R-SD (reconstruction) are the logits of the crops, combined by `combine_crops`; that of S-SD (step) are the logits of
+the weights before the last update. Both are distilled with `mbd`, which is based on `reformulated_softmax`.
+`random_boxes` or `corner_boxes` place the crops, `roi_crop` takes them.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -64,6 +63,7 @@ def mbd(
     omega: float = 0.5,
     gamma_pos: float = 0.25,
     gamma_neg: float = 1.0,
+    detach_weights: bool = True,
     as_in_paper: bool = False,
     reduction: str = "sum",
 ) -> Tensor:
@@ -77,7 +77,9 @@ def mbd(
     the temperature $\tau$, and $M_i$ the positive labels of image $i$.
 
     Source: Wang et al., Multi-Label Self Knowledge Distillation, AAAI 2025, Eqs. (14)-(16), and (17) for the sum
-    over images. The weights are constants to the gradient.
+    over images.
+    Differs from the paper by default, which calls the weights trainable: here they are constants to the gradient, as
+    in the official code. `detach_weights=False` lets the gradient flow through them.
     Differs from the official code, which omits the teacher's entropy.
 
     Args:
@@ -87,6 +89,8 @@ def mbd(
         temperature: above 0.
         omega: the fraction of the teacher's probabilities in the weights; the labels have 1 - omega.
         gamma_pos, gamma_neg: exponents of the weights, 0 or more; 0 makes the weight 1.
+        detach_weights: whether the weights are constants to the gradient. Otherwise the gradient has no bound where a
+            weight with an exponent below 1 is close to 0; where it is 0, the gradient through it is 0.
         as_in_paper: as in `reformulated_softmax`.
         reduction: "sum" (as in the paper, over labels and images), "batchmean" (sum over labels, mean over images) or
             "none".
@@ -111,10 +115,11 @@ def mbd(
     positive = targets > 0
     log_p = _log_reformulated_softmax(teacher_logits.detach() / temperature, positive, as_in_paper)
     log_q = _log_reformulated_softmax(student_logits / temperature, positive, as_in_paper)
-    p, q = log_p.exp(), log_q.detach().exp()
-    weight = torch.where(
-        positive, ((1 - omega) + omega * p - q).abs() ** gamma_pos, (omega * p - q).abs() ** gamma_neg
-    )  # Eq. (15)
+    p, q = log_p.exp(), (log_q.detach() if detach_weights else log_q).exp()
+    difference = torch.where(positive, (1 - omega) + omega * p - q, omega * p - q).abs()
+    if not detach_weights:
+        difference = difference.clamp(min=torch.finfo(q.dtype).tiny)
+    weight = torch.where(positive, difference**gamma_pos, difference**gamma_neg)  # Eq. (15)
     divergence = weight * p * (log_p - log_q)  # Eq. (14)
     return reduce(divergence * temperature**2, reduction)  # Eq. (16)
 
@@ -232,54 +237,30 @@ def graph_propagation(crop_logits: Tensor, labels: Tensor, steps: int = 2) -> Te
 
 
 @force_float32
-def r_sd(logits: Tensor, crop_logits: Tensor, targets: Tensor, *, steps: int = 2, **options: Any) -> Tensor:
-    r"""R-SD, reconstruction: the combined logits of the crops are the teacher of the full image.
+def combine_crops(crop_logits: Tensor, logits: Tensor, targets: Tensor, steps: int = 2) -> Tensor:
+    r"""The logits of the crops combined to those of an image, the teacher of R-SD.
 
-    $$ L_{R-SD}^{(i)} = L_{MBD}\Big(\sum_{s=1}^{S} \mathrm{softmax}(\bar e_i)^s \odot o_i^s, \; q_i\Big) $$
+    $$ \sum_{s=1}^{S} \mathrm{softmax}(\bar e_i)^s \odot o_i^s $$
 
-    where $q_i$ are the logits of image $i$, $o_i^s$ those of its crop $s$ and $\bar e_i$ the propagated pseudo labels;
-    the softmax runs over the crops, separately for each label.
+    where $o_i^s$ are the logits of crop $s$ of image $i$ and $\bar e_i$ the propagated pseudo labels; the softmax runs
+    over the crops, separately for each label.
 
     Source: Wang et al., Multi-Label Self Knowledge Distillation, AAAI 2025, Eq. (8).
     Differs from the official code, which divides the sum by S.
 
     Args:
-        logits: any finite real. Gradients flow here only.
-        crop_logits: any finite real; detached inside.
+        crop_logits, logits: any finite real. No gradient flows.
         targets: 0 or 1.
         steps: as in `graph_propagation`.
-        options: as in `mbd`.
 
-    Shape: logits and targets (b, q), crop_logits (b, S, q); output as of `mbd`. Range: as `mbd`.
+    Shape: crop_logits (b, S, q), the others (b, q); output (b, q).
 
     Raises:
-        ValueError: as `mbd`, `pseudo_labels` and `graph_propagation`.
+        ValueError: as `pseudo_labels` and `graph_propagation`.
     """
+    crop_logits = crop_logits.detach()
     propagated = graph_propagation(crop_logits, pseudo_labels(crop_logits, logits, targets), steps)
-    reconstructed = (propagated.softmax(dim=1) * crop_logits).sum(dim=1)
-    return mbd(logits, reconstructed, targets, **options)  # Eq. (8)
-
-
-def s_sd(logits: Tensor, previous_logits: Tensor, targets: Tensor, **options: Any) -> Tensor:
-    r"""S-SD, step: the logits match the predictions of the previous step's weights.
-
-    $$ L_{S-SD}^{(i)} = L_{MBD}\big(q_i^t, q_i^{t-1}\big) $$
-
-    where $q_i^t$ are the logits of image $i$ with the weights of step $t$; both for the same images.
-
-    Source: Wang et al., Multi-Label Self Knowledge Distillation, AAAI 2025, Eq. (9).
-    Differs from the official code, which takes the images and logits of the previous batch instead.
-
-    Args:
-        logits: any finite real. Gradients flow here only.
-        previous_logits: any finite real; detached inside.
-        targets: 0 or 1.
-        options: as in `mbd`.
-
-    Shape, Range and Raises: as `mbd`.
-    """
-    check_same_shape(logits=logits, previous_logits=previous_logits, targets=targets)
-    return mbd(logits, previous_logits, targets, **options)  # Eq. (9)
+    return (propagated.softmax(dim=1) * crop_logits).sum(dim=1)  # Eq. (8)
 
 
 def _log_reformulated_softmax(logits: Tensor, positive: Tensor, as_in_paper: bool) -> Tensor:

@@ -73,8 +73,9 @@ class MDKD(Method):
         }
         for level, (loss, weights) in levels.items():
             orders = [order for order, weight in weights.items() if weight]
-            values = loss(*logits, orders) if orders else []
-            terms |= {f"{level}{n}": weights[n] * value for n, value in zip(orders, values, strict=True)}
+            if orders:
+                values = loss(*logits, orders)
+                terms |= {f"{level}{n}": weights[n] * value for n, value in zip(orders, values, strict=True)}
         return terms  # Eq. (15), term by term
 
     def check(self, student: MultiLabelModel) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, Self, cast
+from typing import TYPE_CHECKING, Literal, Self, cast
 
 from pydantic import Field, model_validator
 
@@ -25,6 +25,12 @@ class MSKD(Method):
     student's running statistics, which belong to full images. Crops are taken from the batch's images, so they have no
     higher resolution. A crop of the feature map is resized to the size of the map before the head.
 
+    `mbd=False` replaces MBD by the softmax and the KL divergence, as in rows of the paper's Table 3; `temperature`,
+    `omega`, `gamma_pos`, `gamma_neg`, `detach_weights` and `as_in_paper` are those of `mlkd.losses.mbd`.
+
+    Differs from the official code in S-SD: as in Eq. (9), the teacher are the weights of the previous step on the same
+    images; there it is the previous batch.
+
     Source: Wang et al., Multi-Label Self Knowledge Distillation, AAAI 2025, Eqs. (1)-(17). Random crops have 0.2 to
     0.3 of the area and an aspect ratio of 2:5 to 5:3, as in the official code; "corners" are the four quarters.
     """
@@ -43,7 +49,9 @@ class MSKD(Method):
     omega: float = 0.5
     gamma_pos: float = 0.25
     gamma_neg: float = 1.0
+    detach_weights: bool = True
     as_in_paper: bool = False
+    mbd: bool = True
 
     @model_validator(mode="after")
     def _check_num_crops(self) -> Self:
@@ -61,9 +69,6 @@ class MSKD(Method):
 
         logits, targets = student.logits, batch.targets
         model = cast("MultiLabelModel", batch.model)
-        mbd_settings: dict[str, Any] = self.model_dump(
-            include={"temperature", "omega", "gamma_pos", "gamma_neg", "as_in_paper"}
-        )
         terms = {"bce": losses.bce(logits, targets, ignore_mask=batch.ignore_mask)}
         if self.lambda_lsd or self.lambda_rsd:
             boxes = self.boxes(len(batch.images)).to(logits.device)
@@ -76,17 +81,24 @@ class MSKD(Method):
             if self.lambda_lsd:
                 terms["lsd"] = self.lambda_lsd * losses.l_sd(roi_logits, crop_logits)
             if self.lambda_rsd:
-                r_sd = losses.r_sd(logits, crop_logits, targets, steps=self.propagation_steps, **mbd_settings)
-                terms["rsd"] = self.lambda_rsd * r_sd
+                combined = losses.combine_crops(crop_logits, logits, targets, self.propagation_steps)
+                terms["rsd"] = self.lambda_rsd * self._distill(logits, combined, targets)  # Eq. (8)
         if self.lambda_ssd:
             previous = cast("PreviousWeights", batch.auxiliary)
             if previous.is_set:
                 previous_logits = batch.all_gather(logits_with_weights(model, previous.weights(), batch.images))
-                terms["ssd"] = self.lambda_ssd * losses.s_sd(logits, previous_logits, targets, **mbd_settings)
+                terms["ssd"] = self.lambda_ssd * self._distill(logits, previous_logits, targets)  # Eq. (9)
             else:
                 terms["ssd"] = 0.0 * logits.sum()
             previous.update(model)
         return terms  # Eq. (17), term by term
+
+    def _distill(self, logits: Tensor, teacher_logits: Tensor, targets: Tensor) -> Tensor:
+        """Eq. (16), or Eq. (10) with `mbd=False`."""
+        if not self.mbd:
+            return losses.softmax_kd(logits, teacher_logits, temperature=self.temperature)
+        names = ("temperature", "omega", "gamma_pos", "gamma_neg", "detach_weights", "as_in_paper")
+        return losses.mbd(logits, teacher_logits, targets, **{name: getattr(self, name) for name in names})
 
     def _group_by_image(self, batch: Batch, logits: Tensor) -> Tensor:
         """Logits (b * num_crops, q) as (b, num_crops, q), of all processes."""

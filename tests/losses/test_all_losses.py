@@ -115,8 +115,8 @@ CASES = {
     "mbd": Case(losses.mbd, logits(S, T), (S,), MBD_SMOOTH),
     "mbd as in paper": Case(losses.mbd, logits(S, T), (S,), MBD_SMOOTH, settings={"as_in_paper": True}),
     "l_sd": Case(losses.l_sd, {"roi_logits": "bsq", "crop_logits": "bsq"}, ("roi_logits",), zero=True),
-    "r_sd": Case(losses.r_sd, {"logits": "bq", "crop_logits": "bsq", "targets": "bq"}, ("logits",), MBD_SMOOTH),
-    "s_sd": Case(losses.s_sd, logits("logits", "previous_logits"), ("logits",), MBD_SMOOTH),
+    "mbd trained weights": Case(losses.mbd, logits(S, T), (S,), settings={"detach_weights": False, "gamma_pos": 1.5}),
+    "softmax_kd": Case(losses.softmax_kd, logits(S, T, targets=False), (S,), zero=True),
     "mulsupcon": Case(losses.mulsupcon_loss, {"embeddings": "bd", "targets": "bq"}, ("embeddings",)),
     "pkt": Case(losses.pkt_loss, FEATURES, ("student_features",), zero=True),
     "ps": Case(losses.ps_loss, logits(S, T), (S,), zero=True),
@@ -176,7 +176,7 @@ def assert_close(
 
 def test_every_loss_is_tested() -> None:
     not_losses = {"corner_boxes", "random_boxes", "roi_crop", "uncertainty_gradient"}
-    no_gradient = {"dependencies", "graph_propagation", "pseudo_labels"}
+    no_gradient = {"combine_crops", "dependencies", "graph_propagation", "pseudo_labels"}
     assert {case.loss.__name__ for case in CASES.values()} | not_losses | no_gradient == set(losses.__all__)
 
 

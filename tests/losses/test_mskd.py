@@ -24,16 +24,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlkd.losses.mskd import (
+    combine_crops,
     corner_boxes,
     graph_propagation,
     l_sd,
     mbd,
     pseudo_labels,
-    r_sd,
     random_boxes,
     reformulated_softmax,
     roi_crop,
-    s_sd,
 )
 
 each_definition = pytest.mark.parametrize("as_in_paper", [False, True])
@@ -79,6 +78,7 @@ def reference_mbd(
     omega=0.5,
     gamma_pos=0.25,
     gamma_neg=1,
+    detach_weights=True,
     as_in_paper=False,
     reduction="sum",
 ):
@@ -90,7 +90,8 @@ def reference_mbd(
     def term(i, j):
         if student[i][j] is None:
             return zero(student_logits)
-        p, q_ = math.exp(teacher[i][j].item()), math.exp(student[i][j].item())
+        p = math.exp(teacher[i][j].item())
+        q_ = math.exp(student[i][j].item()) if detach_weights else student[i][j].exp()
         if targets[i, j] == 1:
             weight = abs((1 - omega) + p * omega - q_) ** gamma_pos
         else:
@@ -169,6 +170,11 @@ def reference_propagation(crop_logits, labels, steps=2):
                     new[j] += degree[j] ** -0.5 * a[j][k] * degree[k] ** -0.5 * result[i, k]
             result[i] = new
     return result
+
+
+def r_sd(logits, crop_logits, targets, *, steps=2, **options):
+    """Eq. 8."""
+    return mbd(logits, combine_crops(crop_logits, logits, targets, steps), targets, **options)
 
 
 def reference_r_sd(logits, crop_logits, targets, *, steps=2, **options):
@@ -332,7 +338,6 @@ def test_mbd_equals_the_reference(batch, as_in_paper, reduction):
     student, teacher, *_, targets = batch
     options = {"as_in_paper": as_in_paper, "reduction": reduction}
     assert_equals_reference(mbd, reference_mbd, student, teacher, targets, **options)
-    assert_equals_reference(s_sd, reference_mbd, student, teacher, targets, **options)
 
 
 @pytest.mark.parametrize(
@@ -342,14 +347,14 @@ def test_mbd_equals_the_reference(batch, as_in_paper, reduction):
         {"temperature": 9.0, "omega": 0.2},
         {"omega": 1.0, "gamma_pos": 1.0, "gamma_neg": 3.0},
         {"gamma_pos": 0.0, "gamma_neg": 0.0, "as_in_paper": True},
+        {"detach_weights": False, "gamma_pos": 1.5, "gamma_neg": 2.0},
     ],
 )
 def test_mbd_with_other_settings_equals_the_reference(options):
     student, teacher, *_ = random_batch()
     targets = edge_targets()
-    for loss in (mbd, s_sd):
-        actual = assert_equals_reference(loss, reference_mbd, student, teacher, targets, **options)
-        assert actual[0] != loss(student, teacher, targets)
+    actual = assert_equals_reference(mbd, reference_mbd, student, teacher, targets, **options)
+    assert actual[0] != mbd(student, teacher, targets)
 
 
 def test_defaults_are_the_papers():
@@ -360,10 +365,10 @@ def test_defaults_are_the_papers():
         "gamma_pos": 1 / 4,
         "gamma_neg": 1,
         "reduction": "sum",
+        "detach_weights": True,
         "as_in_paper": False,
     }
-    for loss in (mbd, s_sd):
-        assert loss(student, teacher, targets) == loss(student, teacher, targets, **paper)
+    assert mbd(student, teacher, targets) == mbd(student, teacher, targets, **paper)
 
 
 def test_equal_logits_give_zero_and_still_increase_the_positives():

@@ -15,7 +15,7 @@ from torch import Tensor
 from torchvision.ops import roi_align
 
 from mlkd.data import MultiLabelData
-from mlkd.losses import bce, l_sd, mbd, r_sd, roi_crop
+from mlkd.losses import bce, combine_crops, l_sd, mbd, roi_crop, softmax_kd
 from mlkd.methods import METHODS, MSKD, Batch, create_method
 from mlkd.models import MultiLabelModel, Output, create_model
 from mlkd.models.auxiliary import PreviousWeights
@@ -89,10 +89,12 @@ class TestTerms:
 
     @pytest.mark.parametrize("head", ["gap", "label_wise"])
     @pytest.mark.parametrize("crop_mode", ["random", "corners"])
-    def test_eq_17(self, head: str, crop_mode: str) -> None:
+    @pytest.mark.parametrize("balanced", [True, False])
+    def test_eq_17(self, head: str, crop_mode: str, balanced: bool) -> None:
         weights = {"lambda_lsd": 2.0, "lambda_rsd": 3.0, "lambda_ssd": 5.0}
-        settings = {**weights, "crop_mode": crop_mode}
+        settings = {**weights, "crop_mode": crop_mode, "mbd": balanced}
         mbd_settings = {"temperature": 2.0, "omega": 0.3, "gamma_pos": 0.5, "gamma_neg": 2.0, "as_in_paper": True}
+        mbd_settings["detach_weights"] = False
         method = create_method("mskd", **settings, **mbd_settings, propagation_steps=1)
         previous_model, model = small(head, seed=3).train(), small(head)
         previous = method.build_auxiliary(previous_model, 100)
@@ -116,11 +118,17 @@ class TestTerms:
         for i in range(6):
             roi.append(model.head(roi_crop(output.features[i : i + 1], boxes[i : i + 1]))[0])
             crop.append(crop_logits[4 * i : 4 * i + 4])
+
+        def distill(teacher_logits: torch.Tensor) -> torch.Tensor:
+            if balanced:
+                return mbd(output.logits, teacher_logits, batch.targets, **mbd_settings)
+            return softmax_kd(output.logits, teacher_logits, temperature=2.0)
+
         expected = {
             "bce": bce(output.logits, batch.targets, ignore_mask=ignore_mask),
             "lsd": 2 * l_sd(torch.stack(roi), torch.stack(crop)),
-            "rsd": 3 * r_sd(output.logits, torch.stack(crop), batch.targets, steps=1, **mbd_settings),
-            "ssd": 5 * mbd(output.logits, previous_logits, batch.targets, **mbd_settings),
+            "rsd": 3 * distill(combine_crops(torch.stack(crop), output.logits, batch.targets, 1)),
+            "ssd": 5 * distill(previous_logits),
         }
         assert list(terms) == TERMS
         for name, value in expected.items():
