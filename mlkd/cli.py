@@ -1,4 +1,5 @@
-"""The command `mlkd`: data | study | methods | recipes | train | cache-teacher | sweep | report | runs | export."""
+"""The command `mlkd`: data | study | methods | recipes | train | cache-teacher | report | runs | export, with those of
+`sweep_cli`: sweep | table."""
 
 from __future__ import annotations
 
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import mlkd
+from mlkd import sweep_cli
 from mlkd.errors import TrainingError, WriteError, check_choice
 from mlkd.files import atomic_write
 
@@ -125,7 +127,7 @@ def recipes(
     rows = []
     for recipe in recipe_files():
         if reported := mlkd.create_study(recipe).reported:
-            scores = (reported.teacher_mean_ap, reported.vanilla_mean_ap, reported.mean_ap)
+            scores = (reported.score(row) for row in ("teacher", "vanilla", reported.method))
             shown = ("-" if score is None else f"{score:.2f}" for score in scores)
             rows.append((recipe, reported.networks, *shown, f"{reported.paper}, table {reported.table}"))
     print("Reported mAP in % of the teacher, of the student without distillation (vanilla) and with the method.\n")
@@ -203,24 +205,8 @@ def cache_teacher(
     print(f"{folder}: the outputs of {model} for {len(train_split)} images of {resolved.data}, {megabytes:.0f} MB.")
 
 
-@cli.command()
-def sweep(
-    file: Annotated[Path, typer.Argument(help="a YAML file; docs/sweeps.md describes its keys")],
-    executor: Annotated[str, typer.Option(help="local, ray, or ray:ADDRESS for another cluster")] = "local",
-    jobs: Annotated[int, typer.Option(help="local: simultaneous runs; 0 for as many as the cores allow")] = 0,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="print the runs and train nothing")] = False,
-) -> None:
-    """Train a grid of runs, each after the teachers it requires; finished runs are skipped, failures are listed."""
-    from mlkd.study.executors import command
-    from mlkd.study.run_sweep import run_sweep
-    from mlkd.study.sweep import expand_tasks, load_sweep
-
-    grid = load_sweep(file)
-    if not dry_run:
-        raise typer.Exit(run_sweep(grid, executor, jobs))
-    for task in expand_tasks(grid):
-        print(task.name + (f"\n    after {', '.join(task.depends_on)}" if task.depends_on else ""))
-        print(f"    {command(task.arguments)}")
+cli.command()(sweep_cli.sweep)
+cli.command()(sweep_cli.table)
 
 
 @cli.command()

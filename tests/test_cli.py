@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -353,7 +354,12 @@ def test_a_sweep_trains_teachers_first_and_then_skips_all(call: Callable[..., Re
     assert len(list(iter_runs("runs"))) == 4  # the student trained no network of a label subset itself
     assert "found complete" in Path("runs/sweeps/mine/cgpd-seed=4.log").read_text()
     table = result.out[result.out.index("\nscenes\n") :].splitlines()
-    assert [line.split()[0] for line in table[3:]] == ["vanilla", "cgpd"]
+    assert [line.split()[0] for line in table[3:5]] == ["vanilla", "cgpd"]
+    assert table[-1] == "The table: mlkd table runs/sweeps/mine/sweep.yml"
+    scores = call("table", "mine.yml").out
+    assert scores == call("table", "runs/sweeps/mine/sweep.yml").out
+    assert re.search(r"^vanilla +\d+\.\d \(1\) +-", scores, re.MULTILINE)
+    assert re.search(r"gain in mAP over vanilla\n.*\n.*\ncgpd +[+-]\d+\.\d \[", scores)
     again = call("sweep", "mine.yml")
     assert "4 runs, 4 of them finished before." in again.out
     assert again.out.endswith(result.out[result.out.index("\nscenes\n") :])

@@ -17,6 +17,7 @@ from .dependency import dependency_gaps, label_dependencies, pair_dependencies
 from .gains import Gain, PairedPredictions, class_gains, gain, minimum_detectable_effect, pair_by_seed
 from .localization import box_scores, localization_summary, score_map
 from .recall import label_table, object_table, recall_curve, recall_table
+from .reported import compare_with_reported
 from .retrieval import extract_features, nearest_neighbors, retrieval_scores, retrieval_table
 from .tables import (
     format_score,
@@ -38,6 +39,7 @@ __all__ = [
     "PairedPredictions",
     "box_scores",
     "class_gains",
+    "compare_with_reported",
     "context_masks",
     "context_reliance",
     "context_scores",

@@ -78,7 +78,8 @@ def score_table(
     """
     rows = []
     for title, runs in groups.items():
-        predictions = [(run.predictions(split), run.predictions("val")) for run in runs]
+        validation = "tuned" in protocols
+        predictions = [(run.predictions(split), run.predictions("val") if validation else None) for run in runs]
         for protocol in protocols:
             scores = [_evaluate(test, validation, protocol) for test, validation in predictions]
             for metric in metrics:

@@ -1,7 +1,8 @@
-"""A few images of a split, for a quick look at whether something runs."""
+"""A few images of a split, or a few labels of a data set."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -16,3 +17,13 @@ def first_images(data: MultiLabelData, count: int) -> MultiLabelData:
     if isinstance(first.images, ImageFiles):  # not a subset of the split's files, so that only these are decoded
         first = replace(first, images=ImageFiles(first.images.root, first.images.paths))
     return first
+
+
+def frequent_labels(splits: Mapping[str, MultiLabelData], count: int) -> dict[str, MultiLabelData]:
+    """All splits with only the `count` labels that most images of `train` have, in the order of the classes.
+
+    All images are kept, also those without any of these labels. Of equally frequent labels the first ones are taken.
+    """
+    frequencies = splits["train"].targets.sum(axis=0, dtype=np.int64)
+    labels = np.sort(np.argsort(-frequencies, kind="stable")[:count])
+    return {name: split.select_classes(labels) for name, split in splits.items()}

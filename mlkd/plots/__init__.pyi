@@ -7,7 +7,7 @@ from .labels import class_frequencies, conditional_heatmap, label_counts, partit
 from .recall import area_recall, recall_by
 from .relations import correlation_differences, dependency_gaps, label_pairs, pair_images
 from .retrieval import retrieval_grid, retrieval_scores
-from .runs import class_gains, class_scores, protocol_scores, scores_by_seed, training_curves
+from .runs import class_gains, class_scores, protocol_scores, scores_by_seed, sensitivity, training_curves
 from .style import color
 
 __all__ = [
@@ -44,6 +44,7 @@ __all__ = [
     "retrieval_grid",
     "retrieval_scores",
     "scores_by_seed",
+    "sensitivity",
     "stability",
     "training_curves",
 ]

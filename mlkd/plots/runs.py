@@ -9,7 +9,17 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from mlkd.data import MultiLabelData
-from mlkd.plots.style import GAIN, LOSS, OTHER_COLORS, color, colors, legend_above, set_label_ticks, subplots
+from mlkd.plots.style import (
+    GAIN,
+    LOSS,
+    OTHER_COLORS,
+    color,
+    colors,
+    escape_math,
+    legend_above,
+    set_label_ticks,
+    subplots,
+)
 from mlkd.progress import TIMING
 
 
@@ -59,6 +69,51 @@ def scores_by_seed(scores: Mapping[str, Sequence[float]], *, metric: str = "mAP"
     )
     ax.margins(x=0.15)
     ax.grid(axis="x", alpha=0.3)
+    return fig
+
+
+def sensitivity(
+    panels: Mapping[str, Mapping[str, Mapping[float, Sequence[float]]]],
+    references: Mapping[str, Sequence[float]] | None = None,
+    *,
+    metric: str = "mAP",
+) -> Figure:
+    """Score against a setting: one panel per setting, one line per method through its means, one dot per seed.
+
+    The values of a setting are evenly spaced in their order. The axis of the scores does not start at 0.
+
+    Args:
+        panels: setting -> method -> value of the setting -> the score of each seed, as fractions.
+        references: title -> scores of runs without these settings, such as the baseline: a horizontal line at the
+            mean with a band from the lowest to the highest.
+        metric: the name of the score.
+    """
+    references = references or {}
+    columns = min(len(panels), 3)
+    rows = -(-len(panels) // columns)
+    fig, axes = subplots(rows, columns, width=3.4 * columns + 0.6, height=2.7 * rows + 0.5, sharey=True)
+    for ax in axes.flat[len(panels) :]:
+        ax.remove()
+    line_colors = colors(dict.fromkeys([*references, *(title for lines in panels.values() for title in lines)]))
+    for ax, (setting, lines) in zip(axes.flat, panels.items(), strict=False):
+        values = sorted({value for scores in lines.values() for value in scores})
+        for title, scores in references.items():
+            percent = 100 * np.asarray(scores)
+            ax.axhline(percent.mean(), color=line_colors[title], ls="--", lw=1.2)
+            ax.axhspan(percent.min(), percent.max(), color=line_colors[title], alpha=0.12, lw=0)
+        for title, by_value in lines.items():
+            known = sorted(by_value)
+            positions = [values.index(value) for value in known]
+            means = [100 * np.mean(by_value[value]) for value in known]
+            ax.plot(positions, means, "-", color=line_colors[title], lw=1.5)
+            for position, value in zip(positions, known, strict=True):
+                seeds = 100 * np.asarray(by_value[value])
+                ax.plot(np.full(len(seeds), position), seeds, "o", color=line_colors[title], ms=4, alpha=0.6)
+        ax.set_xticks(range(len(values)), [f"{value:g}" for value in values])
+        ax.set(xlabel=escape_math(setting), ylabel=f"{metric} on test (%)" if ax is axes.flat[0] else "")
+        ax.margins(x=0.1, y=0.1)
+        ax.grid(alpha=0.3)
+    legend_above(fig, line_colors, 4)
     return fig
 
 

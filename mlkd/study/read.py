@@ -10,6 +10,11 @@ from typing import Any
 
 import yaml
 
+try:
+    from yaml import CSafeLoader as SafeLoader  # ten times as fast
+except ImportError:
+    from yaml import SafeLoader  # type: ignore[assignment]
+
 from mlkd.errors import closest_match
 from mlkd.methods import METHODS
 from mlkd.training.config import Config
@@ -65,19 +70,26 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
     Another backbone drops the settings and the weight file of the base's backbone. A change of the teacher drops the
     base's `teacher_model`, so that the changed teacher is trained.
     """
-    merged = {**base, **{key: value for key, value in changes.items() if not isinstance(value, dict)}}
-    for key, value in changes.items():
-        if not isinstance(value, dict):
-            continue
-        old = dict(base.get(key) or {})
-        if key in ("teacher", "student") and value.get("backbone", old.get("backbone")) != old.get("backbone"):
-            old |= {"backbone_settings": {}, "pretrained": bool(old.get("pretrained", True))}
-        merged[key] = merge(old, value)
+    merged = dict(base)
+    for section in ("teacher", "student"):
+        old, new = base.get(section) or {}, changes.get(section) or {}
+        if new.get("backbone", old.get("backbone")) != old.get("backbone"):
+            merged[section] = {**old, "backbone_settings": {}, "pretrained": bool(old.get("pretrained", True))}
+    merged = _merge_mappings(merged, changes)
     if changes.get("teacher") and "teacher_model" not in changes:
         merged["teacher_model"] = ""
     for key in LISTS:
         if key in changes:
             merged[key] = [*base.get(key, ()), *changes[key]]
+    return merged
+
+
+def _merge_mappings(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with `changes`, key by key at every level."""
+    merged = {**base, **changes}
+    for key, value in changes.items():
+        if isinstance(value, dict):
+            merged[key] = _merge_mappings(base.get(key) or {}, value)
     return merged
 
 
@@ -146,7 +158,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         ValueError: no such file, not YAML, or no mapping.
     """
     try:
-        content = yaml.safe_load(path.read_text())
+        content = yaml.load(path.read_text(), SafeLoader)
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({error.strerror}); expected a YAML file.") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -1,4 +1,4 @@
-"""Runs the tasks of a sweep in the order of their dependencies, and displays their progress."""
+"""Runs the tasks of a sweep in the order of their dependencies, displays their progress, and finds their runs later."""
 
 from __future__ import annotations
 
@@ -15,14 +15,18 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from mlkd.files import explain_write_errors
+from mlkd.data import load_data
+from mlkd.files import atomic_write, explain_write_errors
 from mlkd.progress import is_interactive
 from mlkd.study.executors import Executor, Job, command, create_executor
-from mlkd.study.sweep import Sweep, Task, expand_tasks
+from mlkd.study.sweep import Sweep, Task, expand_tasks, load_sweep
 from mlkd.training.runs import Run
 
 SCORES = ": mAP % "
-"""The text between the run's folder and its scores in the last line of `mlkd train`."""
+"""The text between the run's folder and its scores in the output of `mlkd train`."""
+
+SWEEP_FILE = "sweep.yml"
+"""The file in a sweep's folder that describes it as it was run, with the options of the command line."""
 
 
 def run_sweep(sweep: Sweep, executor: str = "local", jobs: int = 0) -> int:
@@ -34,13 +38,22 @@ def run_sweep(sweep: Sweep, executor: str = "local", jobs: int = 0) -> int:
 
     Returns:
         The exit status of the command: 0, or 1 if a run failed.
+
+    Raises:
+        ValueError, DataError: as for `expand_tasks` and `load_data`; before the first run.
     """
     from mlkd.analysis import summary_table
 
     tasks = expand_tasks(sweep)
+    for address in dict.fromkeys(task.data for task in tasks):
+        load_data(address)
+    with atomic_write(sweep.folder / SWEEP_FILE) as path:
+        path.write_text(sweep.to_yaml())
     statuses = run_tasks(tasks, sweep.folder, create_executor(executor, sweep.cpus, sweep.gpus, jobs), sweep.cpus)
-    for data, groups in _finished_groups(tasks, statuses).items():
-        print(f"\n{data}\n{summary_table(groups).to_string(index=False)}")
+    runs = {name: status.run for name, status in statuses.items() if status.run}
+    for (study, data), groups in group_tasks(tasks, runs).items():
+        title = data if len(sweep.study) == 1 else f"{study} on {data}"
+        print(f"\n{title}\n{summary_table(groups).to_string(index=False)}")
     unfinished = {name: status for name, status in statuses.items() if not status.finished}
     if unfinished:
         failed = sum(status.state == "failed" for status in unfinished.values())
@@ -165,13 +178,29 @@ def _scores(job: Job) -> str:
     return [line for line in job.log.read_text().splitlines() if SCORES in line][-1].partition(SCORES)[2]
 
 
-def _finished_groups(tasks: Iterable[Task], statuses: Mapping[str, TaskStatus]) -> dict[str, dict[str, list[Run]]]:
-    """For each data set the finished runs, by everything that determines them except the seed."""
-    groups: dict[str, dict[str, list[Run]]] = {}
+def finished_runs(sweep: Sweep) -> tuple[list[Task], dict[str, Run]]:
+    """The tasks of a sweep as it was run last, and the finished runs by task; nothing is trained.
+
+    Without such a run there are no tasks.
+    """
+    if not (sweep.folder / SWEEP_FILE).is_file():
+        return [], {}
+    tasks = expand_tasks(load_sweep(sweep.folder / SWEEP_FILE))
+    runs = {task.name: finished_run(_job(task, sweep.folder, threads=1)) for task in tasks}
+    return tasks, {name: run for name, run in runs.items() if run}
+
+
+def group_tasks(tasks: Iterable[Task], runs: Mapping[str, Run]) -> dict[tuple[str, str], dict[str, list[Run]]]:
+    """For each study and data set the finished runs, by everything else that determines them except seeds.
+
+    Args:
+        tasks: of a sweep.
+        runs: the finished runs, by the name of their task.
+    """
+    groups: dict[tuple[str, str], dict[str, list[Run]]] = {}
     for task in tasks:
-        run = statuses[task.name].run
-        if task.group and run:
-            groups.setdefault(task.data, {}).setdefault(task.group, []).append(run)
+        if task.group and task.name in runs:
+            groups.setdefault((task.study, task.data), {}).setdefault(task.group, []).append(runs[task.name])
     return groups
 
 

@@ -11,8 +11,10 @@ import yaml
 from pydantic import Field, Strict, field_validator, model_validator
 
 from mlkd.data import MultiLabelData, load_data
-from mlkd.data.subset import first_images
+from mlkd.data.subset import first_images, frequent_labels
+from mlkd.errors import check_choice
 from mlkd.methods import Method, create_method
+from mlkd.metrics import METRICS, PROTOCOLS
 from mlkd.registry import load_plugin
 from mlkd.settings import Settings
 from mlkd.study.read import check_sections, file_prefix, merge, nested, read_study
@@ -25,7 +27,15 @@ if TYPE_CHECKING:
 
 
 class Reported(Settings):
-    """The scores that a paper reports for a recipe, in % on its test images; for information."""
+    """What a paper's table reports for a recipe: all rows of its networks, in % on the test images; for information.
+
+    Attributes:
+        paper, table, dataset, networks: where the scores are from.
+        method: the method that the recipe is of.
+        protocol: how the paper predicts the labels for its precision, recall and F1, as for `mlkd.evaluate`.
+        scores: row -> metric of `mlkd.metrics.METRICS` -> score. The rows are "teacher", "vanilla" (the student without
+            distillation), the other methods, and systems of other papers under their names.
+    """
 
     title: ClassVar[str] = "reported"
 
@@ -34,9 +44,29 @@ class Reported(Settings):
     dataset: Literal["coco", "voc", "nuswide", "mirflickr"]
     networks: str
     method: str
-    mean_ap: float
-    vanilla_mean_ap: float | None = None
-    teacher_mean_ap: float | None = None
+    protocol: str
+    scores: dict[str, dict[str, float]]
+
+    @model_validator(mode="after")
+    def _check_scores(self) -> Reported:
+        check_choice("protocol", self.protocol, PROTOCOLS)
+        check_scores("scores", self.scores)
+        if self.method not in self.scores:
+            raise ValueError(f"`scores` of {self.title} has no row {self.method!r}, the method of the recipe.")
+        return self
+
+    def score(self, row: str, metric: str = "mAP") -> float | None:
+        """A score of a row, or None if the table does not have it."""
+        return self.scores.get(row, {}).get(metric)
+
+
+def check_scores(name: str, scores: Mapping[str, Mapping[str, float]]) -> None:
+    """Raises ValueError if scores, row -> metric -> score in %, have an unknown metric or a score beyond 0 and 100."""
+    for row, values in scores.items():
+        for metric, score in values.items():
+            check_choice(f"{name}.{row}", metric, METRICS)
+            if not 0 <= score <= 100:
+                raise ValueError(f"`{name}.{row}.{metric}` is {score}, expected a score in %, from 0 to 100.")
 
 
 class Study(Settings):
@@ -57,6 +87,7 @@ class Study(Settings):
             ratio of a method's terms does not depend on it.
         seeds: the seeds of the students; a number n stands for 0 to n - 1.
         max_images: uses only that many images of each split, and at least one of every class; 0 for all.
+        max_labels: uses only that many labels, the most frequent ones in training, on all images; 0 for all.
         plugins: Python files that register methods, data readers, heads or backbones.
         runs: the folder of all runs.
         reported, notes: of a recipe: what the paper reports, and what it leaves open.
@@ -75,6 +106,7 @@ class Study(Settings):
     reduction: Literal["sum", "batchmean"] | None = None
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Strict(False), Field(min_length=1)] = (0,)
     max_images: Annotated[int, Field(ge=0)] = 0
+    max_labels: Annotated[int, Field(ge=0)] = 0
     plugins: Annotated[tuple[str, ...], Strict(False)] = ()
     runs: Annotated[Path, Strict(False)] = Path("runs")
     reported: Reported | None = None
@@ -101,6 +133,8 @@ class Study(Settings):
     def splits(self) -> Mapping[str, MultiLabelData]:
         """The data by split: "train", "val", "test" and others; loaded on first use."""
         splits = load_data(self.data)
+        if self.max_labels:
+            splits = frequent_labels(splits, self.max_labels)
         if self.max_images:
             return {name: first_images(split, self.max_images) for name, split in splits.items()}
         return splits

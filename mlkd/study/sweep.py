@@ -5,67 +5,102 @@ from __future__ import annotations
 import hashlib
 import itertools
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-from pydantic import Field, Strict, field_validator
+import yaml
+from pydantic import Field, Strict, field_validator, model_validator
 
 from mlkd.errors import check_choice
 from mlkd.methods import METHODS, Method
+from mlkd.metrics import METRICS, PROTOCOLS
 from mlkd.settings import Settings
 from mlkd.study.read import format_value, parse_value, read_yaml
-from mlkd.study.study import Study, create_study, partition_settings
+from mlkd.study.study import Study, check_scores, create_study, partition_settings
+from mlkd.training.runs import COSTS
 
 Names = Annotated[tuple[str, ...], Strict(False), Field(min_length=1)]
+Grid = Mapping[str, tuple[Any, ...]]
 Point = Mapping[str, Any]
 
 
+class TableLayout(Settings):
+    """The table that `mlkd table` prints of a sweep.
+
+    Attributes:
+        caption: its first line.
+        metrics: as for `mlkd.analysis.compare_with_reported`; those that the paper reports if not given.
+        protocol: as for `mlkd.evaluate`; the recipe's if not given.
+        reported: the paper's scores in %, row -> metric -> score; the recipes' if not given. A row is a method with
+            those of its settings that vary, as `mlkd sweep` names it: "l2d lambda_cd=0".
+        notes: what is printed below.
+    """
+
+    title: ClassVar[str] = "`table`"
+
+    caption: str = ""
+    metrics: Annotated[tuple[str, ...], Strict(False)] = ()
+    protocol: str = ""
+    reported: dict[str, dict[str, float]] = Field(default_factory=dict)
+    notes: Annotated[tuple[str, ...], Strict(False)] = ()
+
+    @model_validator(mode="after")
+    def _check_names(self) -> TableLayout:
+        for metric in self.metrics:
+            check_choice("metrics", metric, (*METRICS, *COSTS, "relative_time"))
+        if self.protocol:
+            check_choice("protocol", self.protocol, PROTOCOLS)
+        check_scores("reported", self.reported)
+        return self
+
+
 class Sweep(Settings):
-    """Every data set x method x point of the grid x seed, and the teachers they require.
+    """Every study x data set x method x point of the grid x seed, and the teachers they require.
 
     Attributes:
         name: the folder of the logs is `<runs>/sweeps/<name>`; by default the name of the file.
-        study: a preset, a recipe or a study file, as for `create_study`.
-        data: one or several data addresses; the study's if not given.
+        study: one or several presets, recipes or study files, as for `create_study`.
+        data: one or several data addresses; the study's if not given. An address of a data set that a recipe reports
+            ("coco:/path") belongs to the recipes of that data set, and any other address to every study.
         methods: the methods to train students with.
         grid: dotted key -> values, as in `create_study(overrides=...)`: "student.lr", "l2d.lambda_cd". A key of a
-            method applies to that method only. A single value is fixed.
+            method applies to that method only, and "teacher.lr" to methods that require the teacher. A single value is
+            fixed. Several grids are tried one after the other.
         seeds: the students' seeds: a number or a list; the study's if not given.
         runs: the folder of all runs.
         plugins: Python files that register methods, data readers, heads or backbones.
         cpus, gpus: the cores (and threads) and GPUs of one run; GPUs may be a fraction.
+        table: how `mlkd table` prints it.
     """
 
     title: ClassVar[str] = "the sweep"
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$")]
-    study: str = "quick"
+    study: Names = ("quick",)
     data: Annotated[tuple[str, ...], Strict(False)] = ()
     methods: Names
-    grid: dict[str, tuple[Any, ...]] = Field(default_factory=dict)
+    grid: Annotated[tuple[dict[str, tuple[Any, ...]], ...], Field(min_length=1)] = ({},)
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Strict(False)] = ()
     runs: str = "runs"
     plugins: Annotated[tuple[str, ...], Strict(False)] = ()
     cpus: Annotated[int, Field(ge=1)] = 1
     gpus: Annotated[float, Field(ge=0)] = 0.0
+    table: TableLayout = TableLayout()
 
-    @field_validator("data", "methods", mode="before")
+    @field_validator("study", "data", "methods", mode="before")
     @classmethod
     def _one_name(cls, names: Any) -> Any:
-        return [names] if isinstance(names, str) else names
+        return names if isinstance(names, list | tuple) else [names]
 
     @field_validator("grid", mode="before")
     @classmethod
-    def _lists_of_values(cls, grid: Any) -> Any:
-        if not isinstance(grid, dict):
-            return grid
-        for key, values in grid.items():
-            if values == []:
-                raise ValueError(f"`grid` has no value for {key!r}; remove the key, or give at least one value.")
-        lists = {key: values if isinstance(values, list | tuple) else [values] for key, values in grid.items()}
-        return {key: tuple(parse_value(v) if isinstance(v, str) else v for v in lists[key]) for key in lists}
+    def _lists_of_values(cls, grids: Any) -> Any:
+        listed = [grids] if isinstance(grids, dict) else grids
+        if not (isinstance(listed, list | tuple) and all(isinstance(grid, dict) for grid in listed)):
+            raise ValueError(f"`grid` of the sweep is {grids!r}, expected a mapping, or a list of mappings.")
+        return tuple({key: _values(key, values) for key, values in grid.items()} for grid in listed)
 
     @field_validator("seeds", mode="before")
     @classmethod
@@ -77,10 +112,36 @@ class Sweep(Settings):
         """The folder of the logs."""
         return Path(self.runs) / "sweeps" / self.name
 
-    def study_at(self, data: str, point: Point) -> Study:
-        """The study of one data set and one point of the grid."""
+    def study_at(self, study: str, data: str = "", point: Point | None = None) -> Study:
+        """A study on one data set, at one point of the grid."""
         fixed = {"plugins": list(self.plugins)} if self.plugins else {}
-        return create_study(self.study, data, runs=self.runs, overrides={**fixed, **point})
+        return create_study(study, data, runs=self.runs, overrides={**fixed, **(point or {})})
+
+    def addresses(self, study: str) -> tuple[str, ...]:
+        """The data addresses that a study is trained on.
+
+        Raises:
+            ValueError: the study is a recipe of a data set, and neither the sweep nor the recipe has an address.
+        """
+        datasets = {name: _dataset(self.study_at(name)) for name in self.study}
+        if not self.data:
+            address = self.study_at(study).data
+            if datasets[study] and address == Study.model_fields["data"].default:
+                raise ValueError(
+                    f"`data` of the sweep is missing: {study!r} is trained on {datasets[study]}. Pass `--data "
+                    f"{datasets[study]}:/path`, or `--study smoke --data scenes` to try the sweep."
+                )
+            return (address,)
+        return tuple(
+            address
+            for address in self.data
+            if scheme(address) == datasets[study] or scheme(address) not in datasets.values()
+        )
+
+    def to_yaml(self) -> str:
+        """The sweep as a YAML file that `load_sweep` reads."""
+        content = self.model_dump(mode="json", exclude_defaults=True)
+        return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=110)
 
 
 @dataclass(frozen=True)
@@ -91,103 +152,182 @@ class Task:
         name: unique in the sweep; the log is `<name>.log`.
         arguments: those of `mlkd train`.
         depends_on: the names of the tasks that must be finished first.
-        data, group: the row of the results table: a data set, and a method with those of its settings that vary. No
-            group for networks of label subsets, which are not evaluated on their own.
+        study, data, group: the row of the results table: a study, a data set, and a method with those of its settings
+            that vary. No group for networks of label subsets, which are not evaluated on their own.
+        settings: the settings in `group`, by dotted key.
+        baseline: the group without distillation and otherwise the same settings; "" if the sweep does not train it.
     """
 
     name: str
     arguments: tuple[str, ...]
     depends_on: tuple[str, ...] = ()
+    study: str = ""
     data: str = ""
     group: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    baseline: str = ""
 
 
-def load_sweep(path: str | Path) -> Sweep:
+def load_sweep(
+    path: str | Path,
+    *,
+    study: str = "",
+    data: Iterable[str] = (),
+    seeds: int = 0,
+    runs: str = "",
+    overrides: Mapping[str, Any] | None = None,
+) -> Sweep:
     """The sweep that a YAML file describes; its keys are the attributes of `Sweep`.
+
+    Args:
+        path: the file.
+        study: in place of the studies of the file. It is added to the name of the sweep, whose logs are separate.
+        data, seeds, runs: in place of those of the file.
+        overrides: dotted key -> a value or a list of values, in place of the key's values in every grid.
 
     Raises:
         ValueError: no such file, not YAML, an unknown key (the closest is given) or a value of the wrong kind.
     """
-    path = Path(path)
-    content = read_yaml(path)
+    path, data = Path(path), list(data)
+    content = {"name": path.stem, **read_yaml(path)}
+    changes = {"data": data, "seeds": seeds, "runs": runs}
+    content |= {key: value for key, value in changes.items() if value}
+    if study:
+        content |= {"study": study, "name": f"{content['name']}-{Path(study).stem}"}
     try:
-        return Sweep(**{"name": path.stem, **content})
+        if isinstance(content.get("table"), dict):
+            content["table"] = TableLayout(**content["table"])
+        sweep = Sweep(**content)
+        return sweep.replace(grid=[{**grid, **overrides} for grid in sweep.grid]) if overrides else sweep
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 
 
 def expand_tasks(sweep: Sweep) -> list[Task]:
-    """All runs of a sweep, each after those it depends on. Every setting is checked, and the data sets are read.
+    """All runs of a sweep, each after those it depends on. Every setting is checked, and no data is read.
 
     Raises:
         ValueError: as for `create_study`; a method that does not exist, or a grid with a setting of another one.
-        DataError: invalid data.
     """
+    columns = [(study, data) for study in sweep.study for data in sweep.addresses(study)]
     for method in sweep.methods:
         check_choice("methods", method, METHODS)
-    for key in sweep.grid:
+    for key in itertools.chain(*sweep.grid):
         method = key.split(".")[0]
         if method in METHODS and method not in (*sweep.methods, "vanilla"):
             raise ValueError(f"The grid has {key!r}, but {method!r} is not among its methods.")
-    addresses = sweep.data or (sweep.study_at("", {}).data,)
     tasks: dict[str, Task] = {}
-    for data in addresses:
-        _ = sweep.study_at(data, {}).splits  # unreadable data is an error before the first run
+    for study, data in columns:
+        names = [study] * (len(sweep.study) > 1) + [data] * (len(sweep.data) > 1)
+        prefix = "".join(f"{name} " for name in names)
         for method in sweep.methods:
-            for task in _tasks_of(sweep, data, method):
+            for task in _tasks_of(sweep, study, data, method, prefix):
                 tasks.setdefault(task.name, task)
     required = {name for task in tasks.values() for name in task.depends_on}
     return sorted(tasks.values(), key=lambda task: task.name not in required)  # teachers first
 
 
-def _tasks_of(sweep: Sweep, data: str, method: str) -> Iterator[Task]:
-    """The students of one method on one data set, each after its teachers."""
-    prefix = f"{data} " if len(sweep.data) > 1 else ""
-    common = ["--study", sweep.study, "--data", data, "--runs", sweep.runs]
+def _tasks_of(sweep: Sweep, study: str, data: str, method: str, prefix: str) -> Iterator[Task]:
+    """The students of one method in one study on one data set, each after its teachers."""
+    common = ["--study", study, "--data", data, "--runs", sweep.runs]
     common += [text for file in sweep.plugins for text in ("--plugin", file)]
-    others = [name for name in METHODS if name not in (method, "vanilla")]  # vanilla trains the teachers
-    grid = _without(sweep.grid, *others)
-    varied = [key for key, values in grid.items() if len(values) > 1]
-    for values in itertools.product(*grid.values()):
-        point = dict(zip(grid, values, strict=True))
-        study = sweep.study_at(data, point)
-        teachers = list(_teachers(study.create_method(method), data, point, varied, prefix, common))
+    varied, baseline_varied = _varied(sweep, method), _varied(sweep, "vanilla")
+    for point in _points(sweep, method):
+        study_at_point = sweep.study_at(study, data, point)
+        student = study_at_point.create_method(method)
+        teachers = list(_teachers(student, study, data, point, varied, prefix, common))
         yield from teachers
-        group = " ".join([method, *(f"{_short(key, method)}={format_value(point[key])}" for key in varied)])
-        for seed in sweep.seeds or study.seeds:
+        settings = {key: point[key] for key in varied if key in point}
+        baseline = _group("vanilla", {key: point[key] for key in baseline_varied if key in point})
+        for seed in sweep.seeds or study_at_point.seeds:
             yield Task(
-                name=_file_name(f"{prefix}{group} seed={seed}"),
+                name=_file_name(f"{prefix}{' '.join([method, *_shown(settings, method)])} seed={seed}"),
                 arguments=("--method", method, "--seed", str(seed), *common, *_overrides(point)),
                 depends_on=tuple(task.name for task in teachers),
+                study=study,
                 data=data,
-                group=group,
+                group=_group(method, settings),
+                settings=settings,
+                baseline=baseline if "vanilla" in sweep.methods and method != "vanilla" else "",
             )
 
 
 def _teachers(
-    method: Method, data: str, point: Point, varied: list[str], prefix: str, common: list[str]
+    method: Method, study: str, data: str, point: Point, varied: list[str], prefix: str, common: list[str]
 ) -> Iterator[Task]:
     """A task for each model that the method requires, with the overrides that concern it."""
     for role in method.required_teachers:
         if role == "teacher":
             overrides = _without(point, "student", "label_subsets", method.name)
-            shown = [f"{key}={format_value(overrides[key])}" for key in varied if key in overrides]
-            name = " ".join(["teacher", *shown])
+            settings = {key: overrides[key] for key in varied if key in overrides}
+            name = " ".join(["teacher", *_shown(settings, "teacher")])
             arguments = ("--role", "teacher", *common, *_overrides(overrides))
-            yield Task(name=_file_name(f"{prefix}{name}"), arguments=arguments, data=data, group=name)
+            group = _group("teacher", settings)
+            yield Task(_file_name(f"{prefix}{name}"), arguments, (), study, data, group, settings)
             continue
         k, tau = partition_settings(role, method)
         overrides = _without(point, "teacher")
-        varied_settings = [key for key in varied if key in overrides and not key.startswith(f"{method.name}.")]
-        shown = [f"{key}={format_value(overrides[key])}" for key in varied_settings]
+        settings = {key: overrides[key] for key in varied if key in overrides and not key.startswith(f"{method.name}.")}
         partition = [] if role == "all_labels" else [f"tau={tau}"]
         for number in range(1, k + 1):
-            name = " ".join([f"{prefix}{role} {number} of {k}", *partition, *shown])
+            name = " ".join([f"{prefix}{role} {number} of {k}", *partition, *_shown(settings)])
             arguments = ("--method", method.name, "--label-subset", f"{role}:{number}", *common, *_overrides(overrides))
-            yield Task(name=_file_name(name), arguments=arguments, data=data)
+            yield Task(_file_name(name), arguments, study=study, data=data)
 
 
-def _without(point: Point, *sections: str) -> dict[str, Any]:
+def _grids(sweep: Sweep, method: str) -> list[dict[str, tuple[Any, ...]]]:
+    """The grids of one method: without the settings of other methods, and of a teacher that it does not require."""
+    others = [name for name in METHODS if name not in (method, "vanilla")]  # vanilla trains the teachers
+    if "teacher" not in METHODS[method].required_teachers:
+        others.append("teacher")
+    return [_without(grid, *others) for grid in sweep.grid]
+
+
+def _points(sweep: Sweep, method: str) -> list[Point]:
+    """All points of the grids of one method, each once."""
+    points: list[Point] = []
+    for grid in _grids(sweep, method):
+        for values in itertools.product(*grid.values()):
+            point = dict(zip(grid, values, strict=True))
+            if point not in points:
+                points.append(point)
+    return points
+
+
+def _varied(sweep: Sweep, method: str) -> list[str]:
+    """The keys of a method's grids that do not have the same single value at all points."""
+    points = _points(sweep, method)
+    keys = dict.fromkeys(itertools.chain(*points))
+    return [key for key in keys if any(key not in point or point[key] != points[0].get(key) for point in points)]
+
+
+def _group(method: str, settings: Point) -> str:
+    """The row of a table: the method with its settings. Settings that end in "seed" are repetitions of one row."""
+    return " ".join(
+        [method, *_shown({key: value for key, value in settings.items() if not key.endswith("seed")}, method)]
+    )
+
+
+def _shown(settings: Point, method: str = "") -> list[str]:
+    """The settings as texts; those of the student and of the method without their section."""
+    names = {key: short_key(key, method) if method else key for key in settings}
+    return [f"{names[key]}={format_value(value)}" for key, value in settings.items()]
+
+
+def short_key(key: str, method: str) -> str:
+    """A dotted key without the section of the student or of the method: "lambda_cd" for "l2d.lambda_cd"."""
+    return key.removeprefix(f"{method}.").removeprefix("student.")
+
+
+def _values(key: str, values: Any) -> tuple[Any, ...]:
+    """The values of a key of the grid: a list, or a single one."""
+    if values == []:
+        raise ValueError(f"`grid` has no value for {key!r}; remove the key, or give at least one value.")
+    values = values if isinstance(values, list | tuple) else [values]
+    return tuple(parse_value(value) if isinstance(value, str) else value for value in values)
+
+
+def _without(point: Mapping[str, Any], *sections: str) -> dict[str, Any]:
     """The overrides that belong to none of these sections or methods."""
     return {key: value for key, value in point.items() if key.split(".")[0] not in sections}
 
@@ -196,8 +336,14 @@ def _overrides(point: Point) -> list[str]:
     return [text for key, value in point.items() for text in ("--set", f"{key}={format_value(value)}")]
 
 
-def _short(key: str, method: str) -> str:
-    return key.removeprefix(f"{method}.").removeprefix("student.")
+def _dataset(study: Study) -> str:
+    """The data set that a recipe is reported on; "" for other studies."""
+    return study.reported.dataset if study.reported else ""
+
+
+def scheme(address: str) -> str:
+    """The reader of a data address: "coco" for "coco:/path"."""
+    return address.partition("?")[0].partition(":")[0]
 
 
 def _file_name(text: str) -> str:

@@ -42,6 +42,10 @@ HOLDER = ".lock_holder"
 """File in a run's folder that names the process that trains it."""
 
 
+COSTS = ("epoch_seconds", "images_per_second", "memory_gb")
+"""What a training costs: the medians over epochs of their seconds and of the images per second, and the peak memory."""
+
+
 class Predictions(NamedTuple):
     """A model's predictions for one split: ids (N,), targets (N, q) uint8, logits (N, q) float32, class names (q,).
 
@@ -123,6 +127,17 @@ class Run:
 
         path = self.path / "history.csv"
         return pd.read_csv(path) if path.is_file() else pd.DataFrame({"epoch": []})
+
+    @property
+    def costs(self) -> dict[str, float]:
+        """The values of `COSTS`; nan for what was not measured."""
+        history, costs = self.history, dict.fromkeys(COSTS, np.nan)
+        if len(history):
+            costs |= {"epoch_seconds": history["seconds"].median()}
+            costs |= {"images_per_second": history["images_per_second"].median()}
+        if "memory_gb" in history:
+            costs |= {"memory_gb": history["memory_gb"].max()}
+        return costs
 
     @property
     def compute_format(self) -> dict[str, Any]:
