@@ -1,5 +1,7 @@
 """Comparing a loss with its plain-loop reference, and the pieces that several references share."""
 
+import math
+
 import torch
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -103,3 +105,18 @@ def softmax_divergence(student_entries, teacher_entries):
     """KL(softmax(teacher) || softmax(student)) of two lists of scalar tensors; the teacher's is a constant."""
     student, teacher = log_softmax(student_entries), log_softmax([entry.detach() for entry in teacher_entries])
     return sum(torch.exp(log_t) * (log_t - log_s) for log_s, log_t in zip(student, teacher, strict=True))
+
+
+def pooled(plane, level):
+    """A plane (H, W) averaged onto level x level cells; a cell begins and ends at whole rows and columns."""
+
+    def span(cell, size):
+        return range(cell * size // level, math.ceil((cell + 1) * size / level))
+
+    height, width = plane.shape
+    cells = []
+    for y in range(level):
+        for x in range(level):
+            values = [plane[row, column] for row in span(y, height) for column in span(x, width)]
+            cells.append(sum(values) / len(values))
+    return cells

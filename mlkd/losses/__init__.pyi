@@ -1,6 +1,8 @@
+from .cam_kd import cam_kd_loss
 from .classification import asl, bce
 from .cpsd import merged_distillation, mse
 from .ddgsd import mmd, mutual_kl
+from .dist import inter_class_relation, intra_class_relation
 from .dlb import dlb_loss
 from .kd import softmax_kd
 from .l2d import cd, id_, led, mld
@@ -37,6 +39,7 @@ __all__ = [
     "asl",
     "batch_dependency",
     "bce",
+    "cam_kd_loss",
     "cd",
     "combine_crops",
     "corner_boxes",
@@ -46,6 +49,8 @@ __all__ = [
     "hcl",
     "id_",
     "instance_dependency",
+    "inter_class_relation",
+    "intra_class_relation",
     "l_sd",
     "led",
     "mbd",

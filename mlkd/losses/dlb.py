@@ -3,12 +3,10 @@
 
 from __future__ import annotations
 
-import math
-
 from torch import Tensor
 
 from mlkd.losses.l2d import mld
-from mlkd.losses.reduction import check_same_shape, force_float32
+from mlkd.losses.reduction import check_same_shape, check_temperature, force_float32
 
 
 @force_float32
@@ -42,8 +40,7 @@ def dlb_loss(student_logits: Tensor, last_logits: Tensor, *, temperature: float 
         tensor(0.3278)
     """
     check_same_shape(student_logits=student_logits, last_logits=last_logits)
-    if not 0 < temperature < math.inf:
-        raise ValueError(f"`temperature` is {temperature}, expected a number above 0.")
+    check_temperature(temperature)
     is_new = last_logits.isnan().any(dim=1, keepdim=True)
     last_logits = last_logits.masked_fill(is_new, 0.0)
     terms = mld(student_logits / temperature, last_logits / temperature, reduction="none").masked_fill(is_new, 0.0)

@@ -11,42 +11,48 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mlkd.losses.distances import group_distances, normalize_by_mean, pad_groups
-from mlkd.losses.reduction import check_same_shape, force_float32, reduce
+from mlkd.losses.reduction import check_same_shape, check_temperature, force_float32, reduce
 
 
 @force_float32
-def mld(student_logits: Tensor, teacher_logits: Tensor, *, reduction: str = "batchmean") -> Tensor:
+def mld(
+    student_logits: Tensor, teacher_logits: Tensor, *, temperature: float = 1.0, reduction: str = "batchmean"
+) -> Tensor:
     r"""Multi-label logits distillation: one Bernoulli KL divergence per image and label.
 
-    $$ L_{MLD} = \frac{1}{b} \sum_{i=1}^{b} \sum_{k=1}^{q}
+    $$ L_{MLD} = \frac{\tau^2}{b} \sum_{i=1}^{b} \sum_{k=1}^{q}
        KL\big([\hat y^T_{ik}, 1 - \hat y^T_{ik}] \,\|\, [\hat y^S_{ik}, 1 - \hat y^S_{ik}]\big) $$
 
-    where $\hat y$ is the sigmoid of a logit, $T$ the teacher and $S$ the student.
+    where $\hat y$ is the sigmoid of a logit over the temperature $\tau$, $T$ the teacher and $S$ the student.
 
-    Source: Yang et al., Multi-Label Knowledge Distillation, ICCV 2023, Eq. (3), arXiv:2308.06453.
+    Source: Yang et al., Multi-Label Knowledge Distillation, ICCV 2023, Eq. (3), arXiv:2308.06453, which has no
+    temperature ($\tau = 1$). A larger one, and the factor $\tau^2$ that keeps the size of the gradient, are those of
+    Hinton et al., Distilling the Knowledge in a Neural Network, 2015, arXiv:1503.02531.
     Differs from the official code: computed from logits, so it is finite where a clamped probability is not.
 
     Args:
         student_logits: any finite real. Gradients flow here only.
         teacher_logits: any finite real; detached inside.
+        temperature: $\tau$, above 0; 1 as in the paper.
         reduction: "batchmean" (as in the paper: sum over labels, mean over images), "sum" or "none".
 
     Shape: logits (b, q); output () or, for "none", (b, q). Range: >= 0 up to rounding
     (a term can be -1e-7 in float32); 0 when the logits agree.
 
     Raises:
-        ValueError: the shapes differ, or `reduction` is unknown.
+        ValueError: the shapes differ, `temperature` is not above 0, or `reduction` is unknown.
 
     Example:
         >>> mld(torch.tensor([[0., 2.]]), torch.tensor([[0., 0.]]))
         tensor(0.4338)
     """
     check_same_shape(student_logits=student_logits, teacher_logits=teacher_logits)
-    student, teacher = student_logits, teacher_logits.detach()
+    check_temperature(temperature)
+    student, teacher = student_logits / temperature, teacher_logits.detach() / temperature
     terms = torch.sigmoid(teacher) * (F.logsigmoid(teacher) - F.logsigmoid(student)) + torch.sigmoid(-teacher) * (
         F.logsigmoid(-teacher) - F.logsigmoid(-student)
     )  # Eq. (3)
-    return reduce(terms, reduction)
+    return reduce(temperature**2 * terms, reduction)
 
 
 @force_float32

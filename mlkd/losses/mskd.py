@@ -16,7 +16,7 @@ from torch import Tensor
 from torchvision.ops import roi_align
 
 from mlkd.losses.distances import normalize_by_mean, pairwise_distances
-from mlkd.losses.reduction import check_same_shape, force_float32, reduce
+from mlkd.losses.reduction import check_same_shape, check_temperature, force_float32, reduce
 
 
 @force_float32
@@ -107,8 +107,7 @@ def mbd(
         tensor(2.4797)
     """
     check_same_shape(student_logits=student_logits, teacher_logits=teacher_logits, targets=targets)
-    if not temperature > 0:
-        raise ValueError(f"`temperature` is {temperature}, expected a number above 0.")
+    check_temperature(temperature)
     for name, gamma in {"gamma_pos": gamma_pos, "gamma_neg": gamma_neg}.items():
         if not gamma >= 0:
             raise ValueError(f"`{name}` is {gamma}, expected a number, 0 or more.")

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
-from mlkd.losses.reduction import force_float32
+from mlkd.losses.reduction import check_temperature, force_float32
 
 
 @force_float32
@@ -46,8 +44,7 @@ def mulsupcon_loss(embeddings: Tensor, targets: Tensor, *, temperature: float = 
             f"`embeddings` has shape {tuple(embeddings.shape)} and `targets` {tuple(targets.shape)}; expected (n, d) "
             f"and (n, q) with one n."
         )
-    if not 0 < temperature < math.inf:
-        raise ValueError(f"`temperature` is {temperature}, expected a number above 0.")
+    check_temperature(temperature)
     diagonal = torch.eye(len(embeddings), dtype=torch.bool, device=embeddings.device)
     length = torch.linalg.vector_norm(embeddings, dim=1, keepdim=True)
     z = embeddings / length.masked_fill(length == 0, 1.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, ParamSpec
 
@@ -37,6 +38,12 @@ def check_same_shape(**tensors: Tensor) -> None:
                 f"`{name}` has shape {tuple(tensor.shape)} but `{first}` has {tuple(expected.shape)}; both are "
                 f"{'(b, q)' if expected.ndim == 2 else 'the same'}. Was the head built for another data set?"
             )
+
+
+def check_temperature(temperature: float) -> None:
+    """Raises ValueError unless the temperature is finite and above 0."""
+    if not 0 < temperature < math.inf:
+        raise ValueError(f"`temperature` is {temperature}, expected a number above 0.")
 
 
 def force_float32(loss: Callable[P, Tensor]) -> Callable[P, Tensor]:

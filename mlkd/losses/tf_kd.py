@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mlkd.errors import check_choice
 from mlkd.losses.l2d import mld
-from mlkd.losses.reduction import check_same_shape, force_float32
+from mlkd.losses.reduction import check_same_shape, check_temperature, force_float32
 
 SOFTEN = ("teacher", "both")
 
@@ -62,8 +62,7 @@ def tf_kd_loss(
     check_choice("soften", soften, SOFTEN)
     if not 0.5 < confidence < 1:
         raise ValueError(f"`confidence` is {confidence}, expected a probability above 0.5 and below 1.")
-    if not 0 < temperature < math.inf:
-        raise ValueError(f"`temperature` is {temperature}, expected a number above 0.")
+    check_temperature(temperature)
     log_odds = math.log(confidence / (1 - confidence))
     teacher = log_odds * torch.where(targets > 0, 1, -1).to(student_logits)  # Eq. (8)
     student = student_logits / temperature if soften == "both" else student_logits

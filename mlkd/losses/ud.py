@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mlkd.losses.l2d import mld
 from mlkd.losses.ps import log_odds, select_positives
-from mlkd.losses.reduction import check_same_shape, force_float32, reduce
+from mlkd.losses.reduction import check_same_shape, check_temperature, force_float32, reduce
 
 
 @force_float32
@@ -86,8 +86,7 @@ def prediction_distribution_distillation(
     Raises:
         ValueError: the shapes differ, `temperature` is not above 0, or `reduction` is unknown.
     """
-    if not temperature > 0:
-        raise ValueError(f"`temperature` is {temperature}, expected a number above 0.")
+    check_temperature(temperature)
     check_same_shape(
         student_logits=student_logits,
         teacher_logits=teacher_logits,

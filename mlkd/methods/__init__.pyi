@@ -1,5 +1,7 @@
+from .cam_kd import CAMKD
 from .cpsd import CGPD, CPSD, DGPD, SD, RandomPSD
 from .ddgsd import DDGSD
+from .dist import DIST
 from .dlb import DLB
 from .l2d import L2D
 from .mdkd import MDKD
@@ -19,10 +21,12 @@ from .uskd import USKD
 from .vanilla import Vanilla
 
 __all__ = [
+    "CAMKD",
     "CGPD",
     "CPSD",
     "DDGSD",
     "DGPD",
+    "DIST",
     "DLB",
     "L2D",
     "MDKD",

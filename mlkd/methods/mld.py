@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pydantic import Field
+
 from mlkd import losses
 from mlkd.methods.method import Batch, Method, Teacher, register_method
 
@@ -18,7 +20,8 @@ class MLD(Method):
     r"""$L_{BCE} + \lambda_{MLD} L_{MLD}$.
 
     The row of L2D's ablation that distills the logits only. The weight is the paper's; it belongs to a BCE summed over
-    the batch. Student and teacher may have any head.
+    the batch. The paper has no temperature; with another `temperature` than 1, both networks' logits are divided by it.
+    Student and teacher may have any head.
 
     Source: Yang et al., Multi-Label Knowledge Distillation, ICCV 2023, Eq. (3) and Sec. 4, arXiv:2308.06453.
     """
@@ -30,9 +33,10 @@ class MLD(Method):
 
     teacher: Teacher | None = None
     lambda_mld: float = 10.0
+    temperature: float = Field(1.0, gt=0)
 
     def loss_terms(self, student: Output, batch: Batch) -> dict[str, Tensor]:
         return {
             "bce": losses.bce(student.logits, batch.targets, ignore_mask=batch.ignore_mask),
-            "mld": self.lambda_mld * losses.mld(student.logits, batch.teacher.logits),
+            "mld": self.lambda_mld * losses.mld(student.logits, batch.teacher.logits, temperature=self.temperature),
         }

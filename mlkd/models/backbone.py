@@ -17,7 +17,7 @@ from timm.data import resolve_model_data_config
 from torch import Tensor, nn
 
 from mlkd.errors import WeightsError, first_few
-from mlkd.models import cifar_resnet  # noqa: F401  (registers the small networks with timm)
+from mlkd.models import cifar_resnet, cifar_shufflenet, cifar_wide_resnet  # noqa: F401  (register with timm)
 
 
 class Backbone(nn.Module):
@@ -26,8 +26,8 @@ class Backbone(nn.Module):
     Convolutional networks, Swin (whose features are (b, H, W, D) in timm) and ViT (tokens) all output (b, D, H, W).
 
     Args:
-        name: any model name of timm, including the small networks of `mlkd.models.cifar_resnet` and models that a
-            user has registered with `timm.models.register_model`.
+        name: any model name of timm, including the small networks of `mlkd.models.cifar_resnet`, `cifar_wide_resnet`
+            and `cifar_shufflenet`, and models that a user has registered with `timm.models.register_model`.
         pretrained: False, True for timm's download, or a safetensors or state-dict file.
         image_size: side of the square images in pixels.
         settings: arguments of the model's constructor (such as `stem_stride` or `drop_path_rate`).

@@ -1,8 +1,7 @@
-"""Small residual networks for small images, registered with timm under names such as `resnet20_cifar`.
+"""Residual networks for small images, registered with timm under names such as `resnet20_cifar`.
 
-A network for 224-pixel images downsamples five times, so a 96-pixel image ends in 3 x 3 cells. These networks
-downsample twice after the stem: 32-pixel images end in 8 x 8 cells, as in He et al., Deep Residual Learning for
-Image Recognition, CVPR 2016, Sec. 4.2 (arXiv:1512.03385). Larger images are downsampled in the stem (`stem_stride`).
+They downsample twice after the stem: 32-pixel images end in 8 x 8 cells, as in He et al., Deep Residual Learning for
+Image Recognition, CVPR 2016, Sec. 4.2 (arXiv:1512.03385).
 """
 
 from __future__ import annotations
@@ -10,6 +9,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from timm.models import register_model
 from torch import Tensor, nn
+
+from mlkd.models.cifar import CifarNet, create_network, init_convolutions, stem_convolution
 
 
 class BasicBlock(nn.Module):
@@ -32,99 +33,77 @@ class BasicBlock(nn.Module):
         return F.relu(self.bn2(self.conv2(out)) + self.shortcut(x))
 
 
-CONFIG = {"mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25), "input_size": (3, 32, 32)}
-"""The input normalization and size of these networks, as timm stores them."""
-
-
-class CifarResNet(nn.Module):
+class CifarResNet(CifarNet):
     """A stem and three stages; each stage after the first halves the feature map.
 
     Args:
         blocks: basic blocks in each of the three stages; depth = 6 * blocks + 2.
         widths: channels of the three stages.
+        stem_width: channels of the stem; None for those of the first stage.
         stem_stride: 1 for 32 pixels, 2 for 64, 3 for 96: all end in 8 x 8 cells.
         num_classes: 0 for no classifier, as in timm.
     """
-
-    pretrained_cfg = CONFIG
 
     def __init__(
         self,
         blocks: int,
         widths: tuple[int, int, int] = (16, 32, 64),
+        stem_width: int | None = None,
         stem_stride: int = 1,
         num_classes: int = 0,
         in_chans: int = 3,
     ):
-        super().__init__()
-        self.stem = nn.Sequential(
-            nn.Conv2d(in_chans, widths[0], 3 if stem_stride < 3 else 5, stem_stride, 1, bias=False),
-            nn.BatchNorm2d(widths[0]),
-            nn.ReLU(),
-        )
-        stages, channels = [], widths[0]
-        self.feature_info = [  # as timm lists the stages
-            {"num_chs": width, "reduction": stem_stride * 2**stage, "module": f"blocks.{(stage + 1) * blocks - 1}"}
-            for stage, width in enumerate(widths)
-        ]
+        channels = widths[0] if stem_width is None else stem_width
+        convolution = stem_convolution(in_chans, channels, stem_stride)
+        stem = nn.Sequential(convolution, nn.BatchNorm2d(channels), nn.ReLU())
+        stages: list[list[nn.Module]] = []
         for stage, width in enumerate(widths):
-            for block in range(blocks):
-                stages.append(BasicBlock(channels, width, 2 if stage > 0 and block == 0 else 1))
-                channels = width
-        self.blocks = nn.Sequential(*stages)
-        self.num_features = channels
-        self.num_classes = num_classes
-        self.fc = nn.Linear(channels, num_classes) if num_classes else nn.Identity()
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-
-    def forward_features(self, x: Tensor) -> Tensor:
-        return self.blocks(self.stem(x))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc(self.forward_features(x).mean(dim=(-2, -1)))
-
-
-def _create(pretrained: bool, **settings) -> CifarResNet:
-    if pretrained:
-        raise RuntimeError("The small residual networks have no published weights. Train one or use a local file.")
-    added = ("pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")  # by `timm.create_model`
-    return CifarResNet(**{name: value for name, value in settings.items() if name not in added})
+            strides = [1 if stage == 0 else 2] + [1] * (blocks - 1)
+            stages.append([BasicBlock(width if i else channels, width, stride) for i, stride in enumerate(strides)])
+            channels = width
+        super().__init__(stem, stages, widths, [stem_stride * 2**stage for stage in range(3)], num_classes)
+        init_convolutions(self)
 
 
 @register_model
-def resnet8_cifar(pretrained: bool = False, **kwargs) -> CifarResNet:
-    return _create(pretrained, **{"blocks": 1, **kwargs})
+def resnet8_cifar(pretrained: bool = False, **kwargs) -> CifarNet:
+    return create_network(CifarResNet, pretrained, **{"blocks": 1, **kwargs})
 
 
 @register_model
-def resnet14_cifar(pretrained: bool = False, **kwargs) -> CifarResNet:
-    return _create(pretrained, **{"blocks": 2, **kwargs})
+def resnet14_cifar(pretrained: bool = False, **kwargs) -> CifarNet:
+    return create_network(CifarResNet, pretrained, **{"blocks": 2, **kwargs})
 
 
 @register_model
-def resnet20_cifar(pretrained: bool = False, **kwargs) -> CifarResNet:
-    return _create(pretrained, **{"blocks": 3, **kwargs})
+def resnet20_cifar(pretrained: bool = False, **kwargs) -> CifarNet:
+    return create_network(CifarResNet, pretrained, **{"blocks": 3, **kwargs})
 
 
 @register_model
-def resnet32_cifar(pretrained: bool = False, **kwargs) -> CifarResNet:
-    return _create(pretrained, **{"blocks": 5, **kwargs})
+def resnet32_cifar(pretrained: bool = False, **kwargs) -> CifarNet:
+    return create_network(CifarResNet, pretrained, **{"blocks": 5, **kwargs})
 
 
 @register_model
-def resnet56_cifar(pretrained: bool = False, **kwargs) -> CifarResNet:
-    return _create(pretrained, **{"blocks": 9, **kwargs})
+def resnet56_cifar(pretrained: bool = False, **kwargs) -> CifarNet:
+    return create_network(CifarResNet, pretrained, **{"blocks": 9, **kwargs})
 
 
 @register_model
-def resnet14x2_cifar(pretrained: bool = False, **kwargs) -> CifarResNet:
+def resnet14x2_cifar(pretrained: bool = False, **kwargs) -> CifarNet:
     """Twice the width of `resnet14_cifar`."""
-    return _create(pretrained, **{"blocks": 2, "widths": (32, 64, 128), **kwargs})
+    return create_network(CifarResNet, pretrained, **{"blocks": 2, "widths": (32, 64, 128), **kwargs})
 
 
 @register_model
-def resnet20x2_cifar(pretrained: bool = False, **kwargs) -> CifarResNet:
+def resnet20x2_cifar(pretrained: bool = False, **kwargs) -> CifarNet:
     """Twice the width of `resnet20_cifar`."""
-    return _create(pretrained, **{"blocks": 3, "widths": (32, 64, 128), **kwargs})
+    return create_network(CifarResNet, pretrained, **{"blocks": 3, "widths": (32, 64, 128), **kwargs})
+
+
+@register_model
+def resnet32x4_cifar(pretrained: bool = False, **kwargs) -> CifarNet:
+    """Four times the width of `resnet32_cifar`, behind a stem of twice its width."""
+    settings = {"blocks": 5, "widths": (64, 128, 256), "stem_width": 32}
+    return create_network(CifarResNet, pretrained, **{**settings, **kwargs})

@@ -79,7 +79,7 @@ def create_model(
 
     Args:
         backbone: a timm name ("resnet50", "swin_tiny_patch4_window7_224", ...), a small network for small
-            images ("resnet20_cifar", ...) or a name registered by the user.
+            images ("resnet20_cifar", "wrn40_2_cifar", "shufflenetv2_cifar", ...) or a name registered by the user.
         classes: the q label names.
         head: a name in `HEADS`: "label_wise" (L2D's encoder), "transformer" (CPSD's) or "query2label", all with
             label-wise embeddings, or "gap" (global average pooling, without).

@@ -80,6 +80,7 @@ CASES = {
     "bce": Case(losses.bce, {**logits(S), "ignore_mask": "bq"}, (S,)),
     "asl": Case(losses.asl, {**logits(S), "ignore_mask": "bq"}, (S,), {"detach_focus": False, "gamma_pos": 0.5}),
     "mse": Case(losses.mse, logits(S, T, targets=False), (S,), zero=True),
+    "cam_kd": Case(losses.cam_kd_loss, {"student_maps": "bqhw", "teacher_maps": "bqde"}, ("student_maps",), zero=True),
     "merged": Case(
         losses.merged_distillation, logits(S, "co_logits", "dis_logits", targets=False), (S,), {"alpha": 0.3}, zero=True
     ),
@@ -96,6 +97,8 @@ CASES = {
         ("first_features", "second_features"),
         zero=True,
     ),
+    "inter": Case(losses.inter_class_relation, logits(S, T, targets=False), (S,), zero=True),
+    "intra": Case(losses.intra_class_relation, logits(S, T, targets=False), (S,), zero=True),
     "dlb": Case(losses.dlb_loss, logits(S, "last_logits", targets=False), (S,), zero=True),
     "mld": Case(losses.mld, logits(S, T, targets=False), (S,), zero=True),
     "cd": Case(losses.cd, EMBEDDINGS, ("student_embeddings",), zero=True),

@@ -36,10 +36,13 @@ from mlkd.losses.l2d import cd, id_, led, mld
 # References
 
 
-def reference_mld(student_logits, teacher_logits, *, reduction="batchmean"):
-    """Eq. 3: KL([t, 1 - t] || [s, 1 - s]) of each image and label."""
-    b, q = student_logits.shape
-    terms = [[bernoulli_divergence(student_logits[i, k], teacher_logits[i, k]) for k in range(q)] for i in range(b)]
+def reference_mld(student_logits, teacher_logits, *, temperature=1.0, reduction="batchmean"):
+    """Eq. 3: KL([t, 1 - t] || [s, 1 - s]) of each image and label, of logits over the temperature, times its square."""
+    (b, q), tau = student_logits.shape, temperature
+    terms = [
+        [tau**2 * bernoulli_divergence(student_logits[i, k] / tau, teacher_logits[i, k] / tau) for k in range(q)]
+        for i in range(b)
+    ]
     return reduced(terms, reduction)
 
 
@@ -134,10 +137,11 @@ def test_mld_by_hand(loss):
 
 
 @PROPERTY
-@given(logit_batches(2), st.sampled_from(REDUCTIONS))
-def test_mld_equals_the_reference_and_torch(batch, reduction):
+@given(logit_batches(2), st.sampled_from(REDUCTIONS), st.floats(0.25, 8))
+def test_mld_equals_the_reference_and_torch(batch, reduction, temperature):
     student, teacher, *_ = batch
     assert_equals_reference(mld, reference_mld, student, teacher, reduction=reduction)
+    assert_equals_reference(mld, reference_mld, student, teacher, temperature=temperature, reduction=reduction)
     student, teacher = student / 4, teacher / 4  # torch's divergence is accurate for moderate logits only
     expected = kl_divergence(Bernoulli(logits=teacher), Bernoulli(logits=student))
     torch.testing.assert_close(mld(student, teacher, reduction="none"), expected, rtol=1e-9, atol=1e-12)
@@ -149,6 +153,20 @@ def test_mld_gradient_is_the_difference_of_probabilities(loss):
     _, gradient = value_and_gradient(loss, student, teacher)
     expected = (torch.sigmoid(student) - torch.sigmoid(teacher)) / len(student)
     torch.testing.assert_close(gradient, expected, rtol=1e-9, atol=1e-12)
+
+
+@both_mld
+def test_mld_at_a_high_temperature_is_the_squared_distance_of_the_logits(loss):
+    # σ(z/τ) = 1/2 + z / (4τ) + ..., and KL([p, 1 - p] || [q, 1 - q]) = 2 (p - q)² + ... near 1/2
+    student, teacher = random_logits(2)
+    actual = loss(student, teacher, temperature=1e3, reduction="none")
+    torch.testing.assert_close(actual, (student - teacher) ** 2 / 8, rtol=1e-4, atol=1e-6)
+
+
+def test_temperature_of_mld_is_above_0():
+    for temperature in (0, -1.0, math.inf, math.nan):
+        with pytest.raises(ValueError, match=f"`temperature` is {temperature}, expected a number above 0"):
+            mld(*random_logits(2), temperature=temperature)
 
 
 @both_mld

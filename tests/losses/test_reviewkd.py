@@ -1,30 +1,14 @@
 """The hierarchical context loss of ReviewKD against plain loops over the cells of two feature maps."""
 
-import math
 import re
 
 import pytest
 import torch
-from compare import PROPERTY, assert_equals_reference, zero
+from compare import PROPERTY, assert_equals_reference, pooled, zero
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mlkd.losses.reviewkd import hcl
-
-
-def pooled(plane, level):
-    """A plane (H, W) averaged onto level x level cells; a cell begins and ends at whole rows and columns."""
-
-    def span(cell, size):
-        return range(cell * size // level, math.ceil((cell + 1) * size / level))
-
-    height, width = plane.shape
-    cells = []
-    for y in range(level):
-        for x in range(level):
-            values = [plane[row, column] for row in span(y, height) for column in span(x, width)]
-            cells.append(sum(values) / len(values))
-    return cells
 
 
 def reference_hcl(student, teacher):

@@ -13,7 +13,10 @@ from torch import Tensor, nn
 from mlkd.data import MultiLabelData
 from mlkd.losses import (
     bce,
+    cam_kd_loss,
     hcl,
+    inter_class_relation,
+    intra_class_relation,
     mld,
     mse,
     pick_all_labels_normalized,
@@ -27,7 +30,7 @@ from mlkd.losses import (
     uncertainty_map,
 )
 from mlkd.methods import METHODS, Batch, Method, create_method
-from mlkd.models import MultiLabelModel, create_model
+from mlkd.models import MergedTeacher, MultiLabelModel, create_model
 from mlkd.progress import Progress
 from mlkd.training.config import Config
 from mlkd.training.loop import fit
@@ -42,6 +45,8 @@ TERMS = {
     "pkt": ["pkt"],
     "reviewkd": ["hcl"],
     "ud": ["calibration", "distribution", "attention"],
+    "cam-kd": ["cam"],
+    "dist": ["inter", "intra"],
 }
 Step = tuple[Method, MultiLabelModel, MultiLabelModel, Batch]
 
@@ -86,6 +91,9 @@ def test_weights_are_the_papers() -> None:
     assert (create_method("reviewkd").lambda_hcl, create_method("reviewkd").width) == (1, 256)
     ud = create_method("ud")
     assert (ud.lambda_distribution, ud.lambda_attention, ud.temperature) == (1, 0.1, 3)
+    assert (create_method("cam-kd").lambda_cam, create_method("cam-kd").grid) == (400, 2)
+    dist = create_method("dist")
+    assert (dist.lambda_inter, dist.lambda_intra, dist.temperature) == (2, 2, 1)
 
 
 @each
@@ -120,6 +128,9 @@ def test_bce_is_that_of_all_methods(name: str, ignore_mask: bool) -> None:
         ("reviewkd", "lambda_hcl", "hcl"),
         ("ud", "lambda_distribution", "distribution"),
         ("ud", "lambda_attention", "attention"),
+        ("cam-kd", "lambda_cam", "cam"),
+        ("dist", "lambda_inter", "inter"),
+        ("dist", "lambda_intra", "intra"),
     ],
 )
 def test_weight_multiplies_its_term_only(name: str, setting: str, term: str) -> None:
@@ -149,6 +160,72 @@ def test_terms_are_the_weighted_losses(name: str) -> None:
     for term, value in method.loss_terms(output, batch).items():
         if term != "bce":
             torch.testing.assert_close(value, expected[term])
+
+
+def test_temperature_of_mld() -> None:
+    method, student, _, batch = step("mld", temperature=3.0)
+    output = student(batch.images)
+    expected = 10 * 9 * mld(output.logits / 3, batch.teacher.logits / 3)
+    torch.testing.assert_close(method.loss_terms(output, batch)["mld"], expected)
+    with pytest.raises(ValueError, match=r"`temperature` of the method 'mld' is 0\.0, expected a number greater"):
+        create_method("mld", temperature=0.0)
+
+
+def test_terms_of_dist_are_the_weighted_losses() -> None:
+    method, student, _, batch = step("dist", temperature=4.0, lambda_intra=3.0)
+    output = student(batch.images)
+    terms, logits = method.loss_terms(output, batch), (output.logits, batch.teacher.logits)
+    torch.testing.assert_close(terms["inter"], 2 * inter_class_relation(*logits, temperature=4.0))
+    torch.testing.assert_close(terms["intra"], 3 * intra_class_relation(*logits, temperature=4.0))
+
+
+def test_term_of_cam_kd_is_the_weighted_loss() -> None:
+    method, student, teacher, batch = step("cam-kd", grid=3)
+    output = student.eval()(batch.images)
+    maps = (
+        student.head.class_activation_maps(output.features),
+        teacher.head.class_activation_maps(batch.teacher.features),
+    )
+    torch.testing.assert_close(method.loss_terms(output, batch)["cam"], 400 * cam_kd_loss(*maps, grid=3))
+
+
+def test_cam_kd_gathers_the_maps_of_all_processes() -> None:
+    """A slice of the batch, with the maps of the other slice from the other process."""
+    method, student, teacher, batch = step("cam-kd")
+    student.eval()
+    output = student(batch.images)
+    others = iter(
+        [
+            student.head.class_activation_maps(output.features[2:]),
+            teacher.head.class_activation_maps(batch.teacher.features[2:]),
+        ]
+    )
+    first = batch._replace(
+        teachers={"teacher": batch.teacher._replace(features=batch.teacher.features[:2])},
+        all_gather=lambda rows: torch.cat([rows, next(others)]),
+    )
+    terms = method.loss_terms(output._replace(features=output.features[:2]), first)
+    torch.testing.assert_close(terms, method.loss_terms(output, batch))
+
+
+@pytest.mark.parametrize(("role", "heads"), [("student", ("transformer", "gap")), ("teacher", ("gap", "query2label"))])
+def test_cam_kd_refuses_a_head_without_class_activation_maps(role: str, heads: tuple[str, str]) -> None:
+    message = (
+        rf"'cam-kd' distills class activation maps: expected one network with the head gap or label_wise as the "
+        rf"{role}, got a MultiLabelModel with the head '{heads[role == 'teacher']}'"
+    )
+    with pytest.raises(ValueError, match=message):
+        step("cam-kd", heads=heads)
+
+
+def test_cam_kd_refuses_a_merged_teacher() -> None:
+    submodels = [
+        create_model("resnet8_cifar", CLASSES[:2], "gap", image_size=16),
+        create_model("resnet8_cifar", CLASSES[2:], "gap", image_size=16),
+    ]
+    method = create_method("cam-kd", teacher=MergedTeacher(submodels, CLASSES))
+    with pytest.raises(ValueError, match="as the teacher, got a MergedTeacher with the head 'gap'"):
+        method.check(small("gap", 16, (4, 8, 8), 0))
 
 
 @pytest.mark.parametrize("sizes", [(16, 24), (24, 16), (16, 16)])
@@ -253,6 +330,10 @@ def test_distillation_reaches_the_student(name: str) -> None:
 
 # Trainings
 
+TOY_SETTINGS = {
+    "reviewkd": {"width": 8},
+    "dist": {"lambda_inter": 0.1, "lambda_intra": 0.1},  # the toy teacher is not trained
+}
 Data = Mapping[str, MultiLabelData]
 
 
@@ -266,7 +347,7 @@ def test_resumed_training_is_bit_identical(
     name: str, toy_data: Data, toy_config: Config, toy_teacher: MultiLabelModel, tmp_path: Path
 ) -> None:
     config = toy_config.replace(epochs=2)
-    method = create_method(name, teacher=toy_teacher, **({"width": 8} if name == "reviewkd" else {}))
+    method = create_method(name, teacher=toy_teacher, **TOY_SETTINGS.get(name, {}))
     expected = fit(method, toy_data, config, runs=tmp_path / "uninterrupted")
     assert list(expected.history.columns)[2 : 3 + len(TERMS[name])] == ["bce", *TERMS[name]]
     assert expected.history["bce"].iloc[-1] < expected.history["bce"].iloc[0]

@@ -27,7 +27,7 @@ pytestmark = [
 
 ONE_STEP = Path(__file__).parents[1] / "programs" / "one_step.py"
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-OTHER_METHODS = ("cpsd", "rkd", "pkt", "ps", "ddgsd", "dlb", "ps-kd", "tf-kd", "uskd")
+OTHER_METHODS = ("cam-kd", "cpsd", "dist", "rkd", "pkt", "ps", "ddgsd", "dlb", "ps-kd", "tf-kd", "uskd")
 """Without the methods whose auxiliary module has batch norm, which uses the statistics of each process's slice."""
 
 

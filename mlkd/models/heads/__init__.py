@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from torch import nn
+from torch import Tensor, nn
 
 from mlkd.errors import closest_match
 from mlkd.registry import Registry
@@ -21,9 +21,18 @@ class Head(nn.Module):
 
     Attributes:
         has_embeddings: whether the head has embeddings. If not, its constructor has no `embed_dim`, their width d.
+        has_class_activation_maps: whether the head has `class_activation_maps`.
     """
 
     has_embeddings: ClassVar[bool] = True
+    has_class_activation_maps: ClassVar[bool] = False
+
+    def class_activation_maps(self, features: Tensor) -> Tensor:
+        """Features (b, D, H, W) to a map per label (b, q, H, W): how much each cell adds to the label's score.
+
+        Gradients flow into the features and the head's parameters.
+        """
+        raise TypeError(f"{type(self).__name__} has no `class_activation_maps`.")
 
     def saved_settings(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """The settings stored in a model file, as plain values, for a head that was created with `settings`."""
