@@ -28,7 +28,7 @@ class DIST(Method):
     """
 
     paper = "Huang et al., NeurIPS 2022"
-    equations = "inter- and intra-class relation"
+    equations = "correlations"
     formula = "BCE + λ_inter·INTER + λ_intra·INTRA"
     required_teachers = ("teacher",)
 
