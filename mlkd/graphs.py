@@ -113,7 +113,8 @@ def affinity(counts: Counts, strategy: str = "cgp", tau: float = 3.0) -> Table:
 
     Source: Xu et al., CPSD, IJCAI 2022, Eq. (1), arXiv:2205.10986.
     Differs from the paper: $P^-$ is computed from the matrix of ones instead of the identity matrix, which would give
-    negative entries. The diagonal of both is 0: no label is connected to itself.
+    negative entries. The diagonal of both is 0, as that of $S$: no label is connected to itself. One minus $P^+$ alone
+    would give $P^-$ a diagonal of 1.
 
     Args:
         counts: (e, n) from `cooccurrence`.
@@ -151,7 +152,9 @@ def partition(
 
     Source: Xu et al., CPSD, IJCAI 2022, Eq. (2) and Sec. 3.2, arXiv:2205.10986.
     Differs from the paper by default: scikit-learn's spectral clustering divides the rows of $\hat F$ by
-    $\sqrt{D_{kk}}$ before k-means. `as_in_paper=True` does not.
+    $\sqrt{D_{kk}}$ before k-means. `as_in_paper=True` does not. In both cases the diagonal of P is 0, see `affinity`.
+
+    The sizes of the subsets may differ much: without a clear structure, the subset of one label has the smallest cut.
 
     For sparse counts no dense (q, q) matrix is built: the eigenvectors are computed from products with P (Lanczos
     iteration). They are equal up to rounding, and so are the label subsets of well-separated labels.

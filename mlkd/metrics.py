@@ -181,7 +181,8 @@ def evaluate(
     $$ CF1 = \frac{2\,CP\,CR}{CP + CR}, \quad OF1 = \frac{2\,OP\,OR}{OP + OR}, \quad
        CF1_{macro} = \frac1q \sum_k \frac{2 M_k}{P_k + G_k}, \quad mAP = \frac1q \sum_k AP_k $$
 
-    Papers use "CF1" for two numbers: MSKD, CPSD and ML-GCN report `CF1`, L2D reports `CF1_macro`.
+    Papers use "CF1" for two numbers: MSKD, CPSD and ML-GCN report `CF1`, L2D reports `CF1_macro`. The columns "P@1" and
+    "R@1" of MSKD's tables are CP and CR: in several rows of its Table 1, CF1 is their harmonic mean.
 
     A class without positives is excluded from mAP, CP, CR, CF1 and CF1_macro (q counts the others) and listed in
     `classes_without_positives`; its predictions still count in OP. A class that is never predicted has precision

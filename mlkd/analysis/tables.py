@@ -12,7 +12,7 @@ import pandas as pd
 
 from mlkd.bootstrap import bootstrap_weights, percentile_interval
 from mlkd.data import MultiLabelData
-from mlkd.graphs import GRAPHS, Counts, stability
+from mlkd.graphs import GRAPHS, Counts, cut_fraction, stability
 from mlkd.metrics import METRICS, PROTOCOLS, Scores, average_precision, evaluate
 from mlkd.training.config import Config
 from mlkd.training.runs import Predictions, Run, iter_runs
@@ -155,6 +155,33 @@ def partition_stability(counts: Counts, ks: Iterable[int], taus: Iterable[float]
         agreement = stability(counts, k, strategy, tau, seeds)
         rows.append((strategy, tau, k, agreement.mean, agreement.min))
     return pd.DataFrame(rows, columns=["strategy", "tau", "k", "ari", "min"])
+
+
+def partition_table(
+    counts: Counts, partitions: Mapping[str, np.ndarray], resamples: int = 1000, seed: int = 0
+) -> pd.DataFrame:
+    r"""The sizes of label subsets, and how often labels of one subset co-occur, compared with random subsets.
+
+    The fraction of co-occurrences within the subsets depends on their sizes $s_j$: over all permutations of the labels
+    its mean is $\sum_j s_j (s_j - 1) / (q (q - 1))$. One large subset contains most pairs, whatever its labels.
+
+    Args:
+        counts: (e, n) from `mlkd.graphs.cooccurrence`.
+        partitions: name -> label subsets, from `mlkd.graphs.partition`.
+        resamples, seed: random partitions with the same sizes, which permute the labels.
+
+    Returns:
+        Indexed by name: `sizes`, in descending order; `within`, the fraction of co-occurrences within the subsets;
+        `random`, its mean over random partitions with the same sizes; `random_low` and `random_high`, which enclose
+        95 % of them.
+    """
+    e, rng, rows = counts[0], np.random.default_rng(seed), {}
+    for name, clusters in partitions.items():
+        random = [1 - cut_fraction(e, rng.permutation(clusters)) for _ in range(resamples)]
+        sizes = ", ".join(map(str, sorted(np.bincount(clusters), reverse=True)))
+        rows[name] = sizes, 1 - cut_fraction(e, clusters), np.mean(random), *np.percentile(random, [2.5, 97.5])
+    columns = ["sizes", "within", "random", "random_low", "random_high"]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("partition")
 
 
 def mean_by_group(

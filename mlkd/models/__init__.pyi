@@ -2,6 +2,7 @@ from .backbone import Backbone, WeightsError, load_weights, read_weights
 from .heads import HEADS, Head, register_head
 from .heads.gap import GapHead
 from .heads.label_wise import LabelWiseHead
+from .heads.ml_decoder import MLDecoderHead
 from .heads.query2label import Query2LabelHead
 from .heads.transformer import TransformerHead
 from .merged import MergedTeacher
@@ -13,6 +14,7 @@ __all__ = [
     "GapHead",
     "Head",
     "LabelWiseHead",
+    "MLDecoderHead",
     "MergedTeacher",
     "MultiLabelModel",
     "Output",

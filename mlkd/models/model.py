@@ -81,8 +81,8 @@ def create_model(
         backbone: a timm name ("resnet50", "swin_tiny_patch4_window7_224", ...), a small network for small
             images ("resnet20_cifar", "wrn40_2_cifar", "shufflenetv2_cifar", ...) or a name registered by the user.
         classes: the q label names.
-        head: a name in `HEADS`: "label_wise" (L2D's encoder), "transformer" (CPSD's) or "query2label", all with
-            label-wise embeddings, or "gap" (global average pooling, without).
+        head: a name in `HEADS`: "label_wise" (L2D's encoder), "ml_decoder" (that of its official code), "transformer"
+            (CPSD's) or "query2label", all with label-wise embeddings, or "gap" (global average pooling, without).
         pretrained: False, True (timm's download) or the path of a safetensors or state-dict file.
         image_size: side of the square input in pixels.
         embed_dim: width d of the label-wise embeddings; None for that of the head's paper ("label_wise": the

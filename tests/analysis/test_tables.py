@@ -13,6 +13,8 @@ from mlkd.analysis import (
     format_score,
     group_runs,
     mean_by_group,
+    partition_stability,
+    partition_table,
     per_class_ap,
     protocol_table,
     runs_on,
@@ -22,6 +24,7 @@ from mlkd.analysis import (
 )
 from mlkd.bootstrap import bootstrap_weights
 from mlkd.data import MultiLabelData
+from mlkd.graphs import cooccurrence, partition, stability
 from mlkd.metrics import METRICS, PROTOCOLS, average_precision, evaluate
 from mlkd.training.config import Config
 from mlkd.training.runs import Predictions, Run, open_run
@@ -240,3 +243,35 @@ def test_mean_by_group_against_loops(seed: int) -> None:
     assert row["hit"] == pytest.approx(table["hit"].mean())
     assert (row["hit_low"], row["hit_high"]) == pytest.approx(tuple(np.percentile(means, [2.5, 97.5])), abs=1e-5)
     assert (row["n"], row["images"]) == (50, len(images))
+
+
+def random_targets(q: int = 7) -> np.ndarray:
+    return (np.random.default_rng(0).random((60, q)) < 0.3).astype(np.uint8)
+
+
+def test_partition_table_against_loops() -> None:
+    e, n = cooccurrence(random_targets())
+    clusters = np.array([0, 1, 0, 0, 2, 0, 1])
+    row = partition_table((e, n), {"mine": clusters}, resamples=3000).loc["mine"]
+    assert row["sizes"] == "4, 2, 1"
+    within = sum(e[k, m] for k in range(7) for m in range(7) if clusters[k] == clusters[m])
+    assert row["within"] == pytest.approx(within / e.sum())
+    assert row["random"] == pytest.approx((4 * 3 + 2 * 1) / (7 * 6), abs=0.01)
+    assert row["random_low"] < row["random"] < row["random_high"]
+
+
+def test_partition_table_finds_communities() -> None:
+    """Labels that co-occur in pairs: CGP is above the range of random partitions of its sizes, DGP is below it."""
+    targets = np.tile(np.kron(np.eye(4, dtype=np.uint8), np.ones((1, 2), np.uint8)), (10, 1))
+    counts = cooccurrence(targets)
+    table = partition_table(counts, {name: partition(counts, 4, name) for name in ("cgp", "dgp")})
+    assert table.loc["cgp", "within"] == 1 > table.loc["cgp", "random_high"]
+    assert table.loc["dgp", "within"] <= table.loc["dgp", "random_low"]
+
+
+def test_partition_stability_is_that_of_each_setting() -> None:
+    counts = cooccurrence(random_targets())
+    table = partition_stability(counts, ks=(2, 3), taus=(1, 3), seeds=3)
+    assert len(table) == 8
+    for row in table.itertuples():
+        assert (row.ari, row.min) == stability(counts, row.k, row.strategy, row.tau, 3)

@@ -20,6 +20,7 @@ from mlkd.models import (
     GapHead,
     Head,
     LabelWiseHead,
+    MLDecoderHead,
     MultiLabelModel,
     Query2LabelHead,
     TransformerHead,
@@ -116,6 +117,22 @@ def slow_label_wise(head: LabelWiseHead, features: Tensor, i: int) -> list[Tenso
     return embeddings
 
 
+# ML-Decoder, Fig. 3, without self-attention: fixed queries with a shortcut around nothing but dropout and a norm, then
+# cross-attention and a feed-forward layer, each with a shortcut and a norm. Outside of training, dropout is the
+# identity, so the first shortcut doubles the queries.
+
+
+def slow_ml_decoder(head: MLDecoderHead, features: Tensor, i: int) -> list[Tensor]:
+    cells = cells_of(features, i, lambda cell: slow_linear(cell, head.project).clamp(min=0))
+    embeddings = []
+    for query in head.queries:
+        e = slow_norm(query + query, head.norm1)
+        e = slow_norm(e + slow_attention(e, cells, head.attention), head.norm2)
+        e = slow_norm(e + slow_linear(slow_linear(e, head.linear1).clamp(min=0), head.linear2), head.norm3)
+        embeddings.append(e)
+    return embeddings
+
+
 # Dosovitskiy et al., An Image is Worth 16x16 Words, Eqs (2)-(4): attention and a GELU layer, each behind a layer norm
 # and beside a shortcut, and a layer norm at the end; CPSD puts the class tokens among the visual ones.
 
@@ -164,7 +181,12 @@ def slow_query2label(head: Query2LabelHead, features: Tensor, i: int) -> list[Te
     return [slow_norm(v, head.decoder.norm) for v in queries]
 
 
-SLOW = {LabelWiseHead: slow_label_wise, TransformerHead: slow_transformer, Query2LabelHead: slow_query2label}
+SLOW = {
+    LabelWiseHead: slow_label_wise,
+    MLDecoderHead: slow_ml_decoder,
+    TransformerHead: slow_transformer,
+    Query2LabelHead: slow_query2label,
+}
 
 
 class TestAgainstLoops:
@@ -194,7 +216,7 @@ class TestAgainstLoops:
     @pytest.mark.parametrize("kind", SLOW)
     def test_gradients(self, kind) -> None:
         torch.manual_seed(0)
-        head = randomized(kind(3, named(2), 4))
+        head = randomized(kind(3, named(2), 4, heads=2))
         features = torch.randn(1, 3, 2, 2).double().requires_grad_()
         inputs = [features, *head.parameters()]
         gradients = torch.autograd.grad(head(features)[0].square().sum(), inputs)
@@ -381,6 +403,16 @@ class TestSizes:
             assert (layer.self_attn.num_heads, layer.linear1.out_features, layer.dropout.p) == (4, 8192, 0.1)
         assert not list(head.project.parameters())
 
+    def test_ml_decoder(self) -> None:
+        """The head of L2D's official code: only the queries are fixed."""
+        with torch.device("meta"):
+            head = MLDecoderHead(512, named(80))
+        assert head.queries.shape == head.weight.shape == (80, 768)
+        assert "queries" not in dict(head.named_parameters())
+        assert "queries" in head.state_dict()
+        assert (head.attention.num_heads, head.linear1.out_features) == (8, 2048)
+        assert (head.attention.dropout, head.dropout.p) == (0.1, 0.1)
+
     def test_label_wise(self) -> None:
         assert LabelWiseHead(64, FOUR).weight.shape == (4, 64)
         assert LabelWiseHead(640, FOUR).weight.shape == (4, 512)
@@ -467,7 +499,7 @@ class TestSettings:
 
     def test_dropout(self) -> None:
         """Outputs in training mode differ from call to call unless dropout is 0."""
-        for name in ("transformer", "query2label"):
+        for name in ("transformer", "query2label", "ml_decoder"):
             for dropout, same in ((0.0, True), (0.5, False)):
                 head = HEADS[name](8, FOUR, 8, dropout=dropout)
                 features = torch.randn(1, 8, 2, 2)

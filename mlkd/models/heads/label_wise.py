@@ -18,7 +18,9 @@ class LabelWiseHead(Head):
     Each label has a learned query, which attends to the cells of the feature map. The result is the label's embedding
     e_k = g_k(f(x)); one linear output per label, h_k, computes its logit.
 
-    Source: Yang et al., Multi-Label Knowledge Distillation, ICCV 2023, Sec. 3 and Appendix A (arXiv:2308.06453).
+    Source: Yang et al., Multi-Label Knowledge Distillation, ICCV 2023, Sec. 3 and Appendix A (arXiv:2308.06453). The
+    paper states neither the number of attention heads nor the width of the feed-forward layer, here 2 * d.
+    Differs from the official code, whose head is `ml_decoder`.
 
     Args:
         in_channels: channels D of the feature map.

@@ -25,6 +25,8 @@ class TransformerHead(Head):
     Source: Xu et al., Boosting Multi-Label Image Classification with Complementary Parallel Self-Distillation,
     IJCAI 2022, Sec. 4.1 ("ResNet101-TF"; arXiv:2205.10986). The paper states depth, number of heads, width and word
     vectors only; positions, the learned projection of the word vectors and dropout are choices made here.
+    Differs from the official code, which has a feed-forward width of 1024, attention heads of width 1024 each, a ReLU
+    after the projection of the word vectors, and one output layer that all labels share.
 
     Args:
         in_channels: channels D of the feature map.
