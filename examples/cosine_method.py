@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from mlkd import Output, losses
-from mlkd.methods import Batch, Method, register_method
+from mlkd import Output
+from mlkd.methods import Batch, BCEMethod, register_method
 from mlkd.methods.method import Reduction, Teacher
 
 
@@ -24,7 +24,7 @@ def cosine_loss(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
 
 
 @register_method("cosine")
-class Cosine(Method):
+class Cosine(BCEMethod):
     r"""$L_{BCE} + \lambda_{cos} L_{cos}$."""
 
     paper = "an example"
@@ -37,6 +37,6 @@ class Cosine(Method):
 
     def loss_terms(self, student: Output, batch: Batch) -> dict[str, Tensor]:
         return {
-            "bce": losses.bce(student.logits, batch.targets, reduction="batchmean", ignore_mask=batch.ignore_mask),
+            "bce": self.bce(student.logits, batch),
             "cosine": self.lambda_cosine * cosine_loss(student.logits, batch.teacher.logits),
         }

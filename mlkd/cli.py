@@ -126,12 +126,17 @@ def recipes(
         return
     rows = []
     for recipe in recipe_files():
-        if reported := mlkd.create_study(recipe).reported:
+        study = mlkd.create_study(recipe)
+        if reported := study.reported:
             scores = (reported.score(row) for row in ("teacher", "vanilla", reported.method))
             shown = ("-" if score is None else f"{score:.2f}" for score in scores)
-            rows.append((recipe, reported.networks, *shown, f"{reported.paper}, table {reported.table}"))
-    print("Reported mAP in % of the teacher, of the student without distillation (vanilla) and with the method.\n")
-    _print_table(("recipe", "networks", "teacher", "vanilla", "method", "reported in"), rows)
+            source = f"{reported.paper}, table {reported.table}"
+            rows.append((recipe, reported.networks, *shown, study.student.select, source))
+    print(
+        "Reported mAP in % of the teacher, of the student without distillation (vanilla) and with the method.\n"
+        "epoch: which one a training of the recipe keeps, the best on val or the last (`--set student.select=last`).\n"
+    )
+    _print_table(("recipe", "networks", "teacher", "vanilla", "method", "epoch", "reported in"), rows)
     print("\nReported, without a recipe:")
     for recipe, reason in unavailable_recipes().items():
         print(textwrap.fill(f"{recipe}: {reason}", WIDTH, initial_indent="  ", subsequent_indent="    "))

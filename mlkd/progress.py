@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 PROGRESS_FILE = "MLKD_PROGRESS_FILE"
 """Environment variable: the file to which a training writes its status line, for a report or sweep that started it."""
 
-TIMING = ("epoch", "lr", "seconds", "images_per_second")
+TIMING = ("epoch", "lr", "selected", "seconds", "images_per_second")
 """The columns of a history other than losses and scores."""
 
 

@@ -68,6 +68,14 @@ def test_study_of_the_readme(tmp_path: Path) -> None:
     assert (study.student.epochs, study.seeds) == (40, (0, 1, 2))
 
 
+def test_study_of_the_docs(tmp_path: Path) -> None:
+    (text,) = code_blocks(ROOT / "docs" / "training.md", "yaml")
+    path = tmp_path / "mine.yml"
+    path.write_text(text)
+    study = mlkd.create_study(path)
+    assert (study.train_split, study.teacher.select, study.student.select) == ("trainval", "last", "last")
+
+
 def test_sweep_of_the_docs(tmp_path: Path) -> None:
     (text,) = code_blocks(ROOT / "docs" / "sweeps.md", "yaml")
     path = tmp_path / "sweep.yml"

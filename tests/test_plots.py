@@ -43,7 +43,8 @@ def data(classes: tuple[str, ...] = PLAIN, split: str = "train", *, n: int = 6, 
 
 def history(epochs: int = 3, **terms: float) -> pd.DataFrame:
     table = {"epoch": range(1, epochs + 1), "lr": 0.1, "val_mAP": 0.25, "seconds": 1.0, "images_per_second": 9.0}
-    return pd.DataFrame({**table, **terms})
+    selected = [1, 0, 1, *[0] * epochs][:epochs]  # the third epoch, if there are so many
+    return pd.DataFrame({**table, **terms, "selected": selected})
 
 
 def protocols(runs: tuple[str, ...] = ("vanilla student", "l2d student"), std: float = 0.01) -> pd.DataFrame:
@@ -303,11 +304,12 @@ class TestValues:
     def test_curves(self) -> None:
         fig = OF_RUNS["training_curves"]()
         assert [ax.get_title() for ax in fig.axes] == [
-            "mAP on validation (%, higher is better)",
+            "mAP on validation (%, higher is better)\ncircle: the selected epoch",
             "weighted loss term bce",
             "weighted loss term mld",
         ]
-        assert [len(ax.lines) for ax in fig.axes] == [3, 3, 1]
+        assert [len(ax.lines) for ax in fig.axes] == [6, 3, 1]  # each curve of the first panel has a circle
+        assert [line.get_xdata().tolist() for line in fig.axes[0].lines[1::2]] == [[3]] * 3
         assert list(fig.axes[0].lines[0].get_ydata()) == [25, 25, 25]
         legend = [text.get_text() for text in fig.axes[0].get_legend().get_texts()]
         assert legend == ["vanilla student", "l2d student"]

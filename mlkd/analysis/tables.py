@@ -70,7 +70,8 @@ def score_table(
 ) -> pd.DataFrame:
     """The scores of each group of runs on a split under each protocol, from the stored predictions.
 
-    The thresholds of the protocol "tuned" are tuned on `val`.
+    The thresholds of the protocol "tuned" are tuned on `val`; its scores are nan for runs that were trained without
+    that split.
 
     Returns:
         One row per group, protocol and metric: `run`, `protocol`, `metric`, `mean` and `std` over seeds (fractions; the
@@ -78,12 +79,14 @@ def score_table(
     """
     rows = []
     for title, runs in groups.items():
-        validation = "tuned" in protocols
-        predictions = [(run.predictions(split), run.predictions("val") if validation else None) for run in runs]
+        tuned = "tuned" in protocols
+        validation = [run.predictions("val") if tuned and "val" in run.mean_ap else None for run in runs]
+        predictions = [(run.predictions(split), val) for run, val in zip(runs, validation, strict=True)]
         for protocol in protocols:
-            scores = [_evaluate(test, validation, protocol) for test, validation in predictions]
+            known = protocol != "tuned" or None not in validation
+            scores = [_evaluate(test, val, protocol) for test, val in predictions] if known else []
             for metric in metrics:
-                values = np.array([score[metric] for score in scores])
+                values = np.array([score[metric] for score in scores] if known else [np.nan] * len(runs))
                 std = values.std(ddof=1) if len(values) > 1 else np.nan
                 rows.append((title, protocol, metric, values.mean(), std, len(values)))
     return pd.DataFrame(rows, columns=["run", "protocol", "metric", "mean", "std", "n"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -100,6 +101,14 @@ def select_images(images: Images, indices: np.ndarray) -> Images:
     if isinstance(images, ImageFiles):
         return ImageFiles(images.root, [images.paths[index] for index in indices], subset)
     return subset
+
+
+def concatenate_images(first: Images, second: Images) -> Images:
+    """The images of both, in this order; files stay files, others become a list."""
+    if isinstance(first, ImageFiles) and isinstance(second, ImageFiles):
+        root = os.path.commonpath([first.root, second.root])
+        return ImageFiles(root, [*first.paths, *second.paths])
+    return [images[index] for images in (first, second) for index in range(len(images))]
 
 
 def parent_images(images: Images) -> tuple[Images, np.ndarray]:

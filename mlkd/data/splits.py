@@ -1,4 +1,4 @@
-"""The splits of a data set: a held-out validation split, and the splits that every reader returns."""
+"""The splits of a data set: a held-out validation split, those that every reader returns, and those of the papers."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from mlkd.data.dataset import MultiLabelData
+from mlkd.data.images import concatenate_images
 from mlkd.errors import DataError
 
 
@@ -61,3 +62,27 @@ def standard_splits(splits: Mapping[str, MultiLabelData]) -> dict[str, MultiLabe
         result["train"], result["val"] = hold_out(result["train"])
     first = ("train", "val", "test")
     return {split: result[split] for split in (*first, *(split for split in result if split not in first))}
+
+
+def train_on_trainval(splits: Mapping[str, MultiLabelData]) -> dict[str, MultiLabelData]:
+    """The splits of the papers' protocol: `train` has the images of `trainval`, and there is no `val`.
+
+    Without a split `trainval`, the images are those of `train` and `val`. As there is no validation split, the number
+    of epochs must be fixed before the training: `Config(select="last")`.
+    """
+    trainval = splits["trainval"] if "trainval" in splits else _concatenate(splits["train"], splits["val"])
+    others = {name: split for name, split in splits.items() if name not in ("train", "val", "trainval")}
+    return {"train": replace(trainval, split="train"), **others}
+
+
+def _concatenate(first: MultiLabelData, second: MultiLabelData) -> MultiLabelData:
+    """The images of two splits with the same classes."""
+    masks = [split.ignore_mask for split in (first, second) if split.ignore_mask is not None]
+    return replace(
+        first,
+        images=concatenate_images(first.images, second.images),
+        targets=np.concatenate([first.targets, second.targets]),
+        ids=(*first.ids, *second.ids),
+        boxes=None if first.boxes is None or second.boxes is None else [*first.boxes, *second.boxes],
+        ignore_mask=np.concatenate(masks) if len(masks) == 2 else None,
+    )

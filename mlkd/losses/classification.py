@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +14,14 @@ from mlkd.losses.reduction import check_same_shape, force_float32, reduce
 
 @force_float32
 def bce(
-    student_logits: Tensor, targets: Tensor, *, reduction: str = "sum", ignore_mask: Tensor | None = None
+    student_logits: Tensor,
+    targets: Tensor,
+    *,
+    reduction: str = "sum",
+    ignore_mask: Tensor | None = None,
+    pos_weight: float | Sequence[float] = 1.0,
+    class_weights: Sequence[float] = (),
+    label_smoothing: float = 0.0,
 ) -> Tensor:
     r"""Binary cross entropy, one term per image and label.
 
@@ -25,16 +33,28 @@ def bce(
     Differs from the paper, which has the factor 1/b: the official code sums over the batch, and the weights
     10, 100, 1000 of the other terms belong to that. "batchmean" is as in the paper.
 
+    With weights and label smoothing, which are not part of the paper, a term is
+
+    $$ - w_k \big( p_k \tilde y_{ik} \log \hat y_{ik} + (1 - \tilde y_{ik}) \log(1 - \hat y_{ik}) \big), \qquad
+       \tilde y = (1 - \epsilon) y + \epsilon / 2 $$
+
+    with $p$ and $w$ as `pos_weight` and `weight` of `torch.nn.BCEWithLogitsLoss`. Label smoothing mixes the target with
+    the uniform distribution over present and absent, as that of Szegedy et al., Rethinking the Inception Architecture
+    for Computer Vision, CVPR 2016, does for one of many classes.
+
     Args:
         student_logits: any finite real.
         targets: 0 or 1, of any dtype.
         reduction: "sum", "batchmean" (sum over labels, mean over images) or "none".
         ignore_mask: True where a label counts neither as present nor as absent (its term is 0), or None.
+        pos_weight: the factor $p_k$ of present labels, >= 0: one number for all classes, or q.
+        class_weights: the factors $w_k$ of the classes, >= 0: q numbers; empty for 1.
+        label_smoothing: $\epsilon$ in [0, 1).
 
     Shape: all (b, q); output () or, for "none", (b, q). Range: >= 0.
 
     Raises:
-        ValueError: the shapes differ, or `reduction` is unknown.
+        ValueError: the shapes differ, a weight or `label_smoothing` is out of range, or `reduction` is unknown.
 
     Example:
         >>> bce(torch.tensor([[0., 0.]]), torch.tensor([[1, 0]]))
@@ -43,7 +63,16 @@ def bce(
     check_same_shape(student_logits=student_logits, targets=targets)
     if ignore_mask is not None:
         check_same_shape(student_logits=student_logits, ignore_mask=ignore_mask)
-    terms = F.binary_cross_entropy_with_logits(student_logits, targets.to(student_logits), reduction="none")  # Eq. (1)
+    if not 0 <= label_smoothing < 1:
+        raise ValueError(f"`label_smoothing` is {label_smoothing}, expected a fraction, 0 or more and below 1.")
+    smoothed = (1 - label_smoothing) * targets.to(student_logits) + label_smoothing / 2
+    terms = F.binary_cross_entropy_with_logits(  # Eq. (1)
+        student_logits,
+        smoothed,
+        weight=_class_factors("class_weights", class_weights, student_logits),
+        pos_weight=_class_factors("pos_weight", pos_weight, student_logits),
+        reduction="none",
+    )
     if ignore_mask is not None:
         terms = terms.masked_fill(ignore_mask, 0.0)
     return reduce(terms, reduction)
@@ -114,3 +143,17 @@ def asl(
     if ignore_mask is not None:
         terms = terms.masked_fill(ignore_mask, 0.0)
     return reduce(terms, reduction)
+
+
+def _class_factors(name: str, values: float | Sequence[float], logits: Tensor) -> Tensor | None:
+    """One factor per class (q,), or None where all are 1.
+
+    Raises:
+        ValueError: not one number or q, or a negative one.
+    """
+    factors = torch.as_tensor(values, dtype=logits.dtype)
+    if (factors == 1).all():
+        return None
+    if factors.shape not in ((), logits.shape[1:]) or not (factors >= 0).all():
+        raise ValueError(f"`{name}` is {values}, expected {logits.shape[1]} numbers, one per class, of 0 or more.")
+    return factors.expand(logits.shape[1]).to(logits.device)

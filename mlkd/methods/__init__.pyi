@@ -4,6 +4,7 @@ from .ddgsd import DDGSD
 from .dist import DIST
 from .dlb import DLB
 from .l2d import L2D
+from .labels import ASLMethod, BCEMethod
 from .mdkd import MDKD
 from .method import METHODS, Batch, Method, create_method, register_method
 from .mld import MLD
@@ -41,6 +42,8 @@ __all__ = [
     "SD",
     "UD",
     "USKD",
+    "ASLMethod",
+    "BCEMethod",
     "Batch",
     "Method",
     "MulSupCon",

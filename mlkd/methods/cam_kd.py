@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, cast
 from pydantic import Field
 
 from mlkd import losses
-from mlkd.methods.method import Batch, Method, Reduction, Teacher, register_method
+from mlkd.methods.labels import BCEMethod
+from mlkd.methods.method import Batch, Reduction, Teacher, register_method
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @register_method("cam-kd")
-class CAMKD(Method):
+class CAMKD(BCEMethod):
     r"""$L_{BCE} + \lambda_{CAM} L_{CAM}$.
 
     Each label's class activation map, averaged onto `grid` x `grid` cells and scaled to length 1, matches the
@@ -52,7 +53,7 @@ class CAMKD(Method):
             teacher_maps = teacher.head.class_activation_maps(batch.teacher.features)
         maps = batch.all_gather(student_maps), batch.all_gather(teacher_maps)
         return {
-            "bce": losses.bce(student.logits, batch.targets, reduction="batchmean", ignore_mask=batch.ignore_mask),
+            "bce": self.bce(student.logits, batch),
             "cam": self.lambda_cam * losses.cam_kd_loss(*maps, grid=self.grid),
         }
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
 
 from mlkd import losses
-from mlkd.methods.method import Batch, Method, Teacher, register_method
+from mlkd.methods.labels import ASLMethod
+from mlkd.methods.method import Batch, Teacher, register_method
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -13,8 +16,11 @@ if TYPE_CHECKING:
     from mlkd.models import Output
 
 
-class SelfDistillation(Method):
-    """The asymmetric loss and the squared distance between the logits of the student and of its only teacher."""
+class SelfDistillation(ASLMethod):
+    """The asymmetric loss and the squared distance between the logits of the student and of its only teacher.
+
+    The settings of the asymmetric loss are the student's; in a study, its teachers are trained with those of `vanilla`.
+    """
 
     paper = "Xu et al., IJCAI 2022"
     equations = "(3)-(7)"
@@ -24,7 +30,7 @@ class SelfDistillation(Method):
 
     def loss_terms(self, student: Output, batch: Batch) -> dict[str, Tensor]:
         return {
-            "asl": losses.asl(student.logits, batch.targets, ignore_mask=batch.ignore_mask),
+            "asl": self.asl(student.logits, batch),
             "kd": self.lambda_kd * self.distillation(student.logits, batch),
         }  # Eq. (7), term by term
 
@@ -47,12 +53,23 @@ class SD(SelfDistillation):
 
 
 class LabelSubsetDistillation(SelfDistillation):
-    """Self-distillation from models of k label subsets; `tau` smooths the graph that is partitioned."""
+    """Self-distillation from models of label subsets.
+
+    Settings:
+        k: the number of label subsets.
+        tau: smooths the label graph that is partitioned.
+        partition_seed: of k-means, or of the random label subsets.
+        partition_as_in_paper: as `as_in_paper` of `mlkd.graphs.partition`, Eq. (2).
+        subset_images: the training images of a label subset: those "containing" one of its labels, or "all".
+    """
 
     equations = "(1)-(7)"
 
     k: int = 5
     tau: float = 3.0
+    partition_seed: int = Field(0, ge=0)
+    partition_as_in_paper: bool = False
+    subset_images: Literal["containing", "all"] = "containing"
 
 
 @register_method("cgpd")

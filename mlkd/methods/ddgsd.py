@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mlkd import losses
-from mlkd.methods.method import Batch, Method, Reduction, register_method
+from mlkd.methods.labels import BCEMethod
+from mlkd.methods.method import Batch, Reduction, register_method
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @register_method("ddgsd")
-class DDGSD(Method):
+class DDGSD(BCEMethod):
     r"""$(L_{BCE} + L'_{BCE}) / 2 + \lambda_{KL} L_{KL} + \lambda_{MMD} L_{MMD}$.
 
     The student is evaluated on both views of the batch, and all terms are means over images, as in the paper. The views
@@ -27,6 +28,7 @@ class DDGSD(Method):
     paper = "Xu and Liu, AAAI 2019"
     formula = "(BCE + BCE′)/2 + λ_kl·KL + λ_mmd·MMD"
     needs_two_views = True
+    needs_whole_batch = True
 
     lambda_kl: float = 1.0
     lambda_mmd: float = 5e-4
@@ -37,9 +39,7 @@ class DDGSD(Method):
         second: Output = batch.model(batch.second_view)
         logits = [student.logits, batch.all_gather(second.logits)]
         features = [batch.all_gather(view.features.mean(dim=(-2, -1))) for view in (student, second)]
-        bce, second_bce = (
-            losses.bce(x, batch.targets, reduction="batchmean", ignore_mask=batch.ignore_mask) for x in logits
-        )
+        bce, second_bce = (self.bce(x, batch) for x in logits)
         return {
             "bce": (bce + second_bce) / 2,
             "kl": self.lambda_kl * losses.mutual_kl(*logits, reduction="batchmean"),

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from mlkd import losses
-from mlkd.methods.method import Batch, Method, Reduction, Teacher, register_method
+from mlkd.methods.labels import BCEMethod
+from mlkd.methods.method import Batch, Reduction, Teacher, register_method
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @register_method("dist")
-class DIST(Method):
+class DIST(BCEMethod):
     r"""$L_{BCE} + \lambda_{inter} L_{inter} + \lambda_{intra} L_{intra}$.
 
     Student and teacher may have any head. Ignored labels are excluded from the BCE only: the teacher predicts them, so
@@ -41,7 +42,7 @@ class DIST(Method):
     def loss_terms(self, student: Output, batch: Batch) -> dict[str, Tensor]:
         logits = student.logits, batch.teacher.logits
         return {
-            "bce": losses.bce(student.logits, batch.targets, reduction="batchmean", ignore_mask=batch.ignore_mask),
+            "bce": self.bce(student.logits, batch),
             "inter": self.lambda_inter * losses.inter_class_relation(*logits, temperature=self.temperature),
             "intra": self.lambda_intra * losses.intra_class_relation(*logits, temperature=self.temperature),
         }

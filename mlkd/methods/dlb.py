@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 
 from mlkd import losses
-from mlkd.methods.method import Batch, Method, Reduction, register_method
+from mlkd.methods.labels import BCEMethod
+from mlkd.methods.method import Batch, Reduction, register_method
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @register_method("dlb")
-class DLB(Method):
+class DLB(BCEMethod):
     r"""$L_{BCE} + \lambda_{DLB} L_{LB}$.
 
     Half of each batch was in the previous one, with another augmentation; the student's predictions there are the
@@ -46,6 +47,6 @@ class DLB(Method):
         bank.reset()
         bank.update(batch.sample_indices, student.logits)
         return {
-            "bce": losses.bce(student.logits, batch.targets, reduction="batchmean", ignore_mask=batch.ignore_mask),
+            "bce": self.bce(student.logits, batch),
             "dlb": self.lambda_dlb * consistency,
         }

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mlkd import losses
-from mlkd.methods.method import Batch, Method, Teacher, register_method
+from mlkd.methods.labels import BCEMethod
+from mlkd.methods.method import Batch, Teacher, register_method
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @register_method("l2d")
-class L2D(Method):
+class L2D(BCEMethod):
     r"""$L_{BCE} + \lambda_{MLD} L_{MLD} + \lambda_{CD} L_{CD} + \lambda_{ID} L_{ID}$.
 
     The default weights are the paper's. They belong to pretrained backbones, a small learning rate, normalized
@@ -37,7 +38,7 @@ class L2D(Method):
 
     def loss_terms(self, student: Output, batch: Batch) -> dict[str, Tensor]:
         teacher, targets = batch.teacher, batch.targets
-        terms = {"bce": losses.bce(student.logits, targets, ignore_mask=batch.ignore_mask)}
+        terms = {"bce": self.bce(student.logits, batch)}
         if self.lambda_mld:
             terms["mld"] = self.lambda_mld * losses.mld(student.logits, teacher.logits)
         assert student.embeddings is not None  # because of `needs_embeddings`

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import field_validator
 
 from mlkd import losses
-from mlkd.methods.method import Batch, Method, Reduction, Teacher, register_method
+from mlkd.methods.labels import BCEMethod
+from mlkd.methods.method import Batch, Reduction, Teacher, register_method
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,7 +20,7 @@ ORDERS = (2, 3, 4)
 
 
 @register_method("mdkd")
-class MDKD(Method):
+class MDKD(BCEMethod):
     r"""$L_{BCE} + \lambda_{MLD} L_{MLD} + \sum_n (\lambda_{BD_n} L_{BD_n} + \lambda_{ID_n} L_{ID_n})$.
 
     Only logits are compared, so student and teacher may have any head. Ignored labels are excluded from the BCE only:
@@ -64,7 +65,7 @@ class MDKD(Method):
 
     def loss_terms(self, student: Output, batch: Batch) -> dict[str, Tensor]:
         logits = student.logits, batch.teacher.logits
-        terms = {"bce": losses.bce(student.logits, batch.targets, reduction="batchmean", ignore_mask=batch.ignore_mask)}
+        terms = {"bce": self.bce(student.logits, batch)}
         if self.lambda_mld:
             terms["mld"] = self.lambda_mld * losses.mld(*logits)
         levels = {

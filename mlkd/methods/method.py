@@ -81,6 +81,9 @@ class Method(Settings):
         needs_features: whether the teachers' feature maps are compared.
         needs_two_views: whether each batch has a second augmentation of its images.
         needs_overlapping_batches: whether each batch has half of its images in common with the previous one.
+        needs_whole_batch: whether all images of a batch must pass through the student at once, so that gradient
+            accumulation is not possible: the method has a second forward pass with gradient, or uses activations inside
+            the student. A loss that compares the images of a batch is no reason: see `mlkd.training.accumulation`.
         reduction: "sum" over the images of a batch, or "batchmean". The weights of a method belong to its default;
             with the other reduction the whole loss is multiplied or divided by the batch size, so that the ratio of its
             terms stays the same.
@@ -95,6 +98,7 @@ class Method(Settings):
     needs_features: ClassVar[bool] = False
     needs_two_views: ClassVar[bool] = False
     needs_overlapping_batches: ClassVar[bool] = False
+    needs_whole_batch: ClassVar[bool] = False
 
     reduction: Reduction = "sum"
 
@@ -108,11 +112,16 @@ class Method(Settings):
     def reduced_loss_terms(self, student: Output, batch: Batch) -> dict[str, Tensor]:
         """The terms of `loss_terms` with the setting `reduction`: what the student is trained with."""
         terms, num_images = self.loss_terms(student, batch), len(student.logits)
-        if self.reduction == type(self).model_fields["reduction"].default:
+        if self.reduction == self.default_reduction():
             return terms
         if self.reduction == "sum":
             return {name: term * num_images for name, term in terms.items()}
         return {name: term / num_images for name, term in terms.items()}
+
+    @classmethod
+    def default_reduction(cls) -> Reduction:
+        """The reduction that the method's weights belong to."""
+        return cls.model_fields["reduction"].default
 
     def build_auxiliary(self, student: MultiLabelModel, num_samples: int) -> nn.Module | None:
         """A module that is trained or updated beside the student (a projection, a bank of past logits), or None.

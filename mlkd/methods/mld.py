@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from mlkd import losses
-from mlkd.methods.method import Batch, Method, Teacher, register_method
+from mlkd.methods.labels import BCEMethod
+from mlkd.methods.method import Batch, Teacher, register_method
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @register_method("mld")
-class MLD(Method):
+class MLD(BCEMethod):
     r"""$L_{BCE} + \lambda_{MLD} L_{MLD}$.
 
     The row of L2D's ablation that distills the logits only. The weight is the paper's; it belongs to a BCE summed over
@@ -37,6 +38,6 @@ class MLD(Method):
 
     def loss_terms(self, student: Output, batch: Batch) -> dict[str, Tensor]:
         return {
-            "bce": losses.bce(student.logits, batch.targets, ignore_mask=batch.ignore_mask),
+            "bce": self.bce(student.logits, batch),
             "mld": self.lambda_mld * losses.mld(student.logits, batch.teacher.logits, temperature=self.temperature),
         }

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mlkd import losses
-from mlkd.methods.method import Batch, Method, Teacher, register_method
+from mlkd.methods.labels import BCEMethod
+from mlkd.methods.method import Batch, Teacher, register_method
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @register_method("mse")
-class MSE(Method):
+class MSE(BCEMethod):
     r"""$L_{BCE} + \lambda_{MSE} L_{MSE}$.
 
     The baseline "MSE" of L2D and MDKD: the squared distance between the logits, as in CPSD, with one teacher of all
@@ -34,6 +35,6 @@ class MSE(Method):
 
     def loss_terms(self, student: Output, batch: Batch) -> dict[str, Tensor]:
         return {
-            "bce": losses.bce(student.logits, batch.targets, ignore_mask=batch.ignore_mask),
+            "bce": self.bce(student.logits, batch),
             "mse": self.lambda_mse * losses.mse(student.logits, batch.teacher.logits),
         }

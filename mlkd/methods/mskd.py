@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Literal, Self, cast
 from pydantic import Field, model_validator
 
 from mlkd import losses
-from mlkd.methods.method import Batch, Method, register_method
+from mlkd.methods.labels import BCEMethod
+from mlkd.methods.method import Batch, register_method
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @register_method("mskd")
-class MSKD(Method):
+class MSKD(BCEMethod):
     r"""$L_{BCE} + \iota L_{L-SD} + \sum_i (\kappa L_{R-SD}^{(i)} + \lambda L_{S-SD}^{(i)})$, without a teacher.
 
     At each step the student is also evaluated, without gradient, on `num_crops` crops of each image, and on the full
@@ -69,7 +70,7 @@ class MSKD(Method):
 
         logits, targets = student.logits, batch.targets
         model = cast("MultiLabelModel", batch.model)
-        terms = {"bce": losses.bce(logits, targets, ignore_mask=batch.ignore_mask)}
+        terms = {"bce": self.bce(logits, batch)}
         if self.lambda_lsd or self.lambda_rsd:
             boxes = self.boxes(len(batch.images)).to(logits.device)
             if self.lambda_lsd:  # before the crops: autocast may otherwise reuse weights that were cast without a graph

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mlkd import losses
-from mlkd.methods.method import Batch, Method, Reduction, register_method
+from mlkd.methods.labels import BCEMethod
+from mlkd.methods.method import Batch, Reduction, register_method
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @register_method("mulsupcon")
-class MulSupCon(Method):
+class MulSupCon(BCEMethod):
     r"""$L_{BCE} + \lambda_{MulSupCon} L_{MulSupCon}$.
 
     Both views of each image are passed through the student and a projection of two layers, and each of these 2b
@@ -31,6 +32,7 @@ class MulSupCon(Method):
     paper = "Zhang and Wu, AAAI 2024"
     formula = "BCE + λ_mulsupcon·MulSupCon"
     needs_two_views = True
+    needs_whole_batch = True
 
     lambda_mulsupcon: float = 1.0
     temperature: float = 0.1
@@ -52,7 +54,7 @@ class MulSupCon(Method):
         embeddings = torch.cat([batch.all_gather(view) for view in batch.auxiliary(features).chunk(2)])
         targets = torch.cat([batch.targets, batch.targets])
         return {
-            "bce": losses.bce(student.logits, batch.targets, reduction="batchmean", ignore_mask=batch.ignore_mask),
+            "bce": self.bce(student.logits, batch),
             "mulsupcon": self.lambda_mulsupcon
             * losses.mulsupcon_loss(embeddings, targets, temperature=self.temperature),
         }

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mlkd import losses
-from mlkd.methods.method import Batch, Method, Reduction, Teacher, register_method
+from mlkd.methods.labels import BCEMethod
+from mlkd.methods.method import Batch, Reduction, Teacher, register_method
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @register_method("pkt")
-class PKT(Method):
+class PKT(BCEMethod):
     r"""$L_{BCE} + \lambda_{PKT} L_{PKT}$.
 
     The features are the last feature map, averaged over its grid. The paper gives no weight beside a loss against
@@ -38,6 +39,6 @@ class PKT(Method):
     def loss_terms(self, student: Output, batch: Batch) -> dict[str, Tensor]:
         features = [batch.all_gather(output.features.mean(dim=(2, 3))) for output in (student, batch.teacher)]
         return {
-            "bce": losses.bce(student.logits, batch.targets, reduction="batchmean", ignore_mask=batch.ignore_mask),
+            "bce": self.bce(student.logits, batch),
             "pkt": self.lambda_pkt * losses.pkt_loss(*features),
         }

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mlkd import losses
-from mlkd.methods.method import Batch, Method, Teacher, register_method
+from mlkd.methods.labels import BCEMethod
+from mlkd.methods.method import Batch, Teacher, register_method
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @register_method("ps")
-class PS(Method):
+class PS(BCEMethod):
     r"""$L_{BCE} + \lambda_{PS} L_{PS}$.
 
     The baseline "PS" of L2D and MDKD, which do not give its weight; the default of the official code is 1.
@@ -33,6 +34,6 @@ class PS(Method):
 
     def loss_terms(self, student: Output, batch: Batch) -> dict[str, Tensor]:
         return {
-            "bce": losses.bce(student.logits, batch.targets, ignore_mask=batch.ignore_mask),
+            "bce": self.bce(student.logits, batch),
             "ps": self.lambda_ps * losses.ps_loss(student.logits, batch.teacher.logits, batch.targets),
         }

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 
 from mlkd import losses
-from mlkd.methods.method import Batch, Method, Reduction, Teacher, register_method
+from mlkd.methods.labels import BCEMethod
+from mlkd.methods.method import Batch, Reduction, Teacher, register_method
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @register_method("reviewkd")
-class ReviewKD(Method):
+class ReviewKD(BCEMethod):
     r"""$L_{BCE} + \lambda_{HCL} L_{HCL}$.
 
     The student's last feature map is translated by two convolutions, 1x1 to `width` channels and 3x3 to the teacher's,
@@ -49,6 +50,6 @@ class ReviewKD(Method):
         translation = cast("FeatureTranslation", batch.auxiliary)
         student_features = translation(student.features, tuple(teacher_features.shape[2:]))
         return {
-            "bce": losses.bce(student.logits, batch.targets, reduction="batchmean", ignore_mask=batch.ignore_mask),
+            "bce": self.bce(student.logits, batch),
             "hcl": self.lambda_hcl * losses.hcl(batch.all_gather(student_features), batch.all_gather(teacher_features)),
         }

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mlkd import losses
-from mlkd.methods.method import Batch, Method, Reduction, Teacher, register_method
+from mlkd.methods.labels import BCEMethod
+from mlkd.methods.method import Batch, Reduction, Teacher, register_method
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @register_method("rkd")
-class RKD(Method):
+class RKD(BCEMethod):
     r"""$L_{BCE} + \lambda_D L_{RKD-D} + \lambda_A L_{RKD-A}$.
 
     The features are the last feature map, averaged over its grid. The weights are the paper's for classification,
@@ -37,7 +38,7 @@ class RKD(Method):
     def loss_terms(self, student: Output, batch: Batch) -> dict[str, Tensor]:
         features = [batch.all_gather(output.features.mean(dim=(2, 3))) for output in (student, batch.teacher)]
         return {
-            "bce": losses.bce(student.logits, batch.targets, reduction="batchmean", ignore_mask=batch.ignore_mask),
+            "bce": self.bce(student.logits, batch),
             "distance": self.lambda_distance * losses.rkd_distance(*features),
             "angle": self.lambda_angle * losses.rkd_angle(*features),
         }

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from mlkd import losses
-from mlkd.methods.method import Batch, Method, register_method
+from mlkd.methods.labels import BCEMethod
+from mlkd.methods.method import Batch, register_method
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @register_method("tf-kd")
-class TfKD(Method):
+class TfKD(BCEMethod):
     r"""$(1 - \alpha) L_{BCE} + \alpha L_{reg}$.
 
     The regularization form, whose teacher is correct about every label. (In the self-training form the teacher is the
@@ -35,7 +36,7 @@ class TfKD(Method):
     soften: Literal["teacher", "both"] = "teacher"
 
     def loss_terms(self, student: Output, batch: Batch) -> dict[str, Tensor]:
-        bce = losses.bce(student.logits, batch.targets, ignore_mask=batch.ignore_mask)
+        bce = self.bce(student.logits, batch)
         regularization = losses.tf_kd_loss(
             student.logits,
             batch.targets,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, cast
 
 from mlkd import losses
-from mlkd.methods.method import Batch, Method, Teacher, register_method
+from mlkd.methods.labels import BCEMethod
+from mlkd.methods.method import Batch, Teacher, register_method
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @register_method("ud")
-class UD(Method):
+class UD(BCEMethod):
     r"""$L_{BCE} + L_{PAL-N} + \lambda_{dist} L_{dist} + \lambda_{att} L_{att}$.
 
     Teacher and student each have a calibration branch beside their classifier. The student matches both branches of the
@@ -68,7 +69,7 @@ class UD(Method):
             batch.all_gather(_uncertainty_map(teacher_features, teacher.head, branches["teacher"])),
         )
         return {
-            "bce": losses.bce(student.logits, batch.targets, ignore_mask=batch.ignore_mask),
+            "bce": self.bce(student.logits, batch),
             "calibration": losses.pick_all_labels_normalized(teacher_calibration, batch.targets),
             "distribution": self.lambda_distribution * distribution,
             "attention": self.lambda_attention * attention,

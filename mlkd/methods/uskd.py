@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mlkd import losses
-from mlkd.methods.method import Batch, Method, Reduction, register_method
+from mlkd.methods.labels import BCEMethod
+from mlkd.methods.method import Batch, Reduction, register_method
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @register_method("uskd")
-class USKD(Method):
+class USKD(BCEMethod):
     r"""$L_{BCE} + \alpha L_{target} + \beta L_{non} + \mu L_{weak}$.
 
     The weights are the paper's, $\alpha$ as `lambda_target`, $\beta$ as `lambda_non_target` and $\mu$ as `lambda_weak`.
@@ -29,6 +30,7 @@ class USKD(Method):
 
     paper = "Yang et al., ICCV 2023 (USKD)"
     formula = "BCE + λ_target·TARGET + λ_non_target·NON-TARGET + λ_weak·WEAK"
+    needs_whole_batch = True
 
     lambda_target: float = 1.0
     lambda_non_target: float = 0.1
@@ -45,7 +47,7 @@ class USKD(Method):
         logits, targets = student.logits, batch.targets
         weak_logits = batch.all_gather(batch.auxiliary())
         return {
-            "bce": losses.bce(logits, targets, reduction="batchmean", ignore_mask=batch.ignore_mask),
+            "bce": self.bce(logits, batch),
             "target": self.lambda_target * losses.target_loss(logits, targets),
             "non_target": self.lambda_non_target * losses.non_target_loss(logits, weak_logits, targets),
             "weak": self.lambda_weak * losses.weak_loss(weak_logits, targets),

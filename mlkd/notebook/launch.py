@@ -73,7 +73,7 @@ def _show_progress(process: subprocess.Popen[bytes], run_file: Path) -> None:
                 history = run.history
                 bar.total, bar.n = run.config["training"]["epochs"], len(history)
                 bar.set_description(run.path.name, refresh=False)
-                if len(history):
+                if "val_mAP" in history:
                     bar.set_postfix_str(f"val mAP {100 * history['val_mAP'].iloc[-1]:.1f} %", refresh=False)
                 bar.refresh()
             if ended:

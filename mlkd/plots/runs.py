@@ -26,12 +26,15 @@ from mlkd.progress import TIMING
 def training_curves(histories: Mapping[str, Sequence[pd.DataFrame]]) -> Figure:
     """First panel: mAP on validation over the epochs. Then one panel per loss term. One line per seed.
 
+    A circle marks the selected epoch, whose weights are kept. Without a validation split there is no first panel.
+
     Args:
         histories: title of a group of runs -> one history per seed.
     """
     known = (*TIMING, "val_mAP")
     terms = list(dict.fromkeys(name for group in histories.values() for h in group for name in h if name not in known))
-    panels, run_colors = ["val_mAP", *terms], colors(histories)
+    validated = not histories or any("val_mAP" in history for group in histories.values() for history in group)
+    panels, run_colors = [*(["val_mAP"] if validated else []), *terms], colors(histories)
     columns = min(len(panels), 3)
     rows = -(-len(panels) // columns)
     fig, axes = subplots(rows, columns, width=3.1 * columns, height=2.5 * rows)
@@ -43,7 +46,13 @@ def training_curves(histories: Mapping[str, Sequence[pd.DataFrame]]) -> Figure:
             for number, history in enumerate(h for h in group if panel in h):
                 values, label = scale * history[panel], title if number == 0 else None
                 ax.plot(history["epoch"], values, ".-", ms=4, lw=1.3, color=run_colors[title], label=label, alpha=0.8)
-        ax.set_title("mAP on validation (%, higher is better)" if panel == "val_mAP" else f"weighted loss term {panel}")
+                if panel == "val_mAP" and "selected" in history:
+                    last = history.index[history["selected"] == 1][-1:]
+                    ax.plot(history["epoch"][last], values[last], "o", ms=9, mfc="none", color=run_colors[title])
+        if panel == "val_mAP":
+            ax.set_title("mAP on validation (%, higher is better)\ncircle: the selected epoch")
+        else:
+            ax.set_title(f"weighted loss term {panel}")
         ax.set_xlabel("epoch")
         ax.title.set_fontsize(9)
         ax.grid(alpha=0.3)

@@ -49,7 +49,7 @@ def run_cards(runs: Sequence[Run]) -> list[dict[str, Any]]:
                 "runs": [
                     {
                         "seed": run.config["training"]["seed"],
-                        "val": f"{100 * run.mean_ap['val']:.1f}",
+                        "val": f"{100 * run.mean_ap['val']:.1f}" if "val" in run.mean_ap else "",
                         "test": f"{100 * run.mean_ap['test']:.1f}",
                         "duration": format_duration(run.metrics["seconds"]) if training["epochs"] else "",
                         "folder": run.path.name,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,10 +31,11 @@ def train_label_subsets(
     *,
     tau: float = 3.0,
     seed: int = 0,
+    as_in_paper: bool = False,
+    subset_images: str = "containing",
     method: Method | None = None,
     runs: str | Path = "runs",
     study: str = "",
-    subset_images: str = "containing",
 ) -> MergedTeacher:
     r"""Partitions the labels, trains a network on each label subset and merges them into one teacher of all labels.
 
@@ -52,17 +53,19 @@ def train_label_subsets(
         strategy: "cgp", "dgp" or "random" as in `mlkd.graphs.partition`; or "all_labels" for one network of all labels
             on all images, the teacher of plain self-distillation.
         k: the number of label subsets.
-        tau, seed: as in `mlkd.graphs.partition`.
+        tau, seed, as_in_paper: as in `mlkd.graphs.partition`.
+        subset_images: "containing" or "all".
         method: the method of the networks; None for the asymmetric loss on the labels.
         runs, study: as for `fit`.
-        subset_images: "containing" or "all".
 
     Raises:
         ValueError: an unknown strategy or `subset_images`; an impossible k.
         DataError: a label subset has no image in a split.
         TrainingError: one of the trainings failed.
     """
-    subsets = label_subset_data(data, strategy, k, tau=tau, seed=seed, subset_images=subset_images)
+    subsets = label_subset_data(
+        data, strategy, k, tau=tau, seed=seed, as_in_paper=as_in_paper, subset_images=subset_images
+    )
     method, config = method or create_method("vanilla", loss="asl"), config.replace(role="label_subset")
     models = []
     for number, splits in enumerate(subsets, start=1):
@@ -79,17 +82,35 @@ def label_subset_data(
     *,
     tau: float = 3.0,
     seed: int = 0,
+    as_in_paper: bool = False,
     subset_images: str = "containing",
 ) -> list[dict[str, MultiLabelData]]:
-    """The splits that the network of each label subset is trained and evaluated on; arguments as above."""
+    """The splits that the network of each label subset is trained and evaluated on; arguments as above.
+
+    Logs a warning if a label subset has one label and its network would only be trained on images with that label.
+    """
     check_choice("strategy", strategy, STRATEGIES)
     check_choice("subset_images", subset_images, SUBSET_IMAGES)
     if strategy == "all_labels":
         if k != 1:
             raise ValueError(f"`k` is {k}, expected 1: the strategy 'all_labels' has one network of all labels.")
         return [dict(data)]
-    subsets = graphs.partition(graphs.cooccurrence(data["train"].targets), k, strategy, tau, seed)
+    counts = graphs.cooccurrence(data["train"].targets)
+    subsets = graphs.partition(counts, k, strategy, tau, seed, as_in_paper=as_in_paper)
+    if subset_images == "containing":
+        _warn_about_single_labels(f"{strategy}, k={k}", data["train"].classes, subsets)
     return [_select_labels(data, np.flatnonzero(subsets == number), subset_images) for number in range(k)]
+
+
+def _warn_about_single_labels(partition: str, classes: Sequence[str], subsets: np.ndarray) -> None:
+    """Logs a warning if a label subset has one label: all of its training images have the label."""
+    single = [name for name, size in zip(classes, np.bincount(subsets)[subsets], strict=True) if size == 1]
+    if single:
+        logger.warning(
+            f"{partition}: a label subset of one label each: {', '.join(single)}. With subset_images='containing', all "
+            f"training images of such a network have its label, so it sees no negative. Use another k, or "
+            f"subset_images='all'."
+        )
 
 
 def _select_labels(
@@ -97,7 +118,8 @@ def _select_labels(
 ) -> dict[str, MultiLabelData]:
     """The splits with only these labels."""
     name = f"{data['train'].name}, {len(labels)} of {len(data['train'].classes)} labels"
-    splits = {split: replace(data[split].select_classes(labels), name=name) for split in ("train", "val", "test")}
+    names = [split for split in ("train", "val", "test") if split in data]
+    splits = {split: replace(data[split].select_classes(labels), name=name) for split in names}
     if subset_images == "containing":
         splits["train"] = splits["train"].subset(np.flatnonzero(splits["train"].targets.any(axis=1)))
     return splits

@@ -11,9 +11,10 @@ import yaml
 from pydantic import Field, Strict, field_validator, model_validator
 
 from mlkd.data import MultiLabelData, load_data
+from mlkd.data.splits import train_on_trainval
 from mlkd.data.subset import first_images, frequent_labels
 from mlkd.errors import check_choice
-from mlkd.methods import Method, create_method
+from mlkd.methods import ASLMethod, Method, create_method
 from mlkd.metrics import METRICS, PROTOCOLS
 from mlkd.registry import load_plugin
 from mlkd.settings import Settings
@@ -86,6 +87,9 @@ class Study(Settings):
         reduction: the reduction of the loss of every method, "sum" or "batchmean"; None for each method's default. The
             ratio of a method's terms does not depend on it.
         seeds: the seeds of the students; a number n stands for 0 to n - 1.
+        train_split: the training images: "train", where `val` chooses the epoch, or "trainval" as in the papers, which
+            has all training images and leaves no `val` (`mlkd.data.splits.train_on_trainval`). The latter requires
+            `select="last"` of teacher and student.
         max_images: uses only that many images of each split, and at least one of every class; 0 for all.
         max_labels: uses only that many labels, the most frequent ones in training, on all images; 0 for all.
         plugins: Python files that register methods, data readers, heads or backbones.
@@ -105,6 +109,7 @@ class Study(Settings):
     methods: dict[str, dict[str, Any]] = Field(default_factory=dict)
     reduction: Literal["sum", "batchmean"] | None = None
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Strict(False), Field(min_length=1)] = (0,)
+    train_split: Literal["train", "trainval"] = "train"
     max_images: Annotated[int, Field(ge=0)] = 0
     max_labels: Annotated[int, Field(ge=0)] = 0
     plugins: Annotated[tuple[str, ...], Strict(False)] = ()
@@ -125,14 +130,24 @@ class Study(Settings):
             raise ValueError(f"`label_subsets`: {error}") from None
         for name in self.methods:
             self.create_method(name)
+        if self.train_split == "trainval":
+            configs = (self.teacher_config(), self.student, self._label_subset_config())
+            for section, config in zip(("teacher", "student", "label_subsets"), configs, strict=True):
+                if config.select == "best" and config.epochs:
+                    raise ValueError(
+                        f"`train_split` is 'trainval', which leaves no validation images to choose the best epoch on; "
+                        f"expected `{section}.select` to be 'last'."
+                    )
         return self
 
     # What it consists of
 
     @cached_property
     def splits(self) -> Mapping[str, MultiLabelData]:
-        """The data by split: "train", "val", "test" and others; loaded on first use."""
+        """The data by split: "train", "val" (not with trainval), "test" and others; loaded on first use."""
         splits = load_data(self.data)
+        if self.train_split == "trainval":
+            splits = train_on_trainval(splits)
         if self.max_labels:
             splits = frequent_labels(splits, self.max_labels)
         if self.max_images:
@@ -153,8 +168,7 @@ class Study(Settings):
 
     def create_method(self, name: str, **changes: Any) -> Method:
         """The method of that name with this study's settings, without the teachers it requires."""
-        reduction = {"reduction": self.reduction} if self.reduction else {}
-        return create_method(name, **{**reduction, **self.methods.get(name, {}), **changes})
+        return create_method(name, **{**self._reduction(), **self.methods.get(name, {}), **changes})
 
     def build_method(self, name: str, **changes: Any) -> Method:
         """The method of that name with this study's settings and its teachers, which are trained first if necessary."""
@@ -205,10 +219,11 @@ class Study(Settings):
         if strategy not in merged:
             expected = f"expected one of {', '.join(merged)}" if merged else "it has no merged teacher"
             raise ValueError(f"The method {name!r} has no label subsets {strategy!r}; {expected}.")
-        k, tau = partition_settings(strategy, method)
+        partition = partition_settings(strategy, method)
+        k = partition["k"]
         if not 1 <= number <= k:
             raise ValueError(f"The label subset is number {number}, expected 1 to {k}: the method {name!r} has k={k}.")
-        splits = label_subset_data(self.splits, strategy, k, tau=tau)[number - 1]
+        splits = label_subset_data(self.splits, strategy, **partition)[number - 1]
         return fit(
             self._label_subset_method(), splits, self._label_subset_config(), runs=self.runs, study=self.to_yaml()
         )
@@ -226,17 +241,27 @@ class Study(Settings):
 
         if role == "teacher":
             return CachedTeacher(self.teacher_cache) if self.teacher_cache else self.train_teacher().model()
-        k, tau = partition_settings(role, method)
-        config, training = self._label_subset_config(), self._label_subset_method()
         return train_label_subsets(
-            self.splits, config, role, k, tau=tau, method=training, runs=self.runs, study=self.to_yaml()
+            self.splits,
+            self._label_subset_config(),
+            role,
+            **partition_settings(role, method),
+            method=self._label_subset_method(),
+            runs=self.runs,
+            study=self.to_yaml(),
         )
+
+    def _reduction(self) -> dict[str, Any]:
+        return {"reduction": self.reduction} if self.reduction else {}
 
     def _label_subset_config(self) -> Config:
         return self.student.replace(**{**self.label_subsets, "role": "label_subset"})
 
     def _label_subset_method(self) -> Method:
-        return self.create_method("vanilla", loss="asl")
+        """The asymmetric loss with the settings of `vanilla`, which trains all teachers."""
+        settings = self.methods.get("vanilla", {})
+        asl = {name: value for name, value in settings.items() if name in ASLMethod.model_fields}
+        return create_method("vanilla", **{**self._reduction(), **asl, "loss": "asl"})
 
 
 def create_study(
@@ -288,7 +313,16 @@ def create_study(
         raise ValueError(f"{where}{error}") from None
 
 
-def partition_settings(role: str, method: Method) -> tuple[int, float]:
-    """k and tau of the label subsets that a method's merged teacher of that role consists of."""
+def partition_settings(role: str, method: Method) -> dict[str, Any]:
+    """The arguments of `label_subset_data` for a method's merged teacher of that role."""
+    if role == "all_labels":
+        return {"k": 1}
     settings = method.settings()
-    return (1 if role == "all_labels" else settings["k"]), settings.get("tau", 3.0)
+    names = {
+        "k": "k",
+        "tau": "tau",
+        "seed": "partition_seed",
+        "as_in_paper": "partition_as_in_paper",
+        "subset_images": "subset_images",
+    }
+    return {argument: settings[name] for argument, name in names.items() if name in settings}

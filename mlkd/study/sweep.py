@@ -265,12 +265,13 @@ def _teachers(
             group = _group("teacher", settings)
             yield Task(_file_name(f"{prefix}{name}"), arguments, (), study, data, group, settings)
             continue
-        k, tau = partition_settings(role, method)
+        partition, defaults = (partition_settings(role, each) for each in (method, type(method)()))
+        k = partition.pop("k")
+        shown = [f"{name}={value}" for name, value in partition.items() if name == "tau" or value != defaults[name]]
         overrides = _without(point, "teacher")
         settings = {key: overrides[key] for key in varied if key in overrides and not key.startswith(f"{method.name}.")}
-        partition = [] if role == "all_labels" else [f"tau={tau}"]
         for number in range(1, k + 1):
-            name = " ".join([f"{prefix}{role} {number} of {k}", *partition, *_shown(settings)])
+            name = " ".join([f"{prefix}{role} {number} of {k}", *shown, *_shown(settings)])
             arguments = ("--method", method.name, "--label-subset", f"{role}:{number}", *common, *_overrides(overrides))
             yield Task(_file_name(name), arguments, study=study, data=data)
 

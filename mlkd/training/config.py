@@ -10,6 +10,7 @@ from mlkd.settings import Settings
 
 Augmentation = Literal["flip", "crop", "cutout", "randaugment"]
 NonNegative = Annotated[float, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Config(Settings):
@@ -18,15 +19,28 @@ class Config(Settings):
     Attributes:
         backbone, head, embed_dim, head_settings, pretrained, backbone_settings: as in `mlkd.models.create_model`.
         image_size: side of the images in pixels.
+        select: the epoch whose weights are kept and evaluated on the other splits: "best" for the one with the highest
+            mAP on `val` (the first of several), "last" for the last one.
         init_from: a model file of `save_model` that the training starts from ("" for none). With `epochs=0` the model
             is only evaluated.
         epochs: passes over the training split.
         batch_size: images per step; a last, smaller batch is dropped.
+        eval_batch_size: images per forward pass on `val` and `test`; without influence on the result but for rounding.
+        grad_accum_steps: the batch passes through the student in so many slices, one after the other, so that less
+            memory is needed; see `mlkd.training.accumulation`. `batch_size` counts the images of all slices. The
+            gradient is that of the whole batch, but batch normalization uses the statistics of each slice.
         optimizer: "adam" (L2 weight decay), "adamw" (decoupled weight decay) or "sgd" (momentum 0.9, Nesterov).
         lr: the maximum learning rate of the schedule.
         backbone_lr_scale: the backbone's learning rate divided by `lr`; small for a pretrained backbone.
-        weight_decay: for all parameters.
-        schedule: "one_cycle" (increases during the first 30 % of the steps, then decays to 0), "cosine" or "constant".
+        weight_decay: for all parameters, or without those that `filter_bias_and_bn` excludes.
+        filter_bias_and_bn: no weight decay of biases and parameters with one dimension, such as those of normalization
+            layers; as timm's option of that name.
+        schedule: "one_cycle" (increases, then decays to 0), "cosine" (decays to 0) or "constant".
+        warmup: the fraction of the steps in which the learning rate increases; None for 0.3 with "one_cycle" and 0 with
+            the others. "cosine" and "constant" increase linearly and then start.
+        ema_decay: the decay per step of an exponential moving average of the weights (timm's `ModelEmaV3`, of
+            parameters and buffers); 0 for none. With one, the averaged weights are validated, saved and tested, and the
+            student's are only trained. An average of decay d is over about 1 / (1 - d) steps.
         max_grad_norm: gradients are clipped to this norm; 0 for no clipping.
         augmentations: applied to each training batch, in order: "flip", "crop", "cutout", "randaugment".
         cache_teacher_outputs: evaluate the teachers once on each training image and its horizontal flip, store the
@@ -48,14 +62,20 @@ class Config(Settings):
     pretrained: bool | str = True
     backbone_settings: dict[str, Any] = Field(default_factory=dict)
     image_size: Annotated[int, Field(ge=1)] = 224
+    select: Literal["best", "last"] = "best"
     init_from: str = ""
     epochs: Annotated[int, Field(ge=0)] = 80
     batch_size: Annotated[int, Field(ge=1)] = 64
+    eval_batch_size: Annotated[int, Field(ge=1)] = 256
+    grad_accum_steps: Annotated[int, Field(ge=1)] = 1
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
     lr: NonNegative = 1e-4
     backbone_lr_scale: NonNegative = 1.0
     weight_decay: NonNegative = 1e-4
+    filter_bias_and_bn: bool = False
     schedule: Literal["one_cycle", "cosine", "constant"] = "one_cycle"
+    warmup: Fraction | None = None
+    ema_decay: Fraction = 0.0
     max_grad_norm: NonNegative = 0.0
     augmentations: Annotated[tuple[Augmentation, ...], Strict(False)] = ("flip", "cutout", "randaugment")
     cache_teacher_outputs: bool = False
@@ -71,5 +91,14 @@ class Config(Settings):
                 f"`cache_teacher_outputs` is on, but `augmentations` is {list(self.augmentations)}; teacher outputs "
                 f"can be cached for augmentations=() and ('flip',) only, since the others change the images at each "
                 f"step."
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_accumulation(self) -> Config:
+        if self.grad_accum_steps > self.batch_size:
+            raise ValueError(
+                f"`grad_accum_steps` is {self.grad_accum_steps}, expected at most the number of images in a batch: "
+                f"`batch_size` is {self.batch_size}."
             )
         return self

@@ -9,13 +9,17 @@ the slice.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mlkd.errors import TrainingError
 from mlkd.models import Output
+from mlkd.training.accumulation import forward_in_slices
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -34,15 +38,18 @@ def create_accelerator() -> Accelerator:
 
 
 class StudentWithAuxiliary(nn.Module):
-    """The student and the method's auxiliary module as one, for DistributedDataParallel and the checkpoint."""
+    """The student and the method's auxiliary module as one, for DistributedDataParallel and the checkpoint.
 
-    def __init__(self, student: nn.Module, auxiliary: nn.Module):
+    `num_slices` is that of `forward_in_slices`.
+    """
+
+    def __init__(self, student: nn.Module, auxiliary: nn.Module, num_slices: int = 1):
         super().__init__()
-        self.student, self.auxiliary = student, auxiliary
+        self.student, self.auxiliary, self.num_slices = student, auxiliary, num_slices
 
     def forward(self, images: Tensor) -> Output:
         """The student's output."""
-        return self.student(images)
+        return forward_in_slices(self.student, images, self.num_slices)
 
 
 def rank_slice(accelerator: Accelerator, count: int) -> slice:
@@ -116,3 +123,25 @@ def derive_seed(*numbers: int) -> int:
     """A 64-bit seed from several numbers; other numbers give an independent seed."""
     digest = hashlib.sha256(" ".join(map(str, numbers)).encode()).digest()
     return int.from_bytes(digest[:8], "little")
+
+
+@contextmanager
+def translate_errors(accelerator: Accelerator) -> Iterator[None]:
+    """Turns the error that follows when another process of the training was killed into a TrainingError."""
+    try:
+        yield
+    except RuntimeError as error:
+        message = str(error)
+        if "DataLoader worker" in message:
+            raise TrainingError(
+                f"A process that prepares the batches ended unexpectedly, usually because the memory was full: use "
+                f"fewer `num_workers` (0 for none) or a smaller `batch_size`. The last finished epoch is kept. "
+                f"({message})"
+            ) from error
+        if accelerator.num_processes > 1 and not isinstance(error, TrainingError):
+            raise TrainingError(
+                f"Process {accelerator.process_index} of {accelerator.num_processes} cannot continue, usually because "
+                f"another process ended; see its message above or below. The last finished epoch is kept; the same "
+                f"command, or torchrun's --max-restarts, resumes after it. ({message.splitlines()[0]})"
+            ) from error
+        raise

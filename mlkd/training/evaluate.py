@@ -56,24 +56,30 @@ def model_output(model: nn.Module, images: Tensor) -> Output:
             module.training = mode
 
 
-def predict(model: MultiLabelModel, data: MultiLabelData) -> Predictions:
+def predict(model: MultiLabelModel, data: MultiLabelData, *, batch_size: int = 256) -> Predictions:
     """A model's logits for every image of a split, in the order of the split, computed in float32.
+
+    `batch_size` is the number of images per forward pass.
 
     Raises:
         ValueError: the model has other labels than the data.
     """
     check_labels(model, data)
     accelerator = create_accelerator()
-    return predict_split(accelerator, model.to(accelerator.device), data, ComputeFormat("float32"))
+    return predict_split(accelerator, model.to(accelerator.device), data, ComputeFormat("float32"), batch_size)
 
 
 def predict_split(
-    accelerator: Accelerator, model: MultiLabelModel, data: MultiLabelData, compute_format: ComputeFormat
+    accelerator: Accelerator,
+    model: MultiLabelModel,
+    data: MultiLabelData,
+    compute_format: ComputeFormat,
+    batch_size: int = 256,
 ) -> Predictions:
     """As `predict`; each process evaluates its slice of the split and receives the logits of all of it."""
     shard = rank_slice(accelerator, len(data))
     logits = [np.zeros((0, len(data.classes)), np.float32)]
-    for _, images in iter_batches(model, data, range(shard.start, shard.stop), 256):
+    for _, images in iter_batches(model, data, range(shard.start, shard.stop), batch_size):
         with compute_format.autocast(accelerator.device):
             logits.append(model_output(model, images).logits.float().cpu().numpy())
     all_logits = gather_arrays(accelerator, np.concatenate(logits))

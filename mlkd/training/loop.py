@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from timm.utils import ModelEmaV3
 from torch import nn
 
 from mlkd.data.dataset import DataError, MultiLabelData
@@ -30,6 +31,7 @@ from mlkd.training.distributed import (
     create_accelerator,
     even_rank_slice,
     set_seed,
+    translate_errors,
 )
 from mlkd.training.evaluate import check_labels, mean_average_precision, predict_split
 from mlkd.training.gradients import GradientMonitor
@@ -37,7 +39,7 @@ from mlkd.training.identity import find_run
 from mlkd.training.loader import AugmentedBatch, BatchDataset
 from mlkd.training.optimizers import create_optimizer, create_scheduler
 from mlkd.training.precision import choose_compute_format
-from mlkd.training.runs import Run
+from mlkd.training.runs import Predictions, Run
 from mlkd.training.state import TrainState
 from mlkd.training.teachers import prepare_teachers
 
@@ -57,9 +59,10 @@ def fit(
     num_workers: int | None = None,
     log_gradients_every: int = 0,
 ) -> Run:
-    """Trains a model and evaluates the weights of its best epoch on every split but the training images.
+    """Trains a model and evaluates the weights of one epoch on every split but the training images.
 
-    The best epoch is the one with the highest mAP on `val`, the first of several; no other split has an influence.
+    With `config.select="best"` that is the epoch with the highest mAP on `val`, the first of several; with "last" it is
+    the last one, and a split `val` is not required. No other split has an influence.
 
     The same method, data and config give the same run. A complete run is returned as it is. An interrupted run resumes
     after its last finished epoch with the same result as without the interruption (bit for bit on the CPU), because
@@ -71,7 +74,8 @@ def fit(
 
     Args:
         method: a `Method`, or the name of one that requires no teacher.
-        data: "train", "val" and "test", and any other splits, as `mlkd.load_data` returns them.
+        data: "train", "val" and "test", and any other splits, as `mlkd.load_data` returns them; without "val" if
+            `select="last"` (`mlkd.data.splits.train_on_trainval`).
         config: network, schedule, augmentation and seed.
         runs: the folder of all runs.
         study: the study that the run belongs to, as YAML, kept in `study.yml`; for information.
@@ -83,17 +87,14 @@ def fit(
 
     Raises:
         DataError: the data is invalid; raised before the first step.
-        ValueError: a teacher of the method is missing or does not fit.
+        ValueError: a teacher of the method is missing or does not fit, or the method and the configuration do not.
         TrainingError: a loss term is not finite, or a process of the training was killed.
         WriteError: the disk is full or read-only, or the like.
     """
     if log_gradients_every < 0:
         raise ValueError(f"`log_gradients_every` is {log_gradients_every}, expected a number of steps, or 0 for never.")
     method = create_method(method) if isinstance(method, str) else method
-    for name in ("train", "val", "test"):
-        if name not in data:
-            raise DataError(f"The split {name!r} is missing; found {', '.join(data)}.")
-    validate(data)
+    _check_arguments(method, data, config)
     run = find_run(method, data, config, runs=runs)
     accelerator = create_accelerator()
     single_process = accelerator.num_processes == 1
@@ -114,7 +115,7 @@ def fit(
                 note = " Its gradients were not recorded." if missing else ""
                 logger.info("%s: found complete in %s, not trained again.%s", trainer.title, run.path, note)
             return run
-        with torch.random.fork_rng(), _translate_errors(accelerator):
+        with torch.random.fork_rng(), translate_errors(accelerator):
             if study and accelerator.is_main_process:
                 run.write_text("study.yml", study)
             trainer.train()
@@ -136,6 +137,7 @@ class Trainer:
         state: the networks, optimizer and progress of the training.
         model: the student.
         student: the same as one module with the method's auxiliary, wrapped for several processes.
+        evaluated_model: what is validated, saved and tested: the student, or the moving average of its weights.
     """
 
     state: TrainState
@@ -159,7 +161,7 @@ class Trainer:
         self.title = f"{method.name} {role}, seed {config.seed}"
 
     def train(self) -> None:
-        """Trains the remaining epochs and evaluates the best one."""
+        """Trains the remaining epochs and evaluates the selected one."""
         self.setup()
         self.resume()
         config, steps, main = self.config, self.dataset.steps, self.accelerator.is_main_process
@@ -184,10 +186,13 @@ class Trainer:
         self.method.check(self.model)
         self.compute_format = choose_compute_format(accelerator, self.run, self.model, config)
         self.model.to(accelerator.device).to(memory_format=self.compute_format.layout)
+        ema = ModelEmaV3(self.model, config.ema_decay) if config.ema_decay else None
+        self.evaluated_model: MultiLabelModel = ema.module if ema else self.model
         if config.compile:
             self.model.compile()
         self.auxiliary = self.method.build_auxiliary(self.model, len(train_split))
-        networks = StudentWithAuxiliary(self.model, nn.Identity() if self.auxiliary is None else self.auxiliary)
+        auxiliary = nn.Identity() if self.auxiliary is None else self.auxiliary
+        networks = StudentWithAuxiliary(self.model, auxiliary, config.grad_accum_steps)
         self.dataset = BatchDataset(
             train_split,
             config,
@@ -197,7 +202,8 @@ class Trainer:
         )
         optimizer = create_optimizer(self.model, networks.auxiliary, config)
         scheduler = create_scheduler(optimizer, config, len(self.dataset))
-        self.state = TrainState(networks, optimizer, scheduler, self.compute_format.grad_scaler(accelerator.device))
+        scaler = self.compute_format.grad_scaler(accelerator.device)
+        self.state = TrainState(networks, ema, optimizer, scheduler, scaler)
         self.student = accelerator.prepare(networks)
         self.gradient_monitor = GradientMonitor(self.model, n) if (n := self.log_gradients_every) else None
         for name, split in self.data.items():
@@ -237,6 +243,8 @@ class Trainer:
         state.scaler.update()
         if state.scaler.get_scale() >= scale:  # otherwise a gradient overflowed in fp16 and the step was skipped
             state.scheduler.step()
+        if state.ema:
+            state.ema.update(self.model)
         return values
 
     def make_batch(self, augmented: AugmentedBatch, epoch_fraction: float) -> Batch:
@@ -283,31 +291,31 @@ class Trainer:
         )
 
     def end_epoch(self, losses: Mapping[str, float], seconds: float) -> None:
-        """Evaluates the student on `val` and writes weights (if they are the best), history and checkpoint."""
-        state, main = self.state, self.accelerator.is_main_process
-        broadcast_buffers(self.accelerator, self.model)
-        predictions = predict_split(self.accelerator, self.model, self.data["val"], self.compute_format)
-        if not np.isfinite(predictions.logits).all():
-            raise TrainingError(
-                f"The model's logits on `val` are not finite after epoch {state.epoch + 1}: lower `lr`, or use "
-                f"precision='float32'. The epoch before is kept."
-            )
-        score = mean_average_precision(predictions)
+        """Evaluates the student on `val`, and writes weights (if they are selected), history and checkpoint."""
+        state, main, select = self.state, self.accelerator.is_main_process, self.config.select
+        for model in dict.fromkeys((self.model, self.evaluated_model)):
+            broadcast_buffers(self.accelerator, model)
         state.epoch += 1
+        scores = {}
+        if "val" in self.data:
+            scores["val_mAP"] = mean_average_precision(self.predict("val", self.evaluated_model))
+        selected = scores["val_mAP"] > state.best_score if select == "best" else state.epoch == self.config.epochs
         state.history.append(
             {
                 "epoch": state.epoch,
                 "lr": float(state.scheduler.get_last_lr()[0]),
                 **losses,
-                "val_mAP": score,
+                **scores,
+                "selected": int(selected),
                 "seconds": seconds,
                 "images_per_second": self.dataset.steps * self.config.batch_size / seconds,
             }
         )
-        if score > state.best_score:
-            state.best_score, state.best_epoch = score, state.epoch
+        if selected:
+            state.best_score, state.selected_epoch = scores.get("val_mAP", 0.0), state.epoch
             if main:
-                self.save_weights(epoch=str(state.epoch), val_mAP=f"{score:.6f}")
+                notes = {name: f"{score:.6f}" for name, score in scores.items()}
+                self.save_weights(epoch=str(state.epoch), select=select, **notes)
         if main:
             self.run.write_history(state.history)
             if self.gradient_monitor:
@@ -316,28 +324,58 @@ class Trainer:
         self.progress.epoch(state.epoch - 1, state.history[-1])
 
     def finish(self) -> None:
-        """Evaluates the best weights on every split but the training images, and completes the run."""
+        """Evaluates the selected weights on every split but the training images, and completes the run."""
         if not self.config.epochs and self.accelerator.is_main_process:
             self.save_weights(epoch="0")
         metrics: dict[str, Any] = {
-            "best_epoch": self.state.best_epoch,
+            "select": self.config.select,
+            "selected_epoch": self.state.selected_epoch,
             "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
             "seconds": sum(row["seconds"] for row in self.state.history),
         }
         self.accelerator.wait_for_everyone()
         model = load_model(self.run.path / "model.safetensors").to(self.accelerator.device)
-        for name, split in self.data.items():
+        for name in self.data:
             if name not in ("train", "trainval"):
-                predictions = predict_split(self.accelerator, model, split, self.compute_format)
+                predictions = self.predict(name, model)
                 if self.accelerator.is_main_process:
                     self.run.write_predictions(name, predictions)
                 metrics[name] = {"mAP": mean_average_precision(predictions)}
         if self.accelerator.is_main_process:
             self.run.finish(metrics)
 
+    def predict(self, split: str, model: MultiLabelModel) -> Predictions:
+        """A model's predictions for a split.
+
+        Raises:
+            TrainingError: a logit is not finite.
+        """
+        data, batch_size = self.data[split], self.config.eval_batch_size
+        predictions = predict_split(self.accelerator, model, data, self.compute_format, batch_size)
+        if not np.isfinite(predictions.logits).all():
+            raise TrainingError(
+                f"The model's logits on `{split}` are not finite after epoch {self.state.epoch}: lower `lr`, or use "
+                f"precision='float32'."
+            )
+        return predictions
+
     def save_weights(self, **notes: str) -> None:
-        """Writes the student as the model of the run."""
-        save_model(self.model, self.run.path / "model.safetensors", **notes)
+        """Writes the evaluated model as the model of the run."""
+        save_model(self.evaluated_model, self.run.path / "model.safetensors", **notes)
+
+
+def _check_arguments(method: Method, data: Mapping[str, MultiLabelData], config: Config) -> None:
+    """Raises the errors that `fit` promises for splits and settings which do not go together."""
+    for name in ("train", "val", "test"):
+        if name not in data and (name != "val" or (config.select == "best" and config.epochs)):
+            reason = ', which select="best" chooses the epoch on' if name == "val" else ""
+            raise DataError(f"The split {name!r} is missing{reason}; found {', '.join(data)}.")
+    validate(data)
+    if config.grad_accum_steps > 1 and method.needs_whole_batch:
+        raise ValueError(
+            f"`grad_accum_steps` is {config.grad_accum_steps}, expected 1: the method {method.name!r} needs all images "
+            f"of a batch in one forward pass of the student."
+        )
 
 
 def _create_student(config: Config, classes: tuple[str, ...]) -> MultiLabelModel:
@@ -351,25 +389,3 @@ def _create_student(config: Config, classes: tuple[str, ...]) -> MultiLabelModel
         head_settings=config.head_settings,
         **config.backbone_settings,
     )
-
-
-@contextmanager
-def _translate_errors(accelerator: Accelerator) -> Iterator[None]:
-    """Turns the error that follows when another process of the training was killed into a TrainingError."""
-    try:
-        yield
-    except RuntimeError as error:
-        message = str(error)
-        if "DataLoader worker" in message:
-            raise TrainingError(
-                f"A process that prepares the batches ended unexpectedly, usually because the memory was full: use "
-                f"fewer `num_workers` (0 for none) or a smaller `batch_size`. The last finished epoch is kept. "
-                f"({message})"
-            ) from error
-        if accelerator.num_processes > 1 and not isinstance(error, TrainingError):
-            raise TrainingError(
-                f"Process {accelerator.process_index} of {accelerator.num_processes} cannot continue, usually because "
-                f"another process ended; see its message above or below. The last finished epoch is kept; the same "
-                f"command, or torchrun's --max-restarts, resumes after it. ({message.splitlines()[0]})"
-            ) from error
-        raise

@@ -57,7 +57,8 @@ def choose_compute_format(accelerator: Accelerator, run: Run, model: MultiLabelM
         return ComputeFormat(config.precision)
     if accelerator.is_main_process and not run.compute_format:
         shard = rank_slice(accelerator, config.batch_size)
-        compute_format = autotune_precision(model, shard.stop - shard.start, accelerator.device, config.compile)
+        num_images = max((shard.stop - shard.start) // config.grad_accum_steps, 1)  # of one forward pass
+        compute_format = autotune_precision(model, num_images, accelerator.device, config.compile)
         run.write_json("compute_format.json", compute_format._asdict())
     accelerator.wait_for_everyone()
     return ComputeFormat(**run.compute_format)

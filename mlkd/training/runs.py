@@ -1,8 +1,8 @@
 """The run store: one folder per training, named after its description.
 
 A run's folder holds `config.json` (the description), `study.yml` (the study it was trained for, if any),
-`history.csv` (one row per epoch), `checkpoint/` (during the training), `model.safetensors` (the weights of the best
-epoch on validation), `predictions/<split>.npz` (ids, targets, logits), `environment.json` and, written last,
+`history.csv` (one row per epoch), `checkpoint/` (during the training), `model.safetensors` (the weights of
+the selected epoch), `predictions/<split>.npz` (ids, targets, logits), `environment.json` and, written last,
 `metrics.json`: a run with that file is complete. The process that trains it holds `.lock`.
 """
 
@@ -104,7 +104,8 @@ class Run:
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """ "best_epoch", "parameters", "seconds" and, for each evaluated split, its mAP; of a complete run only."""
+        """Of a complete run: "select", "selected_epoch" (whose weights are kept), "parameters", "seconds", and for each
+        evaluated split its mAP."""
         if not self.complete:
             raise RunError(f"{self.path}: not finished; start the same training again to resume it.")
         return self._json("metrics.json")
@@ -122,7 +123,10 @@ class Run:
 
     @property
     def history(self) -> pd.DataFrame:
-        """One row per epoch: learning rate, mean loss terms, mAP on validation, seconds."""
+        """One row per epoch: learning rate, mean loss terms, mAP on validation, seconds.
+
+        `selected` is 1 where the weights of the epoch were kept; the last such epoch is the selected one.
+        """
         import pandas as pd
 
         path = self.path / "history.csv"
@@ -158,7 +162,7 @@ class Run:
         return pd.read_csv(path, keep_default_na=False, na_values={name: [""] for name in ("fraction", "cosine")})
 
     def predictions(self, split: str = "test") -> Predictions:
-        """The predictions of the best epoch for every image of a split."""
+        """The predictions of the selected epoch for every image of a split."""
         path = self.path / "predictions" / f"{split}.npz"
         if not path.is_file():
             raise RunError(f"{path}: this run has no predictions for the split {split!r}.")
@@ -169,7 +173,7 @@ class Run:
             )
 
     def model(self) -> MultiLabelModel:
-        """The trained model with the weights of the best epoch on validation, in eval mode on the CPU."""
+        """The trained model with the weights of the selected epoch, in eval mode on the CPU."""
         from mlkd.models import load_model
 
         path = self.path / "model.safetensors"
@@ -351,7 +355,7 @@ def summarize_runs(root: str | Path) -> list[dict[str, str]]:
                 "run": run.path.name,
                 "data": config["data"]["name"],
                 "epochs": f"{epochs if complete else run.epochs_done}/{epochs}",
-                "val mAP %": f"{100 * scores['val']:.2f}" if scores else "",
+                "val mAP %": f"{100 * scores['val']:.2f}" if "val" in scores else "",
                 "test mAP %": f"{100 * scores['test']:.2f}" if scores else "",
             }
         )

@@ -5,32 +5,45 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 
 import torch
+from timm.utils import ModelEmaV3
 
 from mlkd.errors import RunError
 from mlkd.training.distributed import StudentWithAuxiliary
 from mlkd.training.runs import Run
 
-STATEFUL = ("optimizer", "scheduler", "scaler")
+STATEFUL = ("ema", "optimizer", "scheduler", "scaler")
 
 
 @dataclass
 class TrainState:
-    """The state that a training resumes from; its checkpoint is exactly this."""
+    """The state that a training resumes from; its checkpoint is exactly this.
+
+    Attributes:
+        networks: the student and the method's auxiliary module.
+        ema: the moving average of the student's weights, or None.
+        optimizer, scheduler, scaler: of the networks.
+        epoch: the number of finished epochs.
+        best_score: the highest mAP on `val` so far.
+        selected_epoch: the epoch whose weights are the run's model.
+        history: one row per epoch.
+    """
 
     networks: StudentWithAuxiliary
+    ema: ModelEmaV3 | None
     optimizer: torch.optim.Optimizer
     scheduler: torch.optim.lr_scheduler.LRScheduler
     scaler: torch.amp.GradScaler
     epoch: int = 0
     best_score: float = -1.0
-    best_epoch: int = 0
+    selected_epoch: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
 
     def save(self, run: Run) -> None:
         """Writes the checkpoint."""
         names = [entry.name for entry in fields(self) if entry.name != "networks"]
         values = {name: getattr(self, name) for name in names}
-        state = {name: value.state_dict() if name in STATEFUL else value for name, value in values.items()}
+        stateful = {name for name in STATEFUL if values[name] is not None}
+        state = {name: value.state_dict() if name in stateful else value for name, value in values.items()}
         run.save_checkpoint(self.epoch, self.networks.state_dict(), state)
 
     def load(self, run: Run) -> None:
@@ -50,7 +63,7 @@ class TrainState:
             )
         self.networks.load_state_dict(weights)
         for name, value in state.items():
-            if name in STATEFUL:
+            if name in STATEFUL and value is not None:
                 getattr(self, name).load_state_dict(value)
             else:
                 setattr(self, name, value)

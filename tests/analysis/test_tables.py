@@ -47,7 +47,7 @@ def write_run(
     )
     rng = np.random.default_rng(training["seed"])
     metrics = {}
-    for name in ("val", "test"):
+    for name in [name for name in ("val", "test") if name in data]:
         split = data[name]
         logits = (split.targets - 0.5 + rng.normal(0, 1, split.targets.shape)).astype(np.float32)
         metrics[name] = {"mAP": float(np.nanmean(average_precision(split.targets, logits)))}
@@ -155,6 +155,13 @@ def test_score_table_is_evaluate_on_the_predictions(toy_data: Data, tmp_path: Pa
             assert rows.loc["one", "mean"] == pytest.approx(scores[3][metric])
             assert np.isnan(rows.loc["one", "std"])
             assert rows.loc["one", "n"] == 1
+
+
+def test_thresholds_are_not_tuned_without_val(toy_data: Data, tmp_path: Path) -> None:
+    data = {"test": toy_data["test"]}
+    table = score_table({"run": [write_run(tmp_path, data)]}, metrics=("OF1",)).set_index("protocol")["mean"]
+    assert table.index.tolist() == list(PROTOCOLS)
+    assert table[table.isna()].index.tolist() == ["tuned"]
 
 
 def test_protocol_table_is_evaluate_on_the_predictions(toy_data: Data, tmp_path: Path) -> None:

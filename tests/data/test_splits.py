@@ -1,13 +1,17 @@
-"""A held-out validation split, and the standard splits."""
+"""A held-out validation split, the standard splits, and training on all of them as in the papers."""
 
 from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlkd.data import DataError, MultiLabelData, hold_out, standard_splits
+from mlkd.data import DataError, ImageFiles, MultiLabelData, hold_out, standard_splits
+from mlkd.data.splits import train_on_trainval
 
 
 def data(ids: list[str], split: str = "train") -> MultiLabelData:
@@ -80,3 +84,35 @@ class TestStandardSplits:
             standard_splits(splits(test=2))
         with pytest.raises(DataError, match="no split to evaluate on; the splits are train"):
             standard_splits(splits(train=2))
+
+
+class TestTrainOnTrainval:
+    def test_trainval_is_the_training_split(self) -> None:
+        standard = standard_splits(splits(train=20, test=4, shifted=2))
+        result = train_on_trainval(standard)
+        assert counts(result) == {"train": 20, "test": 4, "shifted": 2}
+        assert result["train"] == replace(standard["trainval"], split="train")
+
+    def test_train_and_val_are_concatenated_without_trainval(self) -> None:
+        parts = splits(train=3, val=2, test=1)
+        mask = np.zeros((3, 3), bool)
+        mask[0, 1] = True
+        boxes = [np.full((1, 5), float(index), np.float32) for index in range(5)]
+        parts["train"] = replace(parts["train"], ignore_mask=mask, boxes=boxes[:3])
+        parts["val"] = replace(parts["val"], ignore_mask=~mask[:2] & False, boxes=boxes[3:])
+        train = train_on_trainval(parts)["train"]
+        assert (train.split, train.ids) == ("train", ("train0", "train1", "train2", "val0", "val1"))
+        assert [int(train.images[index][0, 0, 0]) for index in range(5)] == [0, 1, 2, 0, 1]
+        assert train.targets.argmax(axis=1).tolist() == [0, 1, 2, 0, 1]
+        assert train.boxes is not None
+        assert all(a is b for a, b in zip(train.boxes, boxes, strict=True))
+        assert train.ignore_mask is not None
+        assert np.argwhere(train.ignore_mask).tolist() == [[0, 1]]
+
+    def test_image_files_stay_files(self, tmp_path: Path) -> None:
+        parts = splits(train=2, val=1, test=1)
+        parts["train"] = replace(parts["train"], images=ImageFiles(tmp_path / "a", ["0.jpg", "1.jpg"]))
+        parts["val"] = replace(parts["val"], images=ImageFiles(tmp_path / "b", ["0.jpg"]))
+        images = train_on_trainval(parts)["train"].images
+        assert isinstance(images, ImageFiles)
+        assert images.paths == [tmp_path / "a" / "0.jpg", tmp_path / "a" / "1.jpg", tmp_path / "b" / "0.jpg"]

@@ -10,7 +10,6 @@ from compare import (
     STEEP,
     assert_equals_reference,
     assert_same,
-    cross_entropy,
     log_sigmoid,
     logit_batches,
     random_logits,
@@ -26,15 +25,22 @@ from torch.nn import functional
 from mlkd.losses.classification import asl, bce
 
 
-def reference_bce(student_logits, targets, *, reduction="sum", ignore_mask=None):
-    """Eq. 1 of L2D."""
+def reference_bce(
+    student_logits, targets, *, reduction="sum", ignore_mask=None, pos_weight=1.0, class_weights=(), label_smoothing=0.0
+):
+    """Eq. 1 of L2D, with the weights and the label smoothing of the docstring."""
+    b, q = student_logits.shape
+    present_factors = [pos_weight] * q if isinstance(pos_weight, float) else pos_weight
+    class_factors = class_weights or [1.0] * q
 
     def term(i, k):
         if ignore_mask is not None and ignore_mask[i, k]:
             return zero(student_logits)
-        return cross_entropy(float(targets[i, k]), student_logits[i, k].double())
+        logit = student_logits[i, k].double()
+        present = float(targets[i, k]) * (1 - label_smoothing) + label_smoothing / 2
+        positive, negative = -present * log_sigmoid(logit), -(1 - present) * log_sigmoid(-logit)
+        return class_factors[k] * (present_factors[k] * positive + negative)
 
-    b, q = student_logits.shape
     return reduced([[term(i, k) for k in range(q)] for i in range(b)], reduction)
 
 
@@ -100,6 +106,61 @@ def test_bce_equals_the_reference_and_torch(batch, reduction, with_mask):
     torchs = functional.binary_cross_entropy_with_logits(logits, targets.double(), reduction="none")
     expected = torchs.masked_fill(ignore_mask, 0.0) if with_mask else torchs
     torch.testing.assert_close(bce(logits, targets, **{**options, "reduction": "none"}), expected)
+
+
+@PROPERTY
+@given(logit_batches(1), st.sampled_from(REDUCTIONS), st.floats(0, 0.99), st.data())
+def test_bce_with_weights_and_label_smoothing(batch, reduction, label_smoothing, data):
+    logits, targets, ignore_mask = batch
+    per_class = st.lists(st.floats(0, 9), min_size=logits.shape[1], max_size=logits.shape[1])
+    options = {
+        "reduction": reduction,
+        "ignore_mask": ignore_mask,
+        "pos_weight": data.draw(st.one_of(st.floats(0, 9), per_class)),
+        "class_weights": data.draw(st.one_of(st.just(()), per_class)),
+        "label_smoothing": label_smoothing,
+    }
+    assert_equals_reference(bce, reference_bce, logits, targets, **options)
+
+
+@both_bce
+def test_weights_and_label_smoothing_by_hand(loss):
+    # σ(log 3) = 3/4. Present: -log(3/4) = log(4/3). Absent: -log(1/4) = log 4. With a smoothing of 1/2 the target of a
+    # present label is 3/4, that of an absent one 1/4.
+    logits = torch.full((1, 2), math.log(3), dtype=torch.float64)
+    targets, present, absent = torch.tensor([[1, 0]]), math.log(4 / 3), math.log(4)
+
+    def terms(**options):
+        return loss(logits, targets, reduction="none", **options).tolist()[0]
+
+    assert terms(pos_weight=5.0) == pytest.approx([5 * present, absent])
+    assert terms(pos_weight=[2.0, 7.0], class_weights=[3.0, 4.0]) == pytest.approx([6 * present, 4 * absent])
+    smoothed = [3 / 4 * present + 1 / 4 * absent, 1 / 4 * present + 3 / 4 * absent]
+    assert terms(label_smoothing=0.5) == pytest.approx(smoothed)
+
+
+def test_weights_of_one_are_the_same_bits():
+    (logits,), targets = random_logits(1), random_targets()
+    plain = bce(logits, targets, reduction="none")
+    assert torch.equal(bce(logits, targets, reduction="none", pos_weight=[1.0] * 4, class_weights=[1.0] * 4), plain)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"pos_weight": [1.0, 2.0]}, r"`pos_weight` is \[1\.0, 2\.0\], expected 4 numbers, one per class"),
+        (
+            {"class_weights": [1.0, 2.0, 3.0, -1.0]},
+            "`class_weights` is .*, expected 4 numbers, .* of 0 or more",
+        ),
+        ({"pos_weight": -1.0}, r"`pos_weight` is -1\.0"),
+        ({"label_smoothing": 1.0}, r"`label_smoothing` is 1\.0, expected a fraction, 0 or more and below 1"),
+    ],
+)
+def test_invalid_weights(options, message):
+    (logits,), targets = random_logits(1), random_targets()
+    with pytest.raises(ValueError, match=message):
+        bce(logits, targets, **options)
 
 
 @both_bce

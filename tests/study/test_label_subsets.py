@@ -124,15 +124,39 @@ def test_arguments_of_the_partition(
 ) -> None:
     calls = []
 
-    def record(counts, *args):
-        calls.append(args)
+    def record(counts, *args, as_in_paper):
+        calls.append((*args, as_in_paper))
         return np.array([0, 1, 1, 0])
 
     monkeypatch.setattr(label_subsets.graphs, "partition", record)
-    train_label_subsets(toy_data, config, "dgp", 2, tau=2.5, seed=7, runs=tmp_path)
+    train_label_subsets(toy_data, config, "dgp", 2, tau=2.5, seed=7, as_in_paper=True, runs=tmp_path)
     train_label_subsets(toy_data, config, "cgp", 2, runs=tmp_path)
-    assert calls == [(2, "dgp", 2.5, 7), (2, "cgp", 3.0, 0)]
+    assert calls == [(2, "dgp", 2.5, 7, True), (2, "cgp", 3.0, 0, False)]
     assert groups(list(iter_runs(tmp_path))) == [("green", "blue"), ("red", "dark")]
+
+
+def test_label_subset_of_one_label_gives_a_warning(
+    toy_data: Data, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(label_subsets.graphs, "partition", lambda *_, **__: np.array([0, 1, 0, 0]))
+    for subset_images, strategy in (("all", "dgp"), ("containing", "dgp")):
+        splits = label_subsets.label_subset_data(toy_data, strategy, 2, subset_images=subset_images)
+        assert splits[1]["train"].targets.all() == (subset_images == "containing")
+    (message,) = caplog.messages
+    assert message.startswith("dgp, k=2: a label subset of one label each: green. With subset_images='containing', all")
+    assert "sees no negative" in message
+
+
+def test_networks_have_word_vectors(toy_data: Data, config: Config, tmp_path: Path) -> None:
+    glove = tmp_path / "glove.txt"
+    glove.write_text("red 1 0 0\ngreen 0 1 0\nblue 0 0 1\ndark 1 1 0\n")
+    settings = {"layers": 1, "heads": 2, "word_vectors": str(glove)}
+    config = config.replace(epochs=0, head="transformer", embed_dim=8, head_settings=settings)
+    merged = train_label_subsets(toy_data, config, "random", 2, runs=tmp_path / "runs")
+    vectors = {"red": [1, 0, 0], "green": [0, 1, 0], "blue": [0, 0, 1], "dark": [1, 1, 0]}
+    assert len(merged.models) == 2
+    for model in merged.models:
+        assert model.head.word_vectors.tolist() == [vectors[name] for name in model.classes]
 
 
 def test_another_method(toy_data: Data, config: Config, tmp_path: Path) -> None:

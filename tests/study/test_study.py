@@ -284,7 +284,7 @@ def test_networks_of_label_subsets_are_trained_once(toy: Study, capsys: pytest.C
     assert {run.predictions().classes for run in runs} == names
     for run in runs:
         assert run.config["training"] == toy.student.replace(role="label_subset").as_dict()
-        assert run.config["settings"] == {"reduction": "batchmean", "loss": "asl"}
+        assert run.config["settings"] == method.settings()
     out = capsys.readouterr().out
     assert out.count("vanilla label subset (") == len(runs)
     assert "teacher" not in out
@@ -293,15 +293,18 @@ def test_networks_of_label_subsets_are_trained_once(toy: Study, capsys: pytest.C
 def test_partitions_follow_the_method(toy: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
 
-    def record(data, config, strategy, k, *, tau, **others):
-        calls.append((strategy, k, tau))
+    def record(data, config, strategy, *, method, runs, study, **partition):
+        calls.append((strategy, partition))
         return create_model("resnet8_cifar", toy.classes, image_size=32)
 
     monkeypatch.setattr(label_subsets, "train_label_subsets", record)
-    toy.build_method("cpsd", k=4, tau=2.5)
+    settings = {"partition_seed": 3, "partition_as_in_paper": True, "subset_images": "all"}
+    toy.build_method("cpsd", k=4, tau=2.5, **settings)
     toy.build_method("random-psd")
     toy.build_method("sd")
-    assert calls == [("cgp", 4, 2.5), ("dgp", 4, 2.5), ("random", 5, 3.0), ("all_labels", 1, 3.0)]
+    changed = {"k": 4, "tau": 2.5, "seed": 3, "as_in_paper": True, "subset_images": "all"}
+    default = {"k": 5, "tau": 3.0, "seed": 0, "as_in_paper": False, "subset_images": "containing"}
+    assert calls == [("cgp", changed), ("dgp", changed), ("random", default), ("all_labels", {"k": 1})]
 
 
 @pytest.mark.parametrize(
@@ -319,6 +322,69 @@ def test_label_subsets_may_have_another_schedule_and_the_students_architecture(t
     (run,) = label_subset_runs(study)
     expected = study.student.replace(role="label_subset", epochs=2, lr=1e-3)
     assert run.config["training"] == expected.as_dict()
+
+
+def test_networks_of_label_subsets_have_the_asl_settings_of_vanilla(toy: Study) -> None:
+    methods = {"vanilla": {"pos_weight": 2.0, "gamma_neg": 4.0}, "sd": {"gamma_neg": 1.0, "clip": 0.0}}
+    study = toy.replace(methods=methods)
+    run = study.train_student("sd")
+    assert (run.config["settings"]["gamma_neg"], run.config["settings"]["clip"]) == (1.0, 0.0)
+    (teacher,) = label_subset_runs(study)
+    assert teacher.config["settings"] == create_method("vanilla", loss="asl").settings()
+    study = toy.replace(methods={"vanilla": {"loss": "asl", "gamma_neg": 2.0, "gamma_pos": 1.0}})
+    settings = study.train_label_subset("sd", "all_labels", 1).config["settings"]
+    assert (settings["gamma_neg"], settings["gamma_pos"], settings["clip"]) == (2.0, 1.0, 0.05)
+
+
+def test_label_subset_runs_are_those_of_the_student(toy: Study) -> None:
+    """Whether they are trained one by one, as in a sweep, or with the student."""
+    settings = {"k": 2, "partition_seed": 4, "partition_as_in_paper": True, "subset_images": "all"}
+    paths = {toy.train_label_subset("random-psd", "random", number, **settings).path for number in (1, 2)}
+    toy.build_method("random-psd", **settings)
+    assert {run.path for run in label_subset_runs(toy)} == paths
+    expected = partition(cooccurrence(toy.splits["train"].targets), 2, "random", seed=4)
+    for run in label_subset_runs(toy):
+        (number,) = {int(expected[toy.classes.index(name)]) for name in run.predictions().classes}
+        assert len(run.predictions().classes) == (expected == number).sum()
+
+
+# Training on all training images
+
+
+def test_trainval_is_trained_on_by_all(toy: Study) -> None:
+    select = {"select": "last"}
+    study = toy.replace(
+        train_split="trainval", teacher=toy.teacher.replace(**select), student=toy.student.replace(**select)
+    )
+    assert {name: len(split) for name, split in study.splits.items()} == {"train": 104, "test": 40}
+    runs = [study.train_student("l2d"), study.train_teacher(), study.train_label_subset("cpsd", "cgp", 1, k=2)]
+    for run in runs:
+        assert list(run.config["data"]["splits"]) == ["train", "test"]
+        assert list(run.mean_ap) == ["test"]
+        assert run.config["training"]["select"] == "last"
+    assert create_study(runs[0].path / "study.yml", runs=study.runs) == study
+    assert toy.train_teacher().path != runs[1].path
+
+
+@pytest.mark.parametrize(
+    ("last", "section"), [((), "teacher"), (("teacher",), "student"), (("teacher", "student"), "label_subsets")]
+)
+def test_trainval_requires_the_last_epoch(last: tuple[str, ...], section: str) -> None:
+    overrides = {
+        "train_split": "trainval",
+        "label_subsets.select": "best",
+        **{f"{name}.select": "last" for name in last},
+    }
+    with pytest.raises(ValueError, match=f"leaves no validation images .*; expected `{section}.select` to be 'last'"):
+        create_study("full", overrides=overrides)
+
+
+def test_trainval_with_a_teacher_that_is_not_trained() -> None:
+    study = create_study("quick", overrides={"train_split": "trainval", "student.select": "last"})
+    assert "val" not in study.splits
+    assert len(study.splits["train"]) == 140
+    with pytest.raises(ValueError, match="`train_split` of the study is 'all', expected train or trainval"):
+        create_study("quick", overrides={"train_split": "all"})
 
 
 def test_one_label_subset(toy: Study) -> None:

@@ -149,6 +149,19 @@ def test_networks_of_label_subsets_are_tasks() -> None:
     assert not second.group
 
 
+def test_partitions_of_a_grid_are_different_tasks() -> None:
+    grid = {"random-psd.partition_seed": (0, 1), "random-psd.subset_images": ("containing", "all")}
+    tasks = {
+        t.name: t for t in expand_tasks(Sweep(name="g", study="smoke", methods=("random-psd",), grid=grid, seeds=(0,)))
+    }
+    subsets = [task for task in tasks.values() if "--label-subset" in task.arguments]
+    others = ["", "-subset_images=all", "-seed=1", "-seed=1-subset_images=all"]
+    assert [task.name for task in subsets] == [f"random-{i}-of-2-tau=3.0{text}" for text in others for i in (1, 2)]
+    assert overrides(subsets[-1]) == ["random-psd.partition_seed=1", "random-psd.subset_images=all"]
+    student = tasks["random-psd-partition_seed=1-subset_images=all-seed=0"]
+    assert student.depends_on == tuple(task.name for task in subsets[-2:])
+
+
 def test_label_subsets_follow_the_students_settings() -> None:
     grid = {"student.lr": (0.1, 0.2), "cgpd.lambda_kd": (1, 2)}
     tasks = expand_tasks(Sweep(name="g", study="smoke", methods=("cgpd",), grid=grid, seeds=(0,)))

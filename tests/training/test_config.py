@@ -37,6 +37,15 @@ def test_defaults_are_the_papers() -> None:
         ({"lr": float("nan")}, r"`lr`.* is nan, expected a finite number"),
         ({"weight_decay": -1}, "`weight_decay`.* is -1"),
         ({"max_grad_norm": -1}, "`max_grad_norm`.* is -1"),
+        ({"select": "Best"}, r"`select`.* is 'Best', expected best or last\. Did you mean 'best'"),
+        ({"ema_decay": 1.0}, r"`ema_decay`.* is 1\.0, expected a number less than 1"),
+        ({"warmup": -0.1}, r"`warmup`.* is -0\.1, expected a number of at least 0"),
+        ({"filter_bias_and_bn": 1}, "`filter_bias_and_bn`.* is 1, expected true or false"),
+        ({"eval_batch_size": 0}, "`eval_batch_size`.* is 0"),
+        (
+            {"grad_accum_steps": 9, "batch_size": 8},
+            r"`grad_accum_steps` is 9, expected at most the number of images in a batch: `batch_size` is 8\.",
+        ),
     ],
 )
 def test_invalid_values(change: dict, message: str) -> None:

@@ -62,7 +62,7 @@ def test_two_processes_train_the_same_run(tmp_path: Path) -> None:
     for name, launcher in (("one", [sys.executable]), ("two", TORCHRUN)):
         done = subprocess.run(
             # SGD, because Adam's division by small second moments amplifies rounding errors.
-            command(tmp_path / name, launcher, optimizer="sgd", lr=0.02),
+            command(tmp_path / name, launcher, optimizer="sgd", lr=0.02, ema_decay=0.5, grad_accum_steps=2),
             check=True,
             timeout=300,
             stdout=subprocess.PIPE,

@@ -103,7 +103,7 @@ def test_the_loss_falls_and_the_folder_has_all_its_files(
     run = fit(method_named(name, toy_teacher), toy_data, toy_config.replace(epochs=6), runs=tmp_path)
     history = run.history
     terms = {"vanilla": ["bce"], "l2d": ["bce", "mld", "cd", "id"]}[name]
-    assert list(history.columns) == ["epoch", "lr", *terms, "val_mAP", *TIMES]
+    assert list(history.columns) == ["epoch", "lr", *terms, "val_mAP", "selected", *TIMES]
     assert history["epoch"].tolist() == [1, 2, 3, 4, 5, 6]
     total = history[terms].sum(axis=1)
     assert total.iloc[-1] < total.iloc[0]
@@ -163,7 +163,7 @@ def test_weights_of_the_best_epoch_on_val_are_saved(
 ) -> None:
     run = fit("vanilla", toy_data, toy_config.replace(epochs=5), runs=tmp_path)
     scores = run.history["val_mAP"]
-    assert run.metrics["best_epoch"] == int(scores.argmax()) + 1
+    assert (run.metrics["select"], run.metrics["selected_epoch"]) == ("best", int(scores.argmax()) + 1)
     assert run.mean_ap["val"] == pytest.approx(scores.max(), abs=1e-9)
 
     def use_scores(values: list[float]) -> None:
@@ -177,7 +177,7 @@ def test_weights_of_the_best_epoch_on_val_are_saved(
     two = fit("vanilla", toy_data, constant.replace(epochs=2), runs=tmp_path)
     use_scores([0.9, 0.3, 0, 0])
     one = fit("vanilla", toy_data, constant.replace(epochs=2, role="teacher"), runs=tmp_path)
-    assert [run.metrics["best_epoch"] for run in (three, two, one)] == [2, 2, 1]
+    assert [run.metrics["selected_epoch"] for run in (three, two, one)] == [2, 2, 1]
     assert same_weights(three, two)
     assert not same_weights(two, one)
 
@@ -189,7 +189,7 @@ def test_the_test_split_has_no_influence(toy_data: Data, toy_config: Config, tmp
     other = fit("vanilla", {**toy_data, "test": shuffled}, toy_config, runs=tmp_path)
     assert one.path != other.path
     assert same_weights(one, other)
-    assert one.metrics["best_epoch"] == other.metrics["best_epoch"]
+    assert one.metrics["selected_epoch"] == other.metrics["selected_epoch"]
     assert np.array_equal(one.predictions("test").logits, other.predictions("test").logits)
     assert one.mean_ap["test"] != other.mean_ap["test"]
 
@@ -540,7 +540,7 @@ def test_no_epochs_only_scores_the_given_model(
     config = toy_config.replace(init_from=str(tmp_path / "teacher.safetensors"), epochs=0, role="teacher")
     run = fit("vanilla", toy_data, config, runs=tmp_path)
     assert run.complete
-    assert run.metrics["best_epoch"] == 0
+    assert run.metrics["selected_epoch"] == 0
     assert len(run.history) == 0
     state, saved = toy_teacher.state_dict(), weights(run)
     assert saved.keys() == state.keys()
