@@ -78,6 +78,7 @@ class Method(Settings):
             network), "all_labels" (the student's own network, trained before), "cgp", "dgp", "random" (networks
             trained on label subsets and merged). They are evaluated on each batch.
         needs_embeddings: whether student and teacher must have a head with label-wise embeddings.
+        needs_cams: whether student and teacher must have a head with class activation maps.
         needs_features: whether the teachers' feature maps are compared.
         needs_two_views: whether each batch has a second augmentation of its images.
         needs_overlapping_batches: whether each batch has half of its images in common with the previous one.
@@ -95,6 +96,7 @@ class Method(Settings):
     formula: ClassVar[str] = ""
     required_teachers: ClassVar[tuple[str, ...]] = ()
     needs_embeddings: ClassVar[bool] = False
+    needs_cams: ClassVar[bool] = False
     needs_features: ClassVar[bool] = False
     needs_two_views: ClassVar[bool] = False
     needs_overlapping_batches: ClassVar[bool] = False
@@ -159,11 +161,20 @@ class Method(Settings):
                     f"{first_few(student.classes)}; both must have the same names in the same order."
                 )
         for role, model in {"student": student, **self.teachers}.items():
-            if self.needs_embeddings and not model.head.has_embeddings:
-                raise ValueError(
-                    f"The method {self.name!r} distills label-wise embeddings, which the {role}'s head "
-                    f"{model.settings['head']!r} does not have; use head='label_wise'."
-                )
+            self.check_head(role, model.settings["head"], model.head)
+
+    def check_head(self, role: str, name: str, head: Any) -> None:
+        """Raises ValueError when a head, or the class of one, lacks what the method requires of this role's network."""
+        if self.needs_embeddings and not head.has_embeddings:
+            raise ValueError(
+                f"The method {self.name!r} distills label-wise embeddings, which the {role}'s head {name!r} does not "
+                f"have; use head='label_wise'."
+            )
+        if self.needs_cams and not head.has_cams:
+            raise ValueError(
+                f"The method {self.name!r} distills class activation maps, which the {role}'s head {name!r} does not "
+                f"have; use head='gap', 'label_wise' or 'ml_decoder'."
+            )
 
 
 METHODS: Registry[type[Method]] = Registry("method", "mlkd.methods")

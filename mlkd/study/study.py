@@ -172,7 +172,13 @@ class Study(Settings):
 
     def build_method(self, name: str, **changes: Any) -> Method:
         """The method of that name with this study's settings and its teachers, which are trained first if necessary."""
+        from mlkd.models import HEADS
+
         method = self.create_method(name, **changes)
+        for role in ("student", *method.required_teachers):  # before a teacher is trained for nothing
+            head = (self.teacher if role == "teacher" else self.student).head
+            if role != "teacher" or not (self.teacher_model or self.teacher_cache):
+                method.check_head(role, head, HEADS[head])
         return method.replace(**{role: self._teacher_for(method, role) for role in method.required_teachers})
 
     # What it trains. A finished run is returned, not trained again.

@@ -183,8 +183,8 @@ def test_term_of_cam_kd_is_the_weighted_loss() -> None:
     method, student, teacher, batch = step("cam-kd", grid=3)
     output = student.eval()(batch.images)
     maps = (
-        student.head.class_activation_maps(output.features),
-        teacher.head.class_activation_maps(batch.teacher.features),
+        student.head.cams(output.features),
+        teacher.head.cams(batch.teacher.features),
     )
     torch.testing.assert_close(method.loss_terms(output, batch)["cam"], 400 * cam_kd_loss(*maps, grid=3))
 
@@ -196,8 +196,8 @@ def test_cam_kd_gathers_the_maps_of_all_processes() -> None:
     output = student(batch.images)
     others = iter(
         [
-            student.head.class_activation_maps(output.features[2:]),
-            teacher.head.class_activation_maps(batch.teacher.features[2:]),
+            student.head.cams(output.features[2:]),
+            teacher.head.cams(batch.teacher.features[2:]),
         ]
     )
     first = batch._replace(
@@ -210,11 +210,8 @@ def test_cam_kd_gathers_the_maps_of_all_processes() -> None:
 
 @pytest.mark.parametrize(("role", "heads"), [("student", ("transformer", "gap")), ("teacher", ("gap", "query2label"))])
 def test_cam_kd_refuses_a_head_without_class_activation_maps(role: str, heads: tuple[str, str]) -> None:
-    message = (
-        rf"'cam-kd' distills class activation maps: expected one network with the head gap or label_wise as the "
-        rf"{role}, got a MultiLabelModel with the head '{heads[role == 'teacher']}'"
-    )
-    with pytest.raises(ValueError, match=message):
+    head = heads[role == "teacher"]
+    with pytest.raises(ValueError, match=f"maps, which the {role}'s head '{head}' does not have; use head='gap'"):
         step("cam-kd", heads=heads)
 
 
@@ -224,7 +221,7 @@ def test_cam_kd_refuses_a_merged_teacher() -> None:
         create_model("resnet8_cifar", CLASSES[2:], "gap", image_size=16),
     ]
     method = create_method("cam-kd", teacher=MergedTeacher(submodels, CLASSES))
-    with pytest.raises(ValueError, match="as the teacher, got a MergedTeacher with the head 'gap'"):
+    with pytest.raises(ValueError, match="of one network, and `teacher` is a MergedTeacher; pass a MultiLabelModel"):
         method.check(small("gap", 16, (4, 8, 8), 0))
 
 

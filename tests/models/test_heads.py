@@ -261,30 +261,31 @@ class TestAgainstLoops:
 
 class TestClassActivationMaps:
     def test_heads_that_have_them(self) -> None:
-        assert {name for name, head in HEADS.items() if head.has_class_activation_maps} >= {"gap", "label_wise"}
+        assert {name for name, head in HEADS.items() if head.has_cams} >= {"gap", "label_wise", "ml_decoder"}
         for name, head in HEADS.items():
-            has_method = head.class_activation_maps is not Head.class_activation_maps
-            assert head.has_class_activation_maps == has_method, name
-        with pytest.raises(TypeError, match="TransformerHead has no `class_activation_maps`"):
-            TransformerHead(3, named(2), 8).class_activation_maps(torch.zeros(1, 3, 2, 2))
+            has_method = head.cams is not Head.cams
+            assert head.has_cams == has_method, name
+        with pytest.raises(TypeError, match="TransformerHead has no `cams`"):
+            TransformerHead(3, named(2), 8).cams(torch.zeros(1, 3, 2, 2))
 
     @torch.no_grad()
     def test_maps_of_gap_average_to_the_logits(self) -> None:
         torch.manual_seed(0)
         head, features = randomized(GapHead(3, named(2))), torch.randn(2, 3, 2, 4).double()
-        maps = head.class_activation_maps(features)
+        maps = head.cams(features)
         assert maps.shape == (2, 2, 2, 4)
         torch.testing.assert_close(maps.mean(dim=(2, 3)) + head.classifier.bias, head(features)[0])
         expected = sum(head.classifier.weight[1, c] * features[0, c, 1, 2] for c in range(3))
         torch.testing.assert_close(maps[0, 1, 1, 2], expected)
 
+    @pytest.mark.parametrize("kind", [LabelWiseHead, MLDecoderHead])
     @pytest.mark.parametrize(("embed_dim", "heads"), [(4, 1), (8, 4)])
     @torch.no_grad()
-    def test_maps_of_label_wise_against_loops(self, embed_dim: int, heads: int) -> None:
+    def test_maps_of_cross_attention_against_loops(self, kind, embed_dim: int, heads: int) -> None:
         torch.manual_seed(0)
-        head = randomized(LabelWiseHead(3, named(2), embed_dim, heads=heads))
+        head = randomized(kind(3, named(2), embed_dim, heads=heads))
         features = torch.randn(2, 3, 2, 3).double()
-        maps = head.class_activation_maps(features)
+        maps = head.cams(features)
         assert maps.shape == (2, 2, 2, 3)
         attention = head.attention
         to_query, to_key, to_value = attention.in_proj_weight.split(embed_dim)
@@ -292,6 +293,8 @@ class TestClassActivationMaps:
         for i in range(2):
             cells = cells_of(features, i, lambda cell: slow_linear(cell, head.project).clamp(min=0))
             for k, query in enumerate(head.queries):
+                if kind is MLDecoderHead:
+                    query = slow_norm(query + query, head.norm1)
                 expected = [torch.zeros(()).double() for _ in cells]
                 for h in range(heads):
                     part = slice(h * embed_dim // heads, (h + 1) * embed_dim // heads)
@@ -306,13 +309,13 @@ class TestClassActivationMaps:
                 attended = slow_attention(query, cells, attention) - attention.out_proj.bias
                 torch.testing.assert_close(maps[i, k].sum(), head.weight[k] @ attended, atol=1e-6, rtol=1e-6)
 
-    @pytest.mark.parametrize("name", ["gap", "label_wise"])
+    @pytest.mark.parametrize("name", ["gap", "label_wise", "ml_decoder"])
     def test_gradients_reach_features_and_head(self, name: str) -> None:
         torch.manual_seed(0)
         head = HEADS[name](8, FOUR)
         features = torch.randn(2, 8, 2, 3, requires_grad=True)
         weight = head.classifier.weight if name == "gap" else head.weight
-        for gradient in torch.autograd.grad(head.class_activation_maps(features).square().sum(), [features, weight]):
+        for gradient in torch.autograd.grad(head.cams(features).square().sum(), [features, weight]):
             assert gradient.abs().sum() > 0
 
 

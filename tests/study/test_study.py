@@ -316,6 +316,24 @@ def test_each_method_gets_its_teachers(name: str, count: int, toy: Study) -> Non
     assert len(label_subset_runs(toy)) == count
 
 
+@pytest.mark.parametrize(
+    ("name", "role", "head", "missing"),
+    [
+        ("l2d", "student", "gap", "distills label-wise embeddings"),
+        ("l2d", "teacher", "gap", "distills label-wise embeddings"),
+        ("cam-kd", "student", "transformer", "distills class activation maps"),
+        ("cam-kd", "teacher", "query2label", "distills class activation maps"),
+    ],
+)
+def test_head_is_refused_before_a_teacher_is_trained(
+    name: str, role: str, head: str, missing: str, toy: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Study, "train_teacher", lambda self: pytest.fail("a teacher was trained"))
+    study = toy.replace(**{role: getattr(toy, role).replace(head=head)})
+    with pytest.raises(ValueError, match=f"{missing}, which the {role}'s head '{head}' does not have"):
+        study.build_method(name)
+
+
 def test_label_subsets_may_have_another_schedule_and_the_students_architecture(toy: Study) -> None:
     study = toy.replace(label_subsets={"epochs": 2, "lr": 1e-3})
     study.build_method("sd")

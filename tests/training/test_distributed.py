@@ -42,7 +42,7 @@ def test_gradient_equals_that_of_one_process(names: tuple[str, ...], tmp_path: P
         assert one.keys() == two.keys()
         norm = sum(float(gradient.double().square().sum()) for gradient in one.values()) ** 0.5
         difference = sum(float((one[key].double() - two[key]).square().sum()) for key in one) ** 0.5
-        if not (norm > 0 and difference <= 1e-6 * norm):
+        if not (norm > 0 and difference <= 1e-5 * norm):  # dist divides by small standard deviations
             wrong[name] = difference / norm
     assert not wrong
     for rank in range(2):  # both processes have the rows of both, and the buffers of the first

@@ -172,6 +172,8 @@ def test_cached_outputs_that_do_not_fit_are_an_error(tmp_path: Path) -> None:
         mlkd.fit(create_method("l2d", teacher=cached), data, small(()), runs=tmp_path)
     with pytest.raises(ValueError, match=r"'rkd' compares feature maps, which .*cached does not have"):
         mlkd.fit(create_method("rkd", teacher=cached), data, small(()), runs=tmp_path)
+    with pytest.raises(ValueError, match=r"'cam-kd' distills the class activation maps of one network.*CachedTeacher"):
+        mlkd.fit(create_method("cam-kd", teacher=cached), data, small(()), runs=tmp_path)
     with pytest.raises(ValueError, match="evaluated on other images than those of toy train"):
         mlkd.fit(create_method("mld", teacher=cached), {**data, "train": noise("train", 20)}, small(()), runs=tmp_path)
     with pytest.raises(ValueError, match=r"`image_size` is 24; use `mlkd cache-teacher --set student.image_size=24`"):

@@ -21,18 +21,18 @@ class Head(nn.Module):
 
     Attributes:
         has_embeddings: whether the head has embeddings. If not, its constructor has no `embed_dim`, their width d.
-        has_class_activation_maps: whether the head has `class_activation_maps`.
+        has_cams: whether the head has class activation maps, by its method `cams`.
     """
 
     has_embeddings: ClassVar[bool] = True
-    has_class_activation_maps: ClassVar[bool] = False
+    has_cams: ClassVar[bool] = False
 
-    def class_activation_maps(self, features: Tensor) -> Tensor:
-        """Features (b, D, H, W) to a map per label (b, q, H, W): how much each cell adds to the label's score.
+    def cams(self, features: Tensor) -> Tensor:
+        """Features (b, D, H, W) to class activation maps (b, q, H, W): how much each cell adds to a label's score.
 
         Gradients flow into the features and the head's parameters.
         """
-        raise TypeError(f"{type(self).__name__} has no `class_activation_maps`.")
+        raise TypeError(f"{type(self).__name__} has no `cams`.")
 
     def saved_settings(self, settings: Mapping[str, Any]) -> dict[str, Any]:
         """The settings stored in a model file, as plain values, for a head that was created with `settings`."""

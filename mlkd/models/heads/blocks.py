@@ -43,6 +43,32 @@ def classify(embeddings: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return torch.einsum("bqd,qd->bq", embeddings, weight) + bias
 
 
+def cross_attention_cams(attention: nn.MultiheadAttention, queries: Tensor, cells: Tensor, weight: Tensor) -> Tensor:
+    r"""The class score of each cell, weighted by the label's attention to it.
+
+    $$ M_k(x, y) = \sum_h a_{hk}(x, y) \, w_k^\top W_h \, v_h(x, y) $$
+
+    where, in attention head $h$, $a_{hk}$ is the attention of the query of label $k$, $v_h$ the value of a cell and
+    $W_h$ the output projection; $w_k$ are the weights of the label's linear output. The sum of a map over its cells is
+    what the cells add to $w_k^\top$ of the attended vector. What follows the attention in a head (shortcut, norms and
+    feed-forward layer) is not part of it, so the maps do not add up to the logit.
+
+    Args:
+        attention: batch first. Its dropout, if any, applies to the maps too.
+        queries, cells: its inputs, (b, q, d) and (b, HW, d).
+        weight: of the linear outputs, (q, d).
+
+    Returns:
+        (b, q, HW).
+    """
+    d, heads = queries.shape[2], attention.num_heads
+    _, weights = attention(queries, cells, cells, average_attn_weights=False)  # (b, heads, q, HW)
+    values = nn.functional.linear(cells, attention.in_proj_weight[-d:], attention.in_proj_bias[-d:])
+    projected = weight @ attention.out_proj.weight  # (q, d)
+    scores = torch.einsum("bche,qhe->bhqc", values.unflatten(2, (heads, -1)), projected.unflatten(1, (heads, -1)))
+    return (weights * scores).sum(dim=1)
+
+
 def check_width(d: int, heads: int, multiple: int = 1) -> None:
     """Raises ValueError unless `embed_dim` is a multiple of `multiple` and of the number of attention heads."""
     check_positive(embed_dim=d, heads=heads)

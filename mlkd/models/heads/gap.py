@@ -15,7 +15,7 @@ class GapHead(Head):
     """Global average pooling and one linear layer: no label-wise embeddings."""
 
     has_embeddings = False
-    has_class_activation_maps = True
+    has_cams = True
 
     def __init__(self, in_channels: int, classes: Sequence[str]):
         super().__init__()
@@ -25,7 +25,7 @@ class GapHead(Head):
         """Features (b, D, H, W) to logits (b, q)."""
         return self.classifier(features.mean(dim=(-2, -1))), None
 
-    def class_activation_maps(self, features: Tensor) -> Tensor:
+    def cams(self, features: Tensor) -> Tensor:
         r"""The maps $M_k(x, y) = \sum_d w_{kd} f_d(x, y)$; the logit is the mean of a map plus the bias.
 
         Source: Zhou et al., Learning Deep Features for Discriminative Localization, CVPR 2016, arXiv:1512.04150.

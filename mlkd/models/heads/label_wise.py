@@ -29,7 +29,7 @@ class LabelWiseHead(Head):
         heads: number of attention heads.
     """
 
-    has_class_activation_maps = True
+    has_cams = True
 
     def __init__(self, in_channels: int, classes: Sequence[str], embed_dim: int | None = None, *, heads: int = 4):
         super().__init__()
@@ -51,23 +51,10 @@ class LabelWiseHead(Head):
         embeddings = self.norm2(embeddings + self.feed_forward(embeddings))
         return blocks.classify(embeddings, self.weight, self.bias), embeddings
 
-    def class_activation_maps(self, features: Tensor) -> Tensor:
-        r"""The maps of the cross-attention: the class score of each cell, weighted by the label's attention to it.
-
-        $$ M_k(x, y) = \sum_h a_{hk}(x, y) \, w_k^\top W_h \, v_h(x, y) $$
-
-        where, in attention head $h$, $a_{hk}$ is the attention of the query of label $k$, $v_h$ the value of a cell and
-        $W_h$ the output projection; $w_k$ are the weights of the label's output $h_k$. The sum of a map over its cells
-        is what the cells add to $w_k^\top$ of the attended vector. The shortcut, the norms and the feed-forward layer,
-        which follow, are not part of it, so the maps do not add up to the logit.
-        """
-        queries, cells = self._queries_and_cells(features)
-        d, heads = self.weight.shape[1], self.attention.num_heads
-        _, attention = self.attention(queries, cells, cells, average_attn_weights=False)  # (b, heads, q, HW)
-        values = F.linear(cells, self.attention.in_proj_weight[-d:], self.attention.in_proj_bias[-d:])
-        weight = self.weight @ self.attention.out_proj.weight  # (q, d)
-        scores = torch.einsum("bche,qhe->bhqc", values.unflatten(2, (heads, -1)), weight.unflatten(1, (heads, -1)))
-        return (attention * scores).sum(dim=1).unflatten(2, features.shape[2:])
+    def cams(self, features: Tensor) -> Tensor:
+        """The maps of the cross-attention: see `blocks.cross_attention_cams`."""
+        maps = blocks.cross_attention_cams(self.attention, *self._queries_and_cells(features), self.weight)
+        return maps.unflatten(2, features.shape[2:])
 
     def _queries_and_cells(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """The queries (b, q, d) and the projected cells (b, HW, d)."""

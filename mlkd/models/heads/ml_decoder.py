@@ -33,6 +33,10 @@ class MLDecoderHead(Head):
         dropout: of the queries, the attention weights and the feed-forward layer.
     """
 
+    has_cams = True
+
+    queries: Tensor
+
     def __init__(
         self,
         in_channels: int,
@@ -58,11 +62,20 @@ class MLDecoderHead(Head):
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Features (b, D, H, W) to logits (b, q) and label-wise embeddings (b, q, d)."""
-        cells = F.relu(self.project(features.flatten(2).transpose(1, 2)))  # (b, HW, d)
-        queries = self.queries.expand(len(features), -1, -1)
-        queries = self.norm1(queries + self.dropout(queries))
+        queries, cells = self._queries_and_cells(features)
         attended, _ = self.attention(queries, cells, cells, need_weights=False)
         embeddings = self.norm2(queries + self.dropout(attended))
         hidden = self.dropout(F.relu(self.linear1(embeddings)))
         embeddings = self.norm3(embeddings + self.dropout(self.linear2(hidden)))
         return blocks.classify(embeddings, self.weight, self.bias), embeddings
+
+    def cams(self, features: Tensor) -> Tensor:
+        """The maps of the cross-attention: see `blocks.cross_attention_cams`."""
+        maps = blocks.cross_attention_cams(self.attention, *self._queries_and_cells(features), self.weight)
+        return maps.unflatten(2, features.shape[2:])
+
+    def _queries_and_cells(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """The normalized queries (b, q, d) and the projected cells (b, HW, d)."""
+        cells = F.relu(self.project(features.flatten(2).transpose(1, 2)))
+        queries = self.queries.expand(len(features), -1, -1)
+        return self.norm1(queries + self.dropout(queries)), cells
