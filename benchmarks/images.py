@@ -37,7 +37,7 @@ def run(smoke: bool = False) -> list[Row]:
 
             def reference(data: MultiLabelData = data, plain: v2.Compose = plain) -> None:
                 for start in range(0, num_images, batch_size):
-                    paths = data.images.paths[start : start + batch_size]
+                    paths = [data.images.path(index) for index in range(start, start + batch_size)]
                     torch.stack([plain(Image.open(path).convert("RGB")) for path in paths])
 
             def cached(batches: BatchDataset = batches) -> None:

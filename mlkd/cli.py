@@ -34,7 +34,7 @@ study_cli = typer.Typer(help="Inspect a study.", no_args_is_help=True)
 cli.add_typer(data_cli, name="data")
 cli.add_typer(study_cli, name="study")
 
-ADDRESS = "scenes, voc:/path?year=2007 or coco:/path"
+ADDRESS = "scenes, voc:/path?year=2007, coco:/path, nuswide:/path or mirflickr:/path"
 StudyName = Annotated[
     str, typer.Option("--study", help="smoke, quick, full, a recipe of `mlkd recipes` or a YAML file")
 ]

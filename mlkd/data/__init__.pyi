@@ -1,5 +1,6 @@
 from .dataset import DataError, MultiLabelData
 from .images import ImageFiles
+from .index_cache import cached_index
 from .load import load_data
 from .readers import READERS, register_reader
 from .splits import hold_out, standard_splits
@@ -9,6 +10,7 @@ __all__ = [
     "DataError",
     "ImageFiles",
     "MultiLabelData",
+    "cached_index",
     "hold_out",
     "load_data",
     "register_reader",

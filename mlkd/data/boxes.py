@@ -7,16 +7,25 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 
-def clip_box(box: tuple[float, float, float, float], width: float, height: float) -> tuple[float, ...] | None:
-    """The box x1, y1, x2, y2 clipped to the image, or None if it is invalid.
+def clip_boxes(
+    boxes: np.ndarray, width: float | np.ndarray, height: float | np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The boxes clipped to their images, and which of them are valid.
 
     Up to 1 px outside the image is a rounding error of real annotation files and is clipped; more is invalid. A box
     without width or height is valid (COCO has some): `MultiLabelData.from_objects` keeps its label and drops the box.
+
+    Args:
+        boxes: (m, 4), x1, y1, x2, y2 in pixels.
+        width, height: of the image, or (m,), of the image of each box.
+
+    Returns:
+        (m, 4) and (m,) bool.
     """
-    x1, y1, x2, y2 = box
-    if -1 <= x1 <= x2 <= width + 1 and -1 <= y1 <= y2 <= height + 1:  # False for nan
-        return max(x1, 0.0), max(y1, 0.0), min(x2, width), min(y2, height)
-    return None
+    x1, y1, x2, y2 = boxes.T
+    valid = (x1 >= -1) & (x1 <= x2) & (x2 <= width + 1) & (y1 >= -1) & (y1 <= y2) & (y2 <= height + 1)  # False for nan
+    clipped = [np.maximum(x1, 0), np.maximum(y1, 0), np.minimum(x2, width), np.minimum(y2, height)]
+    return np.stack(clipped, axis=1), valid
 
 
 def format_box(box: Iterable[float]) -> str:
@@ -27,6 +36,7 @@ def format_box(box: Iterable[float]) -> str:
 def targets_from_objects(objects: Sequence[np.ndarray], q: int) -> np.ndarray:
     """(N, q) uint8: 1 if the image has an object (first column: class index) of the class."""
     targets = np.zeros((len(objects), q), np.uint8)
-    for row, image_objects in enumerate(objects):
-        targets[row, image_objects[:, 0].astype(np.int64)] = 1
+    rows = np.repeat(np.arange(len(objects)), [len(image_objects) for image_objects in objects])
+    columns = np.concatenate([np.zeros(0), *(image_objects[:, 0] for image_objects in objects)])
+    targets[rows, columns.astype(np.int64)] = 1
     return targets

@@ -84,7 +84,7 @@ def _cache_key(images: Images, size: int) -> str:
     digest = hashlib.sha256(f"{size} {len(images)}".encode())
     for index in range(len(images)):
         if isinstance(images, ImageFiles):
-            path = images.paths[index]
+            path = images.path(index)
             check_file(path)
             status = path.stat()
             digest.update(f"{path} {status.st_size} {status.st_mtime_ns}".encode())

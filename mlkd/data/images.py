@@ -30,8 +30,8 @@ class ImageFiles:
     """Image files of one data folder, decoded on access.
 
     Args:
-        root: the data set's folder. Every path must lie inside it.
-        paths: one path per image, relative to `root`.
+        root: the data set's folder. Every file must lie inside it.
+        names: the path of each image, relative to `root`.
         subset: for a subset of other files: which files and which indices.
 
     Raises:
@@ -39,13 +39,20 @@ class ImageFiles:
             (raised when that image is read).
     """
 
-    def __init__(self, root: str | Path, paths: Sequence[str | Path], subset: ImageSubset | None = None):
+    def __init__(self, root: str | Path, names: Sequence[str | Path], subset: ImageSubset | None = None):
         self.root = Path(root).resolve()
-        self.paths = [safe_join(self.root, path) for path in paths]
+        self.names = [str(name) for name in names]
         self.subset = subset
+        for name in self.names:
+            if ".." in name or ":" in name or name[:1] in ("/", "\\"):  # all others are inside
+                safe_join(self.root, name)
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self.names)
+
+    def path(self, index: int) -> Path:
+        """The file of image `index`."""
+        return self.root / self.names[index]
 
     def __getitem__(self, index: int) -> np.ndarray:
         """Image `index` as uint8 RGB, shape (H, W, 3)."""
@@ -72,7 +79,7 @@ class ImageFiles:
         return self._open(index, lambda image: image.size)
 
     def _open(self, index: int, read: Callable[[Image.Image], T]) -> T:
-        path = self.paths[index]
+        path = self.path(index)
         check_file(path)
         try:
             with Image.open(path) as image:
@@ -99,7 +106,7 @@ def select_images(images: Images, indices: np.ndarray) -> Images:
     """The images at `indices`, in that order; a subset of files is files."""
     subset = ImageSubset(images, indices)
     if isinstance(images, ImageFiles):
-        return ImageFiles(images.root, [images.paths[index] for index in indices], subset)
+        return ImageFiles(images.root, [images.names[index] for index in indices.tolist()], subset)
     return subset
 
 

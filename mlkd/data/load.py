@@ -24,8 +24,9 @@ def load_data(address: str) -> dict[str, MultiLabelData]:
     """Reads a data set from its address `<reader>:<path>?<option>=<value>&<option>=<value>`.
 
     Args:
-        address: "scenes", "scenes?size=64&seed=1", "voc:~/VOCdevkit?year=2007&difficult=ignore", ...
-            The options are the keyword arguments of the reader, such as `mlkd.data.readers.voc.read`.
+        address: "scenes", "scenes?size=64&seed=1", "voc:~/VOCdevkit?year=2007&difficult=ignore", "coco:/path",
+            "nuswide:/path?unlabeled=drop", "mirflickr:/path?labels=23", ... The options are the keyword arguments of
+            the reader, such as `mlkd.data.readers.voc.read`.
 
     Returns:
         The splits by name: at least `train`, `val` and `test`. If the data set has no split for model selection, a

@@ -30,7 +30,7 @@ def hold_out(train: MultiLabelData, fraction: float = 0.1, seed: int = 0) -> tup
     hashes = [hashlib.sha256(f"{seed}:{i}".encode()).digest() for i in train.ids]
     count = min(max(1, round(fraction * len(train))), len(train) - 1)
     held_out = np.zeros(len(train), bool)
-    held_out[sorted(range(len(train)), key=lambda index: (hashes[index], index))[:count]] = True
+    held_out[sorted(range(len(train)), key=hashes.__getitem__)[:count]] = True
     rest, val = train.subset(np.flatnonzero(~held_out)), train.subset(np.flatnonzero(held_out))
     return replace(rest, split="train"), replace(val, split="val")
 

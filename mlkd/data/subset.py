@@ -15,7 +15,7 @@ def first_images(data: MultiLabelData, count: int) -> MultiLabelData:
     rows = set(range(min(count, len(data)))) | set(data.targets.argmax(axis=0)[data.targets.any(axis=0)].tolist())
     first = data.subset(np.array(sorted(rows)))
     if isinstance(first.images, ImageFiles):  # not a subset of the split's files, so that only these are decoded
-        first = replace(first, images=ImageFiles(first.images.root, first.images.paths))
+        first = replace(first, images=ImageFiles(first.images.root, first.images.names))
     return first
 
 

@@ -96,9 +96,9 @@ def _split_problems(data: MultiLabelData) -> Iterator[str]:
             )
     yield from _box_problems(data, where)
     if isinstance(data.images, ImageFiles):
-        for path in data.images.paths:
+        for index in range(len(data)):
             try:
-                check_file(path)
+                check_file(data.images.path(index))
             except DataError as error:
                 yield str(error)
 
@@ -129,7 +129,7 @@ def _decoding_problems(data: Mapping[str, MultiLabelData]) -> Iterator[str]:
     jobs: dict[Any, tuple[MultiLabelData, int]] = {}
     for split in data.values():
         for index in range(len(split)):
-            key = split.images.paths[index] if isinstance(split.images, ImageFiles) else (split.split, index)
+            key = split.images.path(index) if isinstance(split.images, ImageFiles) else (split.split, index)
             jobs.setdefault(key, (split, index))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         problems = pool.map(lambda job: _image_problem(*job), jobs.values())
@@ -144,7 +144,7 @@ def _decoding_problems(data: Mapping[str, MultiLabelData]) -> Iterator[str]:
 def _image_problem(data: MultiLabelData, index: int) -> str | None:
     """The problem of one image's pixels, if it has one."""
     images = data.images
-    if isinstance(images, ImageFiles) and not images.paths[index].is_file():
+    if isinstance(images, ImageFiles) and not images.path(index).is_file():
         return None  # reported by `_split_problems`
     try:
         height, width = images[index].shape[:2]

@@ -147,7 +147,7 @@ def test_name_identifies_the_images(tmp_path: Path) -> None:
 def test_changed_file(tmp_path: Path, decodings: list[int], change: str) -> None:
     data = in_files(tmp_path / "bmp", "bmp")
     before = decoded_images(data, 8)
-    path = data.images.paths[1]
+    path = data.images.path(1)
     status = path.stat()
     other = np.full((9, 9, 3) if change == "time" else (30, 30, 3), 200, np.uint8)  # as many bytes, or more
     Image.fromarray(other).save(path)
@@ -168,7 +168,7 @@ def test_changed_pixels_in_memory() -> None:
 
 def test_broken_file_leaves_no_map(tmp_path: Path, cache: Path) -> None:
     data = in_files(tmp_path / "png")
-    path = data.images.paths[2]
+    path = data.images.path(2)
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
     with pytest.raises(DataError, match=r"2\.png"):
@@ -180,6 +180,6 @@ def test_broken_file_leaves_no_map(tmp_path: Path, cache: Path) -> None:
 
 def test_missing_file(tmp_path: Path) -> None:
     data = in_files(tmp_path / "png")
-    data.images.paths[2].unlink()
+    data.images.path(2).unlink()
     with pytest.raises(DataError, match=r"2\.png: no such image file"):
         decoded_images(data, 8)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import json
+import codecs
+import gc
 import re
-from collections.abc import Iterator
 from os.path import splitext
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
+from pydantic_core import from_json
 
-from mlkd.data.boxes import clip_box, format_box
+from mlkd.data.boxes import clip_boxes, format_box
 from mlkd.data.dataset import MultiLabelData
 from mlkd.data.images import ImageFiles
+from mlkd.data.index_cache import cached_index
 from mlkd.data.readers import register_reader
 from mlkd.data.splits import standard_splits
 from mlkd.errors import DataError, check_choice
@@ -23,7 +25,15 @@ Unlabeled = Literal["drop", "keep"]
 MAX_SIDE = 1_000_000  # pixels; no side of an image is longer
 
 
+def _label_files(root: str | Path, *, year: int | None = None, **_: Any) -> list[Path]:
+    root = Path(root).resolve()
+    files = _annotation_files(root, year).values()
+    folders = [path.stem.removeprefix("instances_") for path in files]
+    return [*files, *(root / parent / folder for parent in (".", "images") for folder in folders)]
+
+
 @register_reader("coco")
+@cached_index(_label_files)
 def read(root: str | Path, *, year: int | None = None, unlabeled: Unlabeled = "drop") -> dict[str, MultiLabelData]:
     """Reads a COCO folder: every split that has an `annotations/instances_<split>.json`.
 
@@ -80,86 +90,114 @@ def _annotation_files(root: Path, year: int | None) -> dict[str, Path]:
 
 def _read_split(root: Path, split: str, path: Path, unlabeled: Unlabeled) -> MultiLabelData:
     content = _read_json(path)
-    names = {i: name for _, (i, name) in _records(content, "categories", path, id=int, name=str)}
-    column = {category: index for index, category in enumerate(sorted(names))}
-
-    images: dict[int | str, tuple[str, float, float]] = {}
     number, label = (int, float), (int, str)
-    for where, (i, *image) in _records(content, "images", path, id=label, file_name=str, width=number, height=number):
-        if i in images:
-            raise DataError(f"{where} has the `id` {i} of an earlier image; expected each id once.")
-        file, width, height = image
+
+    category_ids, names = _columns(content, "categories", path, id=(int,), name=(str,))
+    classes = dict(sorted(zip(category_ids, names, strict=True)))
+    column = {category: index for index, category in enumerate(classes)}
+
+    image_ids, files, widths, heights = _columns(
+        content, "images", path, id=label, file_name=(str,), width=number, height=number
+    )
+    row: dict[int | str, int] = {}
+    for k, (i, width, height) in enumerate(zip(image_ids, widths, heights, strict=True)):
+        if row.setdefault(i, k) != k:
+            raise DataError(f"{path}: images[{k}] has the `id` {i} of an earlier image; expected each id once.")
         if not (0 < width < MAX_SIDE and 0 < height < MAX_SIDE):
-            raise DataError(f"{where} has a `width` of {width} and a `height` of {height}; expected a size in pixels.")
-        images[i] = (file, width, height)
+            raise DataError(
+                f"{path}: images[{k}] has a `width` of {width} and a `height` of {height}; expected a size in pixels."
+            )
 
-    objects: dict[int | str, list[tuple[float, ...]]] = {i: [] for i in images}
-    for where, (i, category, bbox) in _records(
-        content, "annotations", path, image_id=label, category_id=int, bbox=list
-    ):
-        if i not in images:
-            raise DataError(f"{where} has the `image_id` {i}, which `images` does not list.")
-        if category not in column:
-            raise DataError(f"{where} has the `category_id` {category}, which `categories` does not list.")
-        objects[i].append((column[category], *_corners(bbox, *images[i][1:], where)))
+    image_column, category_column, bboxes = _columns(
+        content, "annotations", path, image_id=label, category_id=(int,), bbox=(list,)
+    )
+    rows = _indices(image_column, row, path, "image_id", "images")
+    columns = _indices(category_column, column, path, "category_id", "categories")
+    boxes = _boxes(bboxes, np.array(widths)[rows], np.array(heights)[rows], path)
 
-    kept = [i for i in images if objects[i] or unlabeled == "keep"]
+    objects = np.column_stack([columns, boxes]).astype(np.float32)[np.argsort(rows, kind="stable")]
+    ends = np.bincount(rows, minlength=len(files)).cumsum().tolist()
+    image_objects = [objects[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+    kept = [k for k in range(len(files)) if len(image_objects[k]) or unlabeled == "keep"]
     if not kept:
         raise DataError(f"{path}: the split is empty; expected at least one image with an annotation.")
     folder = path.stem.removeprefix("instances_")
     if not (root / folder).is_dir() and (root / "images" / folder).is_dir():
         folder = f"images/{folder}"
-    files = [images[i][0] for i in kept]
     return MultiLabelData.from_objects(
         name=root.name,
         split=split,
-        images=ImageFiles(root, [f"{folder}/{file}" for file in files]),
-        classes=[names[category] for category in column],
-        ids=[splitext(file)[0] for file in files],
-        objects=[np.array(objects[i], np.float32) for i in kept],
+        images=ImageFiles(root, [f"{folder}/{files[k]}" for k in kept]),
+        classes=list(classes.values()),
+        ids=[splitext(files[k])[0] for k in kept],
+        objects=[image_objects[k] for k in kept],
     )
 
 
 def _read_json(path: Path) -> dict[str, Any]:
+    enabled = gc.isenabled()
+    gc.disable()  # which otherwise visits the millions of new lists again and again
     try:
-        content = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:  # the message of a JSON error names line and column
+        content = from_json(path.read_bytes().removeprefix(codecs.BOM_UTF8))
+    except ValueError as error:  # its message names line and column
         raise DataError(f"{path}: broken JSON ({error}).") from error
+    finally:
+        if enabled:
+            gc.enable()
     if not isinstance(content, dict):
         raise DataError(f"{path}: contains a {type(content).__name__}; expected an object with the key `images`.")
     return content
 
 
-def _records(
-    content: dict[str, Any], field: str, path: Path, **kinds: type | tuple[type, ...]
-) -> Iterator[tuple[str, list[Any]]]:
-    """For each record of the list `field`: its position, for error messages, and its values of the keys."""
+def _columns(content: dict[str, Any], field: str, path: Path, **kinds: tuple[type, ...]) -> list[list[Any]]:
+    """For each key, its values in the records of the list `field`."""
     records = content.get(field)
     if not isinstance(records, list):
         raise DataError(f"{path}: no list under the key `{field}`.")
-    prefix = f"{path}: {field}"
-    for k, record in enumerate(records):
-        where = f"{prefix}[{k}]"
-        if not isinstance(record, dict):
-            raise DataError(f"{where} is a {type(record).__name__}; expected an object.")
-        for key, kind in kinds.items():
-            if key not in record:
-                raise DataError(f"{where} has no key `{key}`.")
-            if not isinstance(record[key], kind):
-                expected = " or ".join(t.__name__ for t in (kind if isinstance(kind, tuple) else (kind,)))
-                raise DataError(f"{where} has {record[key]!r:.40} as `{key}`; expected {expected}.")
-        yield where, [record[key] for key in kinds]
+    if not set(map(type, records)) <= {dict}:
+        k, record = next((k, record) for k, record in enumerate(records) if not isinstance(record, dict))
+        raise DataError(f"{path}: {field}[{k}] is a {type(record).__name__}; expected an object.")
+    columns = []
+    for key, types in kinds.items():
+        try:
+            column = [record[key] for record in records]
+        except KeyError:
+            k = next(k for k, record in enumerate(records) if key not in record)
+            raise DataError(f"{path}: {field}[{k}] has no key `{key}`.") from None
+        if not set(map(type, column)) <= set(types):
+            k, value = next((k, value) for k, value in enumerate(column) if type(value) not in types)
+            expected = " or ".join(t.__name__ for t in types)
+            raise DataError(f"{path}: {field}[{k}] has {value!r:.40} as `{key}`; expected {expected}.")
+        columns.append(column)
+    return columns
 
 
-def _corners(bbox: list[Any], width: float, height: float, where: str) -> tuple[float, ...]:
-    """COCO's x, y, width, height as x1, y1, x2, y2."""
-    if len(bbox) != 4 or not all(isinstance(value, int | float) and abs(value) < MAX_SIDE for value in bbox):
-        raise DataError(f"{where} has {bbox!r:.60} as `bbox`; expected four numbers: x, y, width, height.")
-    x, y, w, h = bbox
-    box = clip_box((x, y, x + w, y + h), width, height)
-    if box is None:
+def _indices(values: list[Any], index: dict[Any, int], path: Path, key: str, field: str) -> np.ndarray:
+    """The index of each annotation's value of `key`, one of the ids of the list `field`."""
+    indices = np.array([index.get(value, -1) for value in values], np.int64)
+    for k in np.flatnonzero(indices < 0):
+        raise DataError(f"{path}: annotations[{k}] has the `{key}` {values[k]}, which `{field}` does not list.")
+    return indices
+
+
+def _boxes(bboxes: list[list[Any]], widths: np.ndarray, heights: np.ndarray, path: Path) -> np.ndarray:
+    """COCO's x, y, width, height as x1, y1, x2, y2, (m, 4) float64."""
+    try:
+        array = np.array(bboxes).reshape(-1, 4)
+        valid = len(array) == len(bboxes) and array.dtype.kind in "bif" and bool((np.abs(array) < MAX_SIDE).all())
+    except ValueError:  # not equally many numbers
+        valid = False
+    if not valid:
+        for k, bbox in enumerate(bboxes):
+            if len(bbox) != 4 or not all(isinstance(value, int | float) and abs(value) < MAX_SIDE for value in bbox):
+                raise DataError(
+                    f"{path}: annotations[{k}] has {bbox!r:.60} as `bbox`; expected four numbers: x, y, width, height."
+                )
+    x, y, w, h = array.T
+    boxes, inside = clip_boxes(np.stack([x, y, x + w, y + h], axis=1), widths, heights)
+    for index in np.flatnonzero(~inside):
         raise DataError(
-            f"{where}: `bbox` {format_box(bbox)}, as x, y, width, height, is not inside its image of {width:g} x "
-            f"{height:g} pixels."
+            f"{path}: annotations[{index}]: `bbox` {format_box(bboxes[index])}, as x, y, width, height, is not inside "
+            f"its image of {widths[index]:g} x {heights[index]:g} pixels."
         )
-    return box
+    return boxes

@@ -11,9 +11,10 @@ from xml.etree.ElementTree import ParseError
 import numpy as np
 from defusedxml import ElementTree
 
-from mlkd.data.boxes import clip_box, format_box, targets_from_objects
+from mlkd.data.boxes import clip_boxes, format_box, targets_from_objects
 from mlkd.data.dataset import MultiLabelData
 from mlkd.data.images import ImageFiles, safe_join
+from mlkd.data.index_cache import cached_index
 from mlkd.data.readers import register_reader
 from mlkd.data.splits import standard_splits
 from mlkd.errors import DataError, check_choice, closest_match
@@ -26,7 +27,13 @@ CLASSES = (
 )
 
 
+def _label_files(root: str | Path, *, year: int | None = None, **_: Any) -> list[Path]:
+    folder = _find_folder(Path(root).resolve(), year)
+    return [path for pattern in ("ImageSets/Main/*.txt", "Annotations/*.xml") for path in sorted(folder.glob(pattern))]
+
+
 @register_reader("voc")
+@cached_index(_label_files)
 def read(
     root: str | Path,
     *,
@@ -142,7 +149,7 @@ def _read_xml(folder: Path, i: str, class_index: dict[str, int]) -> tuple[str, n
         raise DataError(f"{path}: broken or forbidden XML ({error}).") from error
     image = root.findtext("filename", "").strip() or f"{i}.jpg"
     width, height = (_number(root, f"size/{side}", path) for side in ("width", "height"))
-    objects = []
+    labels, objects = [], []
     for element in root.iterfind("object"):
         name = _text(element, "name", path)
         if name not in class_index:
@@ -150,15 +157,19 @@ def _read_xml(folder: Path, i: str, class_index: dict[str, int]) -> tuple[str, n
                 f"{path}: unknown class `{name}` in `object/name`; did you mean `{closest_match(name, class_index)}`? "
                 f"Other classes than those of VOC are given by `classes` or by lists `<class>_<split>.txt`."
             )
-        xmin, ymin, xmax, ymax = (_number(element, f"bndbox/{end}", path) for end in ("xmin", "ymin", "xmax", "ymax"))
-        box = clip_box((xmin - 1, ymin - 1, xmax, ymax), width, height)
-        if box is None or xmin > xmax or ymin > ymax:
-            raise DataError(
-                f"{path}: `bndbox` {format_box((xmin, ymin, xmax, ymax))} of `{name}` is not a box in the image; "
-                f"expected 1 <= xmin <= xmax <= {width:g} and 1 <= ymin <= ymax <= {height:g}."
-            )
-        objects.append((class_index[name], *box, element.findtext("difficult", "0").strip() == "1"))
-    return f"JPEGImages/{image}", np.array(objects, np.float32).reshape(-1, 6)
+        box = [_number(element, f"bndbox/{end}", path) for end in ("xmin", "ymin", "xmax", "ymax")]
+        labels.append(name)
+        objects.append([class_index[name], *box, element.findtext("difficult", "0").strip() == "1"])
+    array = np.array(objects, np.float64).reshape(-1, 6)
+    boxes, valid = clip_boxes(array[:, 1:5] - (1, 1, 0, 0), width, height)
+    valid &= (array[:, 1:3] <= array[:, 3:5]).all(axis=1)
+    for k in np.flatnonzero(~valid):
+        raise DataError(
+            f"{path}: `bndbox` {format_box(array[k, 1:5])} of `{labels[k]}` is not a box in the image; "
+            f"expected 1 <= xmin <= xmax <= {width:g} and 1 <= ymin <= ymax <= {height:g}."
+        )
+    array[:, 1:5] = boxes
+    return f"JPEGImages/{image}", array.astype(np.float32)
 
 
 def _text(element: Any, field: str, path: Path) -> str:
