@@ -6,6 +6,7 @@ from __future__ import annotations
 import datetime
 import json
 import logging
+import shlex
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -122,7 +123,8 @@ def recipes(
     if name:
         study = mlkd.create_study(name)
         print(study.to_yaml(), end="")
-        print(f"\nmlkd train --study {name} --data {study.reported.dataset if study.reported else 'coco'}:/path")
+        address = study.reported.data_address("/path") if study.reported else "coco:/path"
+        print(f"\nmlkd train --study {name} --data {shlex.quote(address)}")
         return
     rows = []
     for recipe in recipe_files():

@@ -404,7 +404,7 @@ def test_a_recipe_is_shown_as_a_study(call: Callable[..., Result]) -> None:
     out = call("recipes", "cpsd-coco-r101-tf-576").out
     shown, _, command = out.partition("\n\n")
     assert create_study(yaml.safe_load(shown)) == create_study("cpsd-coco-r101-tf-576")
-    assert command == "mlkd train --study cpsd-coco-r101-tf-576 --data coco:/path\n"
+    assert command == "mlkd train --study cpsd-coco-r101-tf-576 --data 'coco:/path?year=2014&unlabeled=drop'\n"
     assert "Did you mean 'mskd-coco-r34'" in call("recipes", "mskd-coco-r35").message
     assert "There is no recipe 'mdkd-nuswide': Table 6" in call("recipes", "mdkd-nuswide").message
 

@@ -32,6 +32,7 @@ class Reported(Settings):
 
     Attributes:
         paper, table, dataset, networks: where the scores are from.
+        options: those of the data address that give the paper's images, such as "labels=23".
         method: the method that the recipe is of.
         protocol: how the paper predicts the labels for its precision, recall and F1, as for `mlkd.evaluate`.
         scores: row -> metric of `mlkd.metrics.METRICS` -> score. The rows are "teacher", "vanilla" (the student without
@@ -43,6 +44,7 @@ class Reported(Settings):
     paper: str
     table: str
     dataset: Literal["coco", "voc", "nuswide", "mirflickr"]
+    options: str
     networks: str
     method: str
     protocol: str
@@ -55,6 +57,10 @@ class Reported(Settings):
         if self.method not in self.scores:
             raise ValueError(f"`scores` of {self.title} has no row {self.method!r}, the method of the recipe.")
         return self
+
+    def data_address(self, path: str) -> str:
+        """The data address of the paper's images in the folder `path`."""
+        return f"{self.dataset}:{path}?{self.options}"
 
     def score(self, row: str, metric: str = "mAP") -> float | None:
         """A score of a row, or None if the table does not have it."""

@@ -9,6 +9,7 @@ import pytest
 import timm
 import torch
 
+from mlkd.data import DataError, load_data
 from mlkd.methods import METHODS
 from mlkd.models import create_model
 from mlkd.models.heads import create_head
@@ -158,6 +159,14 @@ def test_wrong_scores_are_one_line_errors(text: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"^\S*mine\.yml: [^\n]*$") as caught:
         create_study(path)
     assert MISTAKES[text] in str(caught.value)
+
+
+@every_recipe
+def test_the_data_address_has_options_of_its_reader(name: str) -> None:
+    reported = create_study(name).reported
+    assert reported is not None
+    with pytest.raises(DataError, match="absent: no such folder"):
+        load_data(reported.data_address("absent"))
 
 
 @every_recipe

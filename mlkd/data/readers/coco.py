@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import gc
 import re
+from contextlib import suppress
 from os.path import splitext
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -23,6 +24,8 @@ from mlkd.errors import DataError, check_choice
 Unlabeled = Literal["drop", "keep"]
 
 MAX_SIDE = 1_000_000  # pixels; no side of an image is longer
+POLYGONS = re.compile(rb'"segmentation"\s*:\s*\[\s*(?:\[[^]]*\][,\s]*)*\]')
+"""The outlines of objects, which are not used and take most of the time and memory of parsing."""
 
 
 def _label_files(root: str | Path, *, year: int | None = None, **_: Any) -> list[Path]:
@@ -135,18 +138,27 @@ def _read_split(root: Path, split: str, path: Path, unlabeled: Unlabeled) -> Mul
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    enabled = gc.isenabled()
-    gc.disable()  # which otherwise visits the millions of new lists again and again
+    text = path.read_bytes().removeprefix(codecs.BOM_UTF8)
     try:
-        content = from_json(path.read_bytes().removeprefix(codecs.BOM_UTF8))
+        content = _parse(text)
     except ValueError as error:  # its message names line and column
         raise DataError(f"{path}: broken JSON ({error}).") from error
-    finally:
-        if enabled:
-            gc.enable()
     if not isinstance(content, dict):
         raise DataError(f"{path}: contains a {type(content).__name__}; expected an object with the key `images`.")
     return content
+
+
+def _parse(text: bytes) -> Any:
+    """The JSON value, without polygons."""
+    enabled = gc.isenabled()
+    gc.disable()  # it would visit the millions of new objects again and again
+    try:
+        with suppress(ValueError):
+            return from_json(POLYGONS.sub(b'"segmentation":[]', text))
+        return from_json(text)  # the positions in its error message are those of the file
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _columns(content: dict[str, Any], field: str, path: Path, **kinds: tuple[type, ...]) -> list[list[Any]]:

@@ -106,6 +106,36 @@ def test_one_pixel_outside_is_clipped(coco_folder: Path, val_file: Path) -> None
     assert test.boxes[0][1].tolist() == [1, 0, 0, 40, 30]
 
 
+MASKS = {
+    "polygons": [[1.5, 2, 3e1, -4], [5, 6, 7, 8]],
+    "no polygon": [],
+    "run lengths": {"counts": [1, 2, 3], "size": [30, 40]},
+    "text": [["]]", 1]],
+    "nested": [[[1, 2], [3]], "[["],
+    "none": None,
+}
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+@pytest.mark.parametrize("mask", MASKS)
+def test_masks_are_not_read(coco_folder: Path, val_file: Path, mask: str, indent: int | None) -> None:
+    expected = coco.read(coco_folder)["test"]
+    content = json.loads(val_file.read_text())
+    for k, annotation in enumerate(content["annotations"]):
+        content["annotations"][k] = {"segmentation": MASKS[mask], **annotation, 'a "segmentation': [[1]]}
+    val_file.write_text(json.dumps(content, indent=indent))
+    test = coco.read(coco_folder)["test"]
+    assert (test.targets == expected.targets).all()
+    assert test.boxes is not None
+    assert expected.boxes is not None
+    assert [boxes.tolist() for boxes in test.boxes] == [boxes.tolist() for boxes in expected.boxes]
+
+
+def test_byte_order_mark(coco_folder: Path, val_file: Path) -> None:
+    val_file.write_text(val_file.read_text(), encoding="utf-8-sig")
+    assert coco.read(coco_folder)["test"].ids == ("v1", "v3")
+
+
 BAD_RECORD: dict[str, tuple[str, dict, str]] = {
     "category": (
         "annotations",
@@ -202,6 +232,7 @@ class TestBadFiles:
         ("text", "message"),
         [
             ('{"images": [\n{"id": 1,}]}', r"instances_val2014\.json: broken JSON \(.*line 2 column"),
+            ('{"segmentation": [[1,\n2]], "images": [\n{"id": 1,}]}', r"broken JSON \(.*line 3 column"),
             ("[" * 100_000, "broken JSON"),
             ("[]", "contains a list; expected an object"),
             ('{"categories": []}', "no list under the key `images`"),

@@ -9,10 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+from mlkd.cli import cli
 from mlkd.data import DataError, load_data
 from mlkd.data.readers import mirflickr
 from mlkd.data.validate import find_problems
+from mlkd.study import create_study
 
 ANNOTATIONS = "mirflickr25k_annotations_v080"
 
@@ -61,6 +64,15 @@ def test_labels(folder: Path, labels: int) -> None:
     assert sum(name.endswith("_r1") for name in test.classes) == (14 if labels == 38 else 0)
     if labels == 38:
         assert test.targets[:, test.classes.index("dog_r1")].tolist() == [1, 0, 0, 0]
+
+
+def test_command_line_and_recipes(folder: Path) -> None:
+    result = CliRunner().invoke(cli, ["data", "check", f"mirflickr:{folder}"])
+    assert result.output.endswith("no problems in train 9, val 1, test 4, trainval 10 images of 24 classes.\n")
+    for recipe in ("mskd-mirflickr-r34", "mskd-mirflickr-swint"):
+        study = create_study(recipe)
+        assert study.reported is not None
+        assert study.replace(data=study.reported.data_address(str(folder))).classes == mirflickr.CLASSES[23]
 
 
 @pytest.mark.parametrize("labels", ["25", "potential"])

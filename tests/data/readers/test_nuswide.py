@@ -9,10 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+from mlkd.cli import cli
 from mlkd.data import DataError, MultiLabelData, load_data
 from mlkd.data.readers import nuswide
 from mlkd.data.validate import find_problems
+from mlkd.study import create_study
 
 CLASSES = ("airport", "bear", "cat")
 LISTS = {
@@ -98,6 +101,16 @@ def test_unlabeled(folder: Path) -> None:
     assert len(load_data(f"nuswide:{folder}?unlabeled=keep")["test"]) == 4
     with pytest.raises(ValueError, match=r"`unlabeled` is 'dropped', .* Did you mean 'drop'\?"):
         nuswide.read(folder, unlabeled="dropped")  # type: ignore[arg-type]
+
+
+def test_command_line_and_recipes(folder: Path) -> None:
+    result = CliRunner().invoke(cli, ["data", "check", f"nuswide:{folder}?unlabeled=drop"])
+    assert result.output.endswith("no problems in train 7, val 1, test 3, trainval 8 images of 3 classes.\n")
+    for recipe, num_images in (("l2d-nuswide-r101-r34", 10), ("cpsd-nuswide-r101-tf", 8)):
+        study = create_study(recipe)
+        assert study.reported is not None
+        splits = study.replace(data=study.reported.data_address(str(folder))).splits
+        assert len(splits["trainval"]) == num_images
 
 
 def test_list_of_classes_beside_the_images(folder: Path) -> None:
