@@ -114,7 +114,7 @@ def concatenate_images(first: Images, second: Images) -> Images:
     """The images of both, in this order; files stay files, others become a list."""
     if isinstance(first, ImageFiles) and isinstance(second, ImageFiles):
         root = os.path.commonpath([first.root, second.root])
-        return ImageFiles(root, [*first.paths, *second.paths])
+        return ImageFiles(root, [files.path(index) for files in (first, second) for index in range(len(files))])
     return [images[index] for images in (first, second) for index in range(len(images))]
 
 
