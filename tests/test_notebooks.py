@@ -83,7 +83,7 @@ def test_form_of_the_series(path: Path) -> None:
     assert tagged == [first]
     values = parameter_values(notebook)
     if path != NOTEBOOKS[0]:
-        assert values.keys() - {"methods", "counts"} == STUDY_PARAMETERS
+        assert values.keys() - {"methods", "counts", "cam_method"} == STUDY_PARAMETERS
         assert (values["data"], values["study"], values["overrides"]) == ("", "quick", {})
     title = notebook.cells[0]
     assert title.cell_type == "markdown"

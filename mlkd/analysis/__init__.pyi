@@ -20,6 +20,7 @@ from .recall import label_table, object_table, recall_curve, recall_table
 from .reported import compare_with_reported
 from .retrieval import extract_features, nearest_neighbors, retrieval_scores, retrieval_table
 from .tables import (
+    class_ap_table,
     format_score,
     group_runs,
     mean_by_group,
@@ -31,6 +32,7 @@ from .tables import (
     runs_with_config,
     score_table,
     summary_table,
+    top_predictions,
 )
 
 __all__ = [
@@ -39,6 +41,7 @@ __all__ = [
     "Gain",
     "PairedPredictions",
     "box_scores",
+    "class_ap_table",
     "class_gains",
     "compare_with_reported",
     "context_masks",
@@ -77,4 +80,5 @@ __all__ = [
     "score_table",
     "summary_table",
     "top_cooccurring_labels",
+    "top_predictions",
 ]

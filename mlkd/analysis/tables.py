@@ -141,6 +141,35 @@ def per_class_ap(run: Run, split: str = "test") -> np.ndarray:
     return average_precision(predictions.targets, predictions.logits, predictions.ignore_mask)
 
 
+def class_ap_table(groups: Mapping[str, Sequence[Run]], split: str = "test") -> pd.DataFrame:
+    """The average precision of each class in %, the mean over the seeds of each group, and mAP in the last row.
+
+    Source: the layout of Table 3 of L2D (ICCV 2023) and of MDKD (ACM MM 2024), transposed.
+
+    Returns:
+        Indexed by class in descending order of the positives in the split, then "mAP"; one column per group. A class
+        without positives is nan, and is left out of mAP.
+    """
+    predictions = next(iter(groups.values()))[0].predictions(split)
+    order = np.argsort(-predictions.targets.sum(axis=0), kind="stable")
+    columns = {
+        title: 100 * np.mean([per_class_ap(run, split) for run in runs], axis=0) for title, runs in groups.items()
+    }
+    table = pd.DataFrame(columns, index=pd.Index(predictions.classes, name="class")).iloc[order]
+    return pd.concat([table, table.mean().to_frame("mAP").T.rename_axis("class")])
+
+
+def top_predictions(probs: np.ndarray, targets: np.ndarray, classes: Sequence[str], k: int = 4) -> list[str]:
+    """The k labels of an image with the highest probabilities as text, such as "dog 93 % ✓"; ✓: the label is present.
+
+    Source: the layout of Figure 1 of MSKD (AAAI 2025).
+
+    Shape: probs and targets (q,).
+    """
+    order = np.argsort(-probs, kind="stable")[:k]
+    return [f"{classes[label]} {100 * probs[label]:.0f} %{' ✓' if targets[label] else ''}" for label in order]
+
+
 def format_score(mean: float, std: float) -> str:
     """Mean and standard deviation, given as fractions, in percent: "57.1 ± 0.4", or "57.1" where `std` is nan."""
     return f"{100 * mean:.1f}" + ("" if np.isnan(std) else f" ± {100 * std:.1f}")

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from mlkd.analysis import (
+    class_ap_table,
     format_score,
     group_runs,
     mean_by_group,
@@ -21,6 +22,7 @@ from mlkd.analysis import (
     runs_with_config,
     score_table,
     summary_table,
+    top_predictions,
 )
 from mlkd.bootstrap import bootstrap_weights
 from mlkd.data import MultiLabelData
@@ -282,3 +284,28 @@ def test_partition_stability_is_that_of_each_setting() -> None:
     assert len(table) == 8
     for row in table.itertuples():
         assert (row.ari, row.min) == stability(counts, row.k, row.strategy, row.tau, 3)
+
+
+def test_class_ap_table_is_the_mean_over_seeds(toy_data: Data, tmp_path: Path) -> None:
+    groups = {
+        "a": [write_run(tmp_path, toy_data, seed=seed) for seed in range(2)],
+        "b": [write_run(tmp_path, toy_data, method="l2d", seed=3)],
+    }
+    table = class_ap_table(groups)
+    positives = dict(zip(toy_data["test"].classes, toy_data["test"].targets.sum(axis=0), strict=True))
+    names = list(table.index[:-1])
+    assert sorted(names) == sorted(positives)
+    assert [positives[name] for name in names] == sorted(positives.values(), reverse=True)
+    for title, runs in groups.items():
+        for name in toy_data["test"].classes:
+            values = [
+                evaluate(p.targets, p.logits, classes=p.classes)["AP"][name]
+                for p in (run.predictions("test") for run in runs)
+            ]
+            assert table.loc[name, title] == pytest.approx(100 * sum(values) / len(values))
+        assert table.loc["mAP", title] == pytest.approx(np.mean([100 * run.mean_ap["test"] for run in runs]))
+
+
+def test_top_predictions_are_ranked() -> None:
+    probs, targets = np.array([0.2, 0.93, 0.5, 0.5]), np.array([0, 1, 0, 1])
+    assert top_predictions(probs, targets, ("a", "dog", "c", "d"), k=3) == ["dog 93 % ✓", "c 50 %", "d 50 % ✓"]
