@@ -29,15 +29,18 @@ class Config(Settings):
         grad_accum_steps: the batch passes through the student in so many slices, one after the other, so that less
             memory is needed; see `mlkd.training.accumulation`. `batch_size` counts the images of all slices. The
             gradient is that of the whole batch, but batch normalization uses the statistics of each slice.
-        optimizer: "adam" (L2 weight decay), "adamw" (decoupled weight decay) or "sgd" (momentum 0.9, Nesterov).
+        optimizer: "adam" (L2 weight decay), "adamw" (decoupled weight decay), "sgd" (momentum 0.9,
+            Nesterov) or "momentum" (SGD with momentum 0.9).
         lr: the maximum learning rate of the schedule.
         backbone_lr_scale: the backbone's learning rate divided by `lr`; small for a pretrained backbone.
         weight_decay: for all parameters, or without those that `filter_bias_and_bn` excludes.
         filter_bias_and_bn: no weight decay of biases and parameters with one dimension, such as those of normalization
             layers; as timm's option of that name.
         schedule: "one_cycle" (increases, then decays to 0), "cosine" (decays to 0) or "constant".
-        warmup: the fraction of the steps in which the learning rate increases; None for 0.3 with "one_cycle" and 0 with
-            the others. "cosine" and "constant" increase linearly and then start.
+        schedule_epochs: the length of the schedule, at least `epochs`, for a training that stops before its end; None
+            for `epochs`.
+        warmup: the fraction of the schedule in which the learning rate increases; None for 0.3 with "one_cycle" and 0
+            with the others. "cosine" and "constant" increase linearly and then start.
         ema_decay: the decay per step of an exponential moving average of the weights (timm's `ModelEmaV3`, of
             parameters and buffers); 0 for none. With one, the averaged weights are validated, saved and tested, and the
             student's are only trained. An average of decay d is over about 1 / (1 - d) steps.
@@ -68,12 +71,13 @@ class Config(Settings):
     batch_size: Annotated[int, Field(ge=1)] = 64
     eval_batch_size: Annotated[int, Field(ge=1)] = 256
     grad_accum_steps: Annotated[int, Field(ge=1)] = 1
-    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    optimizer: Literal["adam", "adamw", "sgd", "momentum"] = "adam"
     lr: NonNegative = 1e-4
     backbone_lr_scale: NonNegative = 1.0
     weight_decay: NonNegative = 1e-4
     filter_bias_and_bn: bool = False
     schedule: Literal["one_cycle", "cosine", "constant"] = "one_cycle"
+    schedule_epochs: Annotated[int, Field(ge=1)] | None = None
     warmup: Fraction | None = None
     ema_decay: Fraction = 0.0
     max_grad_norm: NonNegative = 0.0
@@ -91,6 +95,15 @@ class Config(Settings):
                 f"`cache_teacher_outputs` is on, but `augmentations` is {list(self.augmentations)}; teacher outputs "
                 f"can be cached for augmentations=() and ('flip',) only, since the others change the images at each "
                 f"step."
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_schedule(self) -> Config:
+        if self.schedule_epochs is not None and self.schedule_epochs < self.epochs:
+            raise ValueError(
+                f"`schedule_epochs` is {self.schedule_epochs}, expected at least the number of epochs: `epochs` is "
+                f"{self.epochs}."
             )
         return self
 

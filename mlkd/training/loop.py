@@ -201,7 +201,7 @@ class Trainer:
             rank_slice=even_rank_slice(accelerator, min(config.batch_size, len(train_split))),
         )
         optimizer = create_optimizer(self.model, networks.auxiliary, config)
-        scheduler = create_scheduler(optimizer, config, len(self.dataset))
+        scheduler = create_scheduler(optimizer, config, self.dataset.steps)
         scaler = self.compute_format.grad_scaler(accelerator.device)
         self.state = TrainState(networks, ema, optimizer, scheduler, scaler)
         self.student = accelerator.prepare(networks)

@@ -27,9 +27,11 @@ def create_optimizer(model: MultiLabelModel, auxiliary: nn.Module, config: Confi
     return create_optimizer_v2(groups, config.optimizer, lr=config.lr, weight_decay=config.weight_decay)
 
 
-def create_scheduler(optimizer: torch.optim.Optimizer, config: Config, steps: int) -> lr_scheduler.LRScheduler:
-    """The learning rate of each of the `steps` of a whole training."""
-    steps = max(steps, 1)
+def create_scheduler(
+    optimizer: torch.optim.Optimizer, config: Config, steps_per_epoch: int
+) -> lr_scheduler.LRScheduler:
+    """The learning rate of each step."""
+    steps = max(steps_per_epoch * (config.schedule_epochs or config.epochs), 1)
     if config.schedule == "one_cycle":
         max_lr = [group["lr"] for group in optimizer.param_groups]
         warmup = 0.3 if config.warmup is None else config.warmup

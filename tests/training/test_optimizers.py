@@ -10,16 +10,16 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 
-from mlkd.models import MultiLabelModel
+from mlkd.models import MultiLabelModel, create_model
 from mlkd.training.config import Config
 from mlkd.training.optimizers import create_optimizer, create_scheduler
 
-STEPS = 20
+STEPS, EPOCHS = 20, 4
 
 
 def start(**settings) -> tuple[torch.optim.Optimizer, LRScheduler]:
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=settings.get("lr", 1.0), momentum=0.9)
-    return optimizer, create_scheduler(optimizer, Config(**settings), STEPS)
+    return optimizer, create_scheduler(optimizer, Config(**{"epochs": EPOCHS, **settings}), STEPS // EPOCHS)
 
 
 def learning_rates(steps: int = STEPS, **settings) -> list[float]:
@@ -50,6 +50,23 @@ def test_warmup_of_one_cycle_moves_the_maximum() -> None:
         assert abs(int(np.argmax(rates)) - warmup * STEPS) <= 1
     rates = learning_rates(schedule="one_cycle", warmup=0.0, lr=1.0)
     assert rates == sorted(rates, reverse=True)
+
+
+def test_training_that_stops_before_the_end_of_its_schedule() -> None:
+    for schedule in ("one_cycle", "cosine"):
+        whole = learning_rates(schedule=schedule, lr=1.0)
+        assert learning_rates(10, schedule=schedule, epochs=2, schedule_epochs=4, lr=1.0) == whole[:10]
+    with pytest.raises(
+        ValueError, match="`schedule_epochs` is 3, expected at least the number of epochs: `epochs` is 4"
+    ):
+        Config(epochs=4, schedule_epochs=3)
+
+
+@pytest.mark.parametrize(("name", "nesterov"), [("sgd", True), ("momentum", False)])
+def test_momentum_with_and_without_nesterov(name: str, nesterov: bool) -> None:
+    model = create_model("resnet8_cifar", ("a", "b"), image_size=16, embed_dim=8)
+    group = create_optimizer(model, nn.Identity(), Config(optimizer=name)).param_groups[0]
+    assert (group["momentum"], group["nesterov"]) == (0.9, nesterov)
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "constant"])
