@@ -210,7 +210,7 @@ def test_settings_of_each_paper() -> None:
         student = mskd.student
         assert (student.batch_size, student.lr) == (batch_size, lr)
         assert (student.image_size, student.epochs, student.augmentations) == (224, 80, ("randaugment",))
-        assert (student.optimizer, student.weight_decay, student.schedule) == ("sgd", 5e-4, "cosine")
+        assert (student.optimizer, student.weight_decay, student.schedule) == ("momentum", 5e-4, "cosine")
         weights = mskd.methods["mskd"]
         assert (weights["lambda_lsd"], weights["lambda_rsd"], weights["lambda_ssd"]) == (1.5, 2.0, 2.0)
 
@@ -243,3 +243,22 @@ def test_comparing_methods_have_the_reduction_of_the_recipe() -> None:
 def test_unavailable_recipes_give_the_reason() -> None:
     with pytest.raises(ValueError, match=r"no recipe 'mdkd-nuswide': Table 6 of Wang et al.*is in an appendix"):
         recipe("mdkd-nuswide")
+
+
+def test_settings_of_the_official_code_of_l2d() -> None:
+    """The recipe differs from that of the paper in what the official code has, and in nothing else."""
+    paper, official = create_study("l2d-coco-r101-r34"), create_study("l2d-coco-r101-r34-official")
+    unnormalized = {"pretrained_cfg_overlay": {"mean": [0.0, 0.0, 0.0], "std": [1.0, 1.0, 1.0]}}
+    changes = {
+        "head": "ml_decoder",
+        "augmentations": ("cutout", "randaugment"),
+        "precision": "fp16",
+        "select": "last",
+        "backbone_settings": unnormalized,
+    }
+    assert official.student == paper.student.replace(**changes)
+    assert official.teacher == paper.teacher.replace(**changes, epochs=30, schedule_epochs=80)
+    assert (official.train_split, paper.train_split) == ("trainval", "train")
+    assert (paper.student.warmup, paper.student.filter_bias_and_bn, paper.student.optimizer) == (0.2, True, "adam")
+    assert official.create_method("l2d") == paper.create_method("l2d")
+    assert official.create_method("l2d").reduction == "sum"

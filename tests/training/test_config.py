@@ -20,7 +20,10 @@ def test_defaults_are_the_papers() -> None:
     [
         ({"lr_": 1}, "Did you mean 'lr'"),
         ({"batchsize": 1}, "Did you mean 'batch_size'"),
-        ({"optimizer": "Adam"}, r"`optimizer`.* is 'Adam', expected adam, adamw or sgd\. Did you mean 'adam'"),
+        (
+            {"optimizer": "Adam"},
+            r"`optimizer`.* is 'Adam', expected adam, adamw, sgd or momentum\. Did you mean 'adam'",
+        ),
         ({"schedule": "onecycle"}, r"`schedule`.* is 'onecycle'.*Did you mean 'one_cycle'"),
         ({"precision": "float16"}, r"`precision`.* is 'float16', expected auto, float32, bf16 or fp16"),
         ({"role": "pupil"}, r"`role`.* is 'pupil', expected teacher, student or label_subset"),
