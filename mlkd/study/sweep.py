@@ -125,13 +125,13 @@ class Sweep(Settings):
         """
         datasets = {name: _dataset(self.study_at(name)) for name in self.study}
         if not self.data:
-            address = self.study_at(study).data
-            if datasets[study] and address == Study.model_fields["data"].default:
+            recipe = self.study_at(study)
+            if recipe.reported and recipe.data == Study.model_fields["data"].default:
                 raise ValueError(
                     f"`data` of the sweep is missing: {study!r} is trained on {datasets[study]}. Pass `--data "
-                    f"{datasets[study]}:/path`, or `--study smoke --data scenes` to try the sweep."
+                    f"'{recipe.reported.data_address('/path')}'`, or `--study smoke --data scenes` to try the sweep."
                 )
-            return (address,)
+            return (recipe.data,)
         return tuple(
             address
             for address in self.data

@@ -204,3 +204,10 @@ def test_the_data_of_the_study_is_the_default(voc_folder: Path, tmp_path: Path) 
     study = write(tmp_path, f"{{base: smoke, data: 'voc:{voc_folder}'}}")
     (task,) = expand_tasks(Sweep(name="g", study=str(study), methods=("vanilla",)))
     assert task.data == option(task, "--data") == f"voc:{voc_folder}"
+
+
+def test_missing_data_of_a_recipe() -> None:
+    """The message has the address of the paper's images."""
+    sweep = Sweep(name="table", study=("mskd-mirflickr-r34",), methods=("mskd",))
+    with pytest.raises(ValueError, match=r"Pass `--data 'mirflickr:/path\?labels=23'`, or `--study smoke"):
+        sweep.addresses("mskd-mirflickr-r34")
