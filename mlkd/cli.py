@@ -126,19 +126,19 @@ def recipes(
         address = study.reported.data_address("/path") if study.reported else "coco:/path"
         print(f"\nmlkd train --study {name} --data {shlex.quote(address)}")
         return
-    rows = []
+    rows, last_epoch = [], []
     for recipe in recipe_files():
         study = mlkd.create_study(recipe)
         if reported := study.reported:
             scores = (reported.score(row) for row in ("teacher", "vanilla", reported.method))
             shown = ("-" if score is None else f"{score:.2f}" for score in scores)
-            source = f"{reported.paper}, table {reported.table}"
-            rows.append((recipe, reported.networks, *shown, study.student.select, source))
-    print(
-        "Reported mAP in % of the teacher, of the student without distillation (vanilla) and with the method.\n"
-        "epoch: which one a training of the recipe keeps, the best on val or the last (`--set student.select=last`).\n"
-    )
-    _print_table(("recipe", "networks", "teacher", "vanilla", "method", "epoch", "reported in"), rows)
+            rows.append((recipe, reported.networks, *shown, f"{reported.paper}, table {reported.table}"))
+            if study.student.select == "last":
+                last_epoch.append(recipe)
+    print("Reported mAP in % of the teacher, of the student without distillation (vanilla) and with the method.\n")
+    _print_table(("recipe", "networks", "teacher", "vanilla", "method", "reported in"), rows)
+    print("\nThe epoch that is kept: the best on val (`select: best`), except")
+    print(textwrap.fill(f"the last (`select: last`): {', '.join(last_epoch)}", WIDTH, initial_indent="  "))
     print("\nReported, without a recipe:")
     for recipe, reason in unavailable_recipes().items():
         print(textwrap.fill(f"{recipe}: {reason}", WIDTH, initial_indent="  ", subsequent_indent="    "))

@@ -281,7 +281,7 @@ def test_train_with_a_recipe(call: Callable[..., Result]) -> None:
     assert run.config["method"] == "mskd"  # the method of the recipe
     settings = run.config["settings"]
     assert (settings["lambda_lsd"], settings["lambda_rsd"], settings["reduction"]) == (1.5, 0.5, "batchmean")
-    assert (run.config["training"]["optimizer"], run.config["training"]["head"]) == ("sgd", "gap")
+    assert (run.config["training"]["optimizer"], run.config["training"]["head"]) == ("momentum", "gap")
     assert run.config["training"]["weight_decay"] == 5e-4
     call("train", "--study", "mskd-voc-r34", *tiny, "--method", "vanilla")
     call("train", "--study", "mskd-voc-r34", *tiny, "--role", "teacher")
@@ -397,6 +397,8 @@ def test_recipes_are_listed(call: Callable[..., Result]) -> None:
     assert columns[1:] == ["ResNet-50 -> ResNet-18", "86.73", "84.01", "85.71", "Yang et al., ICCV 2023, table 3 and 7"]
     (row,) = (line for line in lines if line.startswith("mskd-voc-mbv2 "))
     assert [text.strip() for text in row.split("  ") if text][2:5] == ["-", "72.88", "82.62"]
+    assert "The epoch that is kept: the best on val (`select: best`), except" in lines
+    assert "  the last (`select: last`): l2d-coco-r101-r34-official" in lines
     assert "mdkd-nuswide: Table 6 of Wang et al., ACM MM 2024, is in an appendix" in result.out
 
 
