@@ -190,3 +190,12 @@ def test_no_device_is_hard_coded() -> None:
         text = path.read_text()
         for word in (".cuda(", '"cuda', "'cuda", '"mps', "torch.cuda"):
             assert word not in text, f"{path.name} has {word}"
+
+
+@pytest.mark.parametrize(("given", "expected"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_threads_wait_without_spinning_unless_the_user_decides(given: str | None, expected: str) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    environment |= {"OMP_WAIT_POLICY": given} if given else {}
+    command = [sys.executable, "-c", "import mlkd, os; print(os.environ['OMP_WAIT_POLICY'])"]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == expected
