@@ -22,6 +22,7 @@ from mlkd.files import atomic_write
 
 if TYPE_CHECKING:  # what takes seconds to import is imported by the commands that use it
     from mlkd.study import Study
+    from mlkd.study.study import Reported
     from mlkd.training.runs import Run
 
 cli = typer.Typer(
@@ -122,9 +123,9 @@ def recipes(
 
     if name:
         study = mlkd.create_study(name)
-        print(study.to_yaml(), end="")
-        address = study.reported.data_address("/path") if study.reported else "coco:/path"
-        print(f"\nmlkd train --study {name} --data {shlex.quote(address)}")
+        print(study.replace(reported=None).to_yaml(), end="")
+        if study.reported:
+            _print_reported(study.reported, name)
         return
     rows, last_epoch = [], []
     for recipe in recipe_files():
@@ -142,6 +143,9 @@ def recipes(
     print("\nReported, without a recipe:")
     for recipe, reason in unavailable_recipes().items():
         print(textwrap.fill(f"{recipe}: {reason}", WIDTH, initial_indent="  ", subsequent_indent="    "))
+    print(
+        "\n`mlkd recipes NAME` prints a recipe and its command; docs/papers.md has a command for each table and figure."
+    )
 
 
 @cli.command()
@@ -165,6 +169,8 @@ def train(
     export: Annotated[Path | None, typer.Option(help="also write the model to this .safetensors file")] = None,
 ) -> None:
     """Train one model, or resume its training; a finished run is not trained again."""
+    from mlkd.study.paper_table import reported_lines
+
     check_choice("role", role, ("student", "teacher"))
     resolved = _create_study(study, data, runs, set_, plugin)
     default = resolved.reported.method if resolved.reported and role == "student" else "vanilla"
@@ -187,6 +193,9 @@ def train(
         run = resolved.fit(trained, config, num_workers=num_workers, log_gradients_every=log_gradients_every)
     scores = ", ".join(f"{split} {100 * score:.2f}" for split, score in run.mean_ap.items())
     print(f"{run.path}: mAP % {scores}")
+    if not label_subset:
+        for line in reported_lines(resolved, "teacher" if role == "teacher" else name, run):
+            print(line)
     if export:
         _export(run, export)
 
@@ -314,6 +323,24 @@ def _print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         first = "".join(f"{text:{width}}  " for text, width in zip(row, widths, strict=False))
         last = textwrap.fill(row[-1], WIDTH, initial_indent=first, subsequent_indent=indent, break_on_hyphens=False)
         print(last.rstrip())
+
+
+def _print_reported(reported: Reported, recipe: str) -> None:
+    """Prints the scores that a recipe's paper reports, and the command that trains the recipe."""
+    from mlkd.data.readers import READERS
+
+    metrics = list(dict.fromkeys(metric for row in reported.scores.values() for metric in row))
+    rows = [
+        (row, *(f"{values[metric]:.2f}" if metric in values else "-" for metric in metrics))
+        for row, values in reported.scores.items()
+    ]
+    print(f"\nReported in {reported.paper}, table {reported.table}, in % on {reported.dataset}; {reported.networks};")
+    print(f"protocol {reported.protocol} (mlkd.evaluate):\n")
+    _print_table(("", *metrics), rows)
+    if reported.dataset in READERS:
+        print(f"\nmlkd train --study {recipe} --data {shlex.quote(reported.data_address('/path'))}")
+    else:
+        print(f"\nThere is no data reader for {reported.dataset}; a plugin can add one (`mlkd train --plugin FILE`).")
 
 
 def _write_run_file(run: Run, file: Path | None) -> None:

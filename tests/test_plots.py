@@ -119,6 +119,13 @@ OF_RUNS: dict[str, Callable[[], Figure]] = {
         title="toy",
     ),
     "protocol_scores": lambda: plots.protocol_scores(protocols()),
+    "sensitivity": lambda: plots.sensitivity(
+        {
+            "lambda_cd": {"l2d": {0: [0.5, 0.6], 0.1: [0.6, 0.7], 100: [0.4]}},
+            "k": {"cgpd": {2: [0.5], 5: [0.6]}, "random-psd": {2: [0.4, 0.5]}},
+        },
+        {"vanilla": [0.3, 0.4], "sd": [0.5]},
+    ),
     **analysis_figures.OF_RUNS,
 }
 ALL = {**{name: lambda draw=draw: draw(PLAIN) for name, draw in WITH_CLASSES.items()}, **OF_RUNS}

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from mlkd.methods import METHODS
+from mlkd.metrics import METRICS
 from mlkd.study.run_sweep import finished_runs, group_tasks
-from mlkd.study.study import Reported
+from mlkd.study.study import Reported, Study
 from mlkd.study.sweep import Sweep, scheme, short_key
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from mlkd.training.runs import Run
 
 PROTOCOL_TEXTS = {
     "oracle_k": "each image's k best scores, where k is its true number of labels",
@@ -41,7 +45,8 @@ def sweep_table(sweep: Sweep, resamples: int = 200) -> pd.DataFrame:
 
     tasks, runs = finished_runs(sweep)
     groups = group_tasks(tasks, runs)
-    baselines = {task.group: task.baseline for task in tasks}
+    baselines = dict.fromkeys([*sweep.methods, *sweep.table.reported], "vanilla") | {"teacher": "", "vanilla": ""}
+    baselines |= {task.group: task.baseline for task in tasks}
     tables = []
     for study in sweep.study:
         reported = sweep.study_at(study).reported
@@ -54,7 +59,7 @@ def sweep_table(sweep: Sweep, resamples: int = 200) -> pd.DataFrame:
                 rows,
                 metrics=sweep.table.metrics,
                 protocol=protocol,
-                baselines={row: "" if row == "teacher" else "vanilla" for row in rows} | baselines,
+                baselines=dict.fromkeys(rows, "") | baselines,
                 resamples=resamples,
             )
             networks = reported.networks if reported else study
@@ -88,7 +93,30 @@ def format_table(sweep: Sweep, table: pd.DataFrame, width: int = 120) -> str:
             lines += _block(title, cells, width)
     if table["gain"].notna().any() or table["reported_gain"].notna().any():
         lines += _block("gain in mAP over vanilla", {title: _gain_cells(part) for title, part in parts.items()}, width)
-    return "\n".join([*lines, *sweep.table.notes]).rstrip()
+    notes = [textwrap.fill(note, width) for note in sweep.table.notes]
+    return "\n".join([*lines, *notes]).rstrip()
+
+
+def reported_lines(study: Study, row: str, run: Run) -> list[str]:
+    """What the paper reports for a row and the scores of a run under the same protocol; [] if there is nothing.
+
+    Args:
+        study: of the run.
+        row: "teacher" or a method.
+        run: finished, on the study's data.
+    """
+    from mlkd.analysis import compare_with_reported
+
+    reported = study.reported
+    if reported is None or row not in reported.scores or scheme(study.data) != reported.dataset:
+        return []
+    table = compare_with_reported({row: [run]}, {row: reported.scores[row]}, protocol=reported.protocol)
+    scores, own_scores = (
+        ", ".join(f"{metric} {score:.{decimals}f}" for metric, score in zip(table["metric"], table[name], strict=True))
+        for name, decimals in (("reported", _decimals(table["reported"])), ("mean", 1))
+    )
+    source = f"{reported.paper}, table {reported.table}; protocol {reported.protocol}"
+    return [f"Reported ({source}): {scores}", f"This run (the same protocol): {own_scores}"]
 
 
 def sensitivity_figure(sweep: Sweep) -> Figure:
@@ -105,7 +133,8 @@ def sensitivity_figure(sweep: Sweep) -> Figure:
     for task in tasks:
         if not task.group or task.name not in runs:
             continue
-        method, score = task.group.split()[0], runs[task.name].mean_ap["test"]
+        run = runs[task.name]
+        method, score = task.group.split()[0], run.mean_ap["test"]
         section = method if method in METHODS else ""
         settings = {short_key(key, section): value for key, value in task.settings.items() if not key.endswith("seed")}
         numbers = {key: value for key, value in settings.items() if isinstance(value, int | float)}
@@ -124,29 +153,38 @@ def _reported_rows(sweep: Sweep, reported: Reported | None, data: str) -> Mappin
     """The paper's rows: for runs on the paper's data set only, and of the methods that the sweep trains."""
     if reported is None or (data and scheme(data) != reported.dataset):
         return {}
-    scores = sweep.table.reported or reported.scores
-    return {row: values for row, values in scores.items() if row.split()[0] in sweep.methods or row not in METHODS}
+    if sweep.table.reported:
+        return sweep.table.reported
+    scores = reported.scores
+    systems = [row for row in scores if row not in METHODS and row != "teacher"] if sweep.table.other_systems else []
+    return {row: scores[row] for row in (*systems, "teacher", *sweep.methods) if row in scores}
 
 
 def _explanations(table: pd.DataFrame) -> Iterator[str]:
-    for protocol in dict.fromkeys(table["protocol"]):
-        yield f"Precision, recall and F1 under the protocol {protocol}: {PROTOCOL_TEXTS.get(protocol, protocol)}."
-    yield (
-        "ours: mean ± standard deviation over runs (their number), in %; gain: with its 95 % interval over images and "
-        "seeds, * significant."
-    )
+    if set(table["metric"]) & set(METRICS) - {"mAP"}:
+        for protocol in dict.fromkeys(table["protocol"]):
+            explanation = PROTOCOL_TEXTS.get(protocol, "see mlkd.evaluate")
+            yield f"Labels are predicted under the protocol {protocol}: {explanation}."
+    yield "ours: mean ± standard deviation over runs (their number). Scores are in %."
+    if table["gain"].notna().any():
+        yield "gain: with its 95 % interval over images and seeds; * significant."
 
 
 def _score_cells(table: pd.DataFrame, metric: str) -> dict[str, tuple[str, str]]:
     """Row -> "57.1 ± 0.4 (3)", and the paper's score."""
     rows = table[table["metric"] == metric]
-    decimals = 1 if (rows["reported"].round(1) == rows["reported"]).sum() == rows["reported"].notna().sum() else 2
+    decimals = _decimals(rows["reported"])
     cells = {}
     for row in rows.itertuples():
         spread = "" if pd.isna(row.std) else f" ± {row.std:.1f}"
         ours = "-" if pd.isna(row.mean) else f"{row.mean:.1f}{spread} ({row.seeds})"
         cells[row.row] = ours, "-" if pd.isna(row.reported) else f"{row.reported:.{decimals}f}"
     return cells
+
+
+def _decimals(scores: pd.Series) -> int:
+    """The number of decimals that a paper gives."""
+    return 1 if (scores.dropna().round(1) == scores.dropna()).all() else 2
 
 
 def _gain_cells(table: pd.DataFrame) -> dict[str, tuple[str, str]]:
@@ -163,24 +201,31 @@ def _gain_cells(table: pd.DataFrame) -> dict[str, tuple[str, str]]:
 
 
 def _block(title: str, heads: Mapping[str, Cells], width: int) -> list[str]:
-    """Lines of a table with two columns, ours and the paper's, for each head; heads that do not fit are below."""
+    """Lines of a table with two columns, ours and the paper's, for each head; heads that do not fit are below.
+
+    Where the paper has nothing, ours is the only column.
+    """
     rows = list(dict.fromkeys(row for cells in heads.values() for row in cells))
-    first = max(map(len, rows), default=0)
-    lines, columns = [title], list[list[str]]()
-    for head, cells in [*heads.items(), ("", None)]:
-        column = _pair_of_columns(head, [cells.get(row, ("-", "-")) for row in rows]) if cells is not None else []
-        if columns and (not column or first + sum(3 + len(each[0]) for each in (*columns, column)) > width):
-            for name, *entries in zip(["", "", *rows], *columns, strict=True):
-                lines.append(f"{name:{first}}   {'   '.join(entries)}".rstrip())
-            lines.append("")
-            columns = []
-        columns.append(column)
+    paired = any(reported != "-" for cells in heads.values() for _, reported in cells.values())
+    first = ["", *([""] if paired else []), *rows]
+    columns = [_column(head, [cells.get(row, ("-", "-")) for row in rows], paired) for head, cells in heads.items()]
+    lines, names = [title], [f"{name:{max(map(len, first))}}" for name in first]
+    while columns:
+        count = 1
+        while count < len(columns) and len(names[0]) + sum(3 + len(each[0]) for each in columns[: count + 1]) <= width:
+            count += 1
+        lines += ["   ".join(texts).rstrip() for texts in zip(names, *columns[:count], strict=True)]
+        lines.append("")
+        columns = columns[count:]
     return lines
 
 
-def _pair_of_columns(head: str, cells: Sequence[tuple[str, str]]) -> list[str]:
-    """Lines of equal length: the head, then ours and the paper's, aligned to the right."""
-    ours, paper = (["ours", *(pair[0] for pair in cells)], ["paper", *(pair[1] for pair in cells)])
-    widths: Any = max(map(len, ours)), max(map(len, paper))
-    lines = [head, *(f"{a:>{widths[0]}}  {b:>{widths[1]}}" for a, b in zip(ours, paper, strict=True))]
-    return [f"{line:{max(map(len, lines))}}" for line in lines]
+def _column(head: str, cells: Sequence[tuple[str, str]], paired: bool) -> list[str]:
+    """Lines of equal length: the head, then ours and, if `paired`, the paper's, aligned to the right."""
+    if paired:
+        columns = [("ours", *(ours for ours, _ in cells)), ("paper", *(reported for _, reported in cells))]
+        widths = [max(map(len, column)) for column in columns]
+        lines = [head, *(f"{ours:>{widths[0]}}  {paper:>{widths[1]}}" for ours, paper in zip(*columns, strict=True))]
+        return [f"{line:{max(map(len, lines))}}" for line in lines]
+    lines = [head, *(ours for ours, _ in cells)]
+    return [f"{line:>{max(map(len, lines))}}" for line in lines]

@@ -22,8 +22,10 @@ from mlkd.study.study import Study, check_scores, create_study, partition_settin
 from mlkd.training.runs import COSTS
 
 Names = Annotated[tuple[str, ...], Strict(False), Field(min_length=1)]
-Grid = Mapping[str, tuple[Any, ...]]
 Point = Mapping[str, Any]
+
+LABEL = "label"
+"""A key of a grid of one point that names the row of its method in tables."""
 
 
 class TableLayout(Settings):
@@ -34,7 +36,8 @@ class TableLayout(Settings):
         metrics: as for `mlkd.analysis.compare_with_reported`; those that the paper reports if not given.
         protocol: as for `mlkd.evaluate`; the recipe's if not given.
         reported: the paper's scores in %, row -> metric -> score; the recipes' if not given. A row is a method with
-            those of its settings that vary, as `mlkd sweep` names it: "l2d lambda_cd=0".
+            those of its settings that vary, as `mlkd sweep` names it ("l2d lambda_cd=0"), or the label of its grid.
+        other_systems: whether the rows of the recipes that are no method of this package are printed.
         notes: what is printed below.
     """
 
@@ -44,6 +47,7 @@ class TableLayout(Settings):
     metrics: Annotated[tuple[str, ...], Strict(False)] = ()
     protocol: str = ""
     reported: dict[str, dict[str, float]] = Field(default_factory=dict)
+    other_systems: bool = True
     notes: Annotated[tuple[str, ...], Strict(False)] = ()
 
     @model_validator(mode="after")
@@ -63,11 +67,12 @@ class Sweep(Settings):
         name: the folder of the logs is `<runs>/sweeps/<name>`; by default the name of the file.
         study: one or several presets, recipes or study files, as for `create_study`.
         data: one or several data addresses; the study's if not given. An address of a data set that a recipe reports
-            ("coco:/path") belongs to the recipes of that data set, and any other address to every study.
+            ("coco:/path") belongs to the recipes of that data set, with their options if it has none, and any other
+            address to every study.
         methods: the methods to train students with.
         grid: dotted key -> values, as in `create_study(overrides=...)`: "student.lr", "l2d.lambda_cd". A key of a
             method applies to that method only, and "teacher.lr" to methods that require the teacher. A single value is
-            fixed. Several grids are tried one after the other.
+            fixed. A list of grids is all their points; `label` names the row of a grid of one point.
         seeds: the students' seeds: a number or a list; the study's if not given.
         runs: the folder of all runs.
         plugins: Python files that register methods, data readers, heads or backbones.
@@ -100,7 +105,12 @@ class Sweep(Settings):
         listed = [grids] if isinstance(grids, dict) else grids
         if not (isinstance(listed, list | tuple) and all(isinstance(grid, dict) for grid in listed)):
             raise ValueError(f"`grid` of the sweep is {grids!r}, expected a mapping, or a list of mappings.")
-        return tuple({key: _values(key, values) for key, values in grid.items()} for grid in listed)
+        grids = tuple({key: _values(key, values) for key, values in grid.items()} for grid in listed)
+        for grid in grids:
+            several = [key for key, values in grid.items() if len(values) > 1]
+            if LABEL in grid and several:
+                raise ValueError(f"`grid` has a label, which names one row, but several values of {several[0]!r}.")
+        return grids
 
     @field_validator("seeds", mode="before")
     @classmethod
@@ -120,23 +130,28 @@ class Sweep(Settings):
     def addresses(self, study: str) -> tuple[str, ...]:
         """The data addresses that a study is trained on.
 
+        An address without options of a recipe's data set gets the options that the recipe reports.
+
         Raises:
             ValueError: the study is a recipe of a data set, and neither the sweep nor the recipe has an address.
         """
-        datasets = {name: _dataset(self.study_at(name)) for name in self.study}
+        resolved = {name: self.study_at(name) for name in self.study}
+        datasets = {name: each.reported.dataset if each.reported else "" for name, each in resolved.items()}
+        recipe = resolved[study]
         if not self.data:
-            recipe = self.study_at(study)
             if recipe.reported and recipe.data == Study.model_fields["data"].default:
                 raise ValueError(
                     f"`data` of the sweep is missing: {study!r} is trained on {datasets[study]}. Pass `--data "
                     f"'{recipe.reported.data_address('/path')}'`, or `--study smoke --data scenes` to try the sweep."
                 )
             return (recipe.data,)
-        return tuple(
-            address
-            for address in self.data
-            if scheme(address) == datasets[study] or scheme(address) not in datasets.values()
-        )
+        addresses = []
+        for address in self.data:
+            if recipe.reported and scheme(address) == recipe.reported.dataset:
+                addresses.append(address if "?" in address else f"{address}?{recipe.reported.options}")
+            elif scheme(address) not in datasets.values():
+                addresses.append(address)
+        return tuple(addresses)
 
     def to_yaml(self) -> str:
         """The sweep as a YAML file that `load_sweep` reads."""
@@ -153,8 +168,8 @@ class Task:
         arguments: those of `mlkd train`.
         depends_on: the names of the tasks that must be finished first.
         study, data, group: the row of the results table: a study, a data set, and a method with those of its settings
-            that vary. No group for networks of label subsets, which are not evaluated on their own.
-        settings: the settings in `group`, by dotted key.
+            that vary, or its label. No group for networks of label subsets, which are not evaluated on their own.
+        settings: the settings that vary, by dotted key.
         baseline: the group without distillation and otherwise the same settings; "" if the sweep does not train it.
     """
 
@@ -232,7 +247,7 @@ def _tasks_of(sweep: Sweep, study: str, data: str, method: str, prefix: str) -> 
     common = ["--study", study, "--data", data, "--runs", sweep.runs]
     common += [text for file in sweep.plugins for text in ("--plugin", file)]
     varied, baseline_varied = _varied(sweep, method), _varied(sweep, "vanilla")
-    for point in _points(sweep, method):
+    for point, label in _points(sweep, method):
         study_at_point = sweep.study_at(study, data, point)
         student = study_at_point.create_method(method)
         teachers = list(_teachers(student, study, data, point, varied, prefix, common))
@@ -246,7 +261,7 @@ def _tasks_of(sweep: Sweep, study: str, data: str, method: str, prefix: str) -> 
                 depends_on=tuple(task.name for task in teachers),
                 study=study,
                 data=data,
-                group=_group(method, settings),
+                group=label or _group(method, settings),
                 settings=settings,
                 baseline=baseline if "vanilla" in sweep.methods and method != "vanilla" else "",
             )
@@ -276,28 +291,28 @@ def _teachers(
             yield Task(_file_name(name), arguments, study=study, data=data)
 
 
-def _grids(sweep: Sweep, method: str) -> list[dict[str, tuple[Any, ...]]]:
-    """The grids of one method: without the settings of other methods, and of a teacher that it does not require."""
+def _points(sweep: Sweep, method: str) -> list[tuple[Point, str]]:
+    """All points of the grids of one method, each once, and their labels ("" for none).
+
+    A point has no settings of other methods, nor of a teacher that the method does not require.
+    """
     others = [name for name in METHODS if name not in (method, "vanilla")]  # vanilla trains the teachers
     if "teacher" not in METHODS[method].required_teachers:
         others.append("teacher")
-    return [_without(grid, *others) for grid in sweep.grid]
-
-
-def _points(sweep: Sweep, method: str) -> list[Point]:
-    """All points of the grids of one method, each once."""
-    points: list[Point] = []
-    for grid in _grids(sweep, method):
-        for values in itertools.product(*grid.values()):
-            point = dict(zip(grid, values, strict=True))
-            if point not in points:
-                points.append(point)
+    points: list[tuple[Point, str]] = []
+    for grid in sweep.grid:
+        settings = _without(grid, LABEL, *others)
+        labeled = LABEL in grid and any(key.startswith(f"{method}.") for key in settings)
+        for values in itertools.product(*settings.values()):
+            point = dict(zip(settings, values, strict=True))
+            if point not in [other for other, _ in points]:
+                points.append((point, grid[LABEL][0] if labeled else ""))
     return points
 
 
 def _varied(sweep: Sweep, method: str) -> list[str]:
     """The keys of a method's grids that do not have the same single value at all points."""
-    points = _points(sweep, method)
+    points = [point for point, _ in _points(sweep, method)]
     keys = dict.fromkeys(itertools.chain(*points))
     return [key for key in keys if any(key not in point or point[key] != points[0].get(key) for point in points)]
 
@@ -335,11 +350,6 @@ def _without(point: Mapping[str, Any], *sections: str) -> dict[str, Any]:
 
 def _overrides(point: Point) -> list[str]:
     return [text for key, value in point.items() for text in ("--set", f"{key}={format_value(value)}")]
-
-
-def _dataset(study: Study) -> str:
-    """The data set that a recipe is reported on; "" for other studies."""
-    return study.reported.dataset if study.reported else ""
 
 
 def scheme(address: str) -> str:

@@ -37,6 +37,7 @@ from mlkd.training.evaluate import check_labels, mean_average_precision, predict
 from mlkd.training.gradients import GradientMonitor
 from mlkd.training.identity import find_run
 from mlkd.training.loader import AugmentedBatch, BatchDataset
+from mlkd.training.memory import peak_memory_gb, reset_peak_memory
 from mlkd.training.optimizers import create_optimizer, create_scheduler
 from mlkd.training.precision import choose_compute_format
 from mlkd.training.runs import Predictions, Run
@@ -159,6 +160,7 @@ class Trainer:
         self.num_workers, self.log_gradients_every = num_workers, log_gradients_every
         role = f"label subset ({first_few(data['train'].classes, 3)})" if config.role == "label_subset" else config.role
         self.title = f"{method.name} {role}, seed {config.seed}"
+        self.memory_gb = 0.0
 
     def train(self) -> None:
         """Trains the remaining epochs and evaluates the selected one."""
@@ -174,11 +176,13 @@ class Trainer:
                     sums = {name: sums.get(name, 0.0) + value for name, value in terms.items()}
                     self.progress.step(self.state.epoch, {name: value / (step + 1) for name, value in sums.items()})
                 seconds = time.monotonic() - started
+                self.memory_gb = self.memory_gb or peak_memory_gb(self.accelerator.device)  # without that of `predict`
                 self.end_epoch({name: value / steps for name, value in sums.items()}, seconds)
         self.finish()
 
     def setup(self) -> None:
         """Creates student, optimizer, schedule and batches, and prepares the images and the teachers."""
+        reset_peak_memory(self.accelerator.device)
         config, accelerator, train_split = self.config, self.accelerator, self.data["train"]
         set_seed(config.seed, 0)
         self.model = load_model(config.init_from) if config.init_from else _create_student(config, train_split.classes)
@@ -332,6 +336,7 @@ class Trainer:
             "selected_epoch": self.state.selected_epoch,
             "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
             "seconds": sum(row["seconds"] for row in self.state.history),
+            "memory_gb": round(self.memory_gb, 3),
         }
         self.accelerator.wait_for_everyone()
         model = load_model(self.run.path / "model.safetensors").to(self.accelerator.device)

@@ -104,8 +104,8 @@ class Run:
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """Of a complete run: "select", "selected_epoch" (whose weights are kept), "parameters", "seconds", and for each
-        evaluated split its mAP."""
+        """Of a complete run: "select", "selected_epoch" (whose weights are kept), "parameters", "seconds", "memory_gb"
+        (peak), and for each evaluated split its mAP."""
         if not self.complete:
             raise RunError(f"{self.path}: not finished; start the same training again to resume it.")
         return self._json("metrics.json")
@@ -134,14 +134,12 @@ class Run:
 
     @property
     def costs(self) -> dict[str, float]:
-        """The values of `COSTS`; nan for what was not measured."""
-        history, costs = self.history, dict.fromkeys(COSTS, np.nan)
-        if len(history):
-            costs |= {"epoch_seconds": history["seconds"].median()}
-            costs |= {"images_per_second": history["images_per_second"].median()}
-        if "memory_gb" in history:
-            costs |= {"memory_gb": history["memory_gb"].max()}
-        return costs
+        """The values of `COSTS` of a complete run; nan for what was not measured."""
+        history, memory = self.history, self.metrics.get("memory_gb") or np.nan
+        if history.empty:
+            return dict.fromkeys(COSTS, np.nan)
+        values = (history["seconds"].median(), history["images_per_second"].median(), memory)
+        return dict(zip(COSTS, values, strict=True))
 
     @property
     def compute_format(self) -> dict[str, Any]:
