@@ -77,10 +77,18 @@ def test_study_of_the_docs(tmp_path: Path) -> None:
 
 
 def test_sweep_of_the_docs(tmp_path: Path) -> None:
-    (text,) = code_blocks(ROOT / "docs" / "sweeps.md", "yaml")
     path = tmp_path / "sweep.yml"
-    path.write_text(text)
-    assert load_sweep(path).methods == ("vanilla", "l2d", "cpsd")
+    methods = []
+    for text in code_blocks(ROOT / "docs" / "sweeps.md", "yaml"):
+        path.write_text(text)
+        methods.append(load_sweep(path).methods)
+    assert methods == [("vanilla", "l2d", "cpsd"), ("vanilla", "l2d")]
+
+
+def test_the_papers_page_lists_every_file() -> None:
+    files = sorted(file.name for file in (ROOT / "examples" / "papers").glob("*.yml"))
+    listed = re.findall(r"\[([\w-]+\.yml)\]\(\.\./examples/papers/\1\)", (ROOT / "docs" / "papers.md").read_text())
+    assert sorted(listed) == files
 
 
 def test_table_of_the_readme_is_that_of_the_notebooks() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -273,7 +273,8 @@ def _teachers(
     """A task for each model that the method requires, with the overrides that concern it."""
     for role in method.required_teachers:
         if role == "teacher":
-            overrides = _without(point, "student", "label_subsets", method.name)
+            overrides = _without_varied(point, varied, "student", "label_subsets")
+            overrides = _without(overrides, method.name)
             settings = {key: overrides[key] for key in varied if key in overrides}
             name = " ".join(["teacher", *_shown(settings, "teacher")])
             arguments = ("--role", "teacher", *common, *_overrides(overrides))
@@ -283,7 +284,7 @@ def _teachers(
         partition, defaults = (partition_settings(role, each) for each in (method, type(method)()))
         k = partition.pop("k")
         shown = [f"{name}={value}" for name, value in partition.items() if name == "tau" or value != defaults[name]]
-        overrides = _without(point, "teacher")
+        overrides = _without_varied(point, varied, "teacher")
         settings = {key: overrides[key] for key in varied if key in overrides and not key.startswith(f"{method.name}.")}
         for number in range(1, k + 1):
             name = " ".join([f"{prefix}{role} {number} of {k}", *shown, *_shown(settings)])
@@ -297,17 +298,24 @@ def _points(sweep: Sweep, method: str) -> list[tuple[Point, str]]:
     A point has no settings of other methods, nor of a teacher that the method does not require.
     """
     others = [name for name in METHODS if name not in (method, "vanilla")]  # vanilla trains the teachers
-    if "teacher" not in METHODS[method].required_teachers:
-        others.append("teacher")
+    needs_teacher = "teacher" in METHODS[method].required_teachers
     points: list[tuple[Point, str]] = []
     for grid in sweep.grid:
         settings = _without(grid, LABEL, *others)
+        if not needs_teacher:
+            settings = _without(settings, "teacher") | {key: settings[key] for key in _fixed(sweep) if key in settings}
         labeled = LABEL in grid and any(key.startswith(f"{method}.") for key in settings)
         for values in itertools.product(*settings.values()):
             point = dict(zip(settings, values, strict=True))
             if point not in [other for other, _ in points]:
                 points.append((point, grid[LABEL][0] if labeled else ""))
     return points
+
+
+def _fixed(sweep: Sweep) -> list[str]:
+    """The keys with the same single value in every grid, such as those of `mlkd sweep --set`."""
+    first, *others = sweep.grid
+    return [key for key in first if len(first[key]) == 1 and all(grid.get(key) == first[key] for grid in others)]
 
 
 def _varied(sweep: Sweep, method: str) -> list[str]:
@@ -346,6 +354,11 @@ def _values(key: str, values: Any) -> tuple[Any, ...]:
 def _without(point: Mapping[str, Any], *sections: str) -> dict[str, Any]:
     """The overrides that belong to none of these sections or methods."""
     return {key: value for key, value in point.items() if key.split(".")[0] not in sections}
+
+
+def _without_varied(point: Point, varied: Collection[str], *sections: str) -> dict[str, Any]:
+    """The overrides without the varied ones of these sections. Fixed ones stay, since a study checks them together."""
+    return {key: value for key, value in point.items() if key not in varied or key.split(".")[0] not in sections}
 
 
 def _overrides(point: Point) -> list[str]:

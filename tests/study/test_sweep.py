@@ -211,3 +211,53 @@ def test_missing_data_of_a_recipe() -> None:
     sweep = Sweep(name="table", study=("mskd-mirflickr-r34",), methods=("mskd",))
     with pytest.raises(ValueError, match=r"Pass `--data 'mirflickr:/path\?labels=23'`, or `--study smoke"):
         sweep.addresses("mskd-mirflickr-r34")
+
+
+def test_several_studies_with_the_data_sets_that_they_name() -> None:
+    studies = ("mskd-mirflickr-r34", "mskd-coco-r34")
+    sweep = Sweep(name="g", study=studies, methods=("vanilla",), seeds=(0,), data=("coco:/x", "mirflickr:/y?labels=24"))
+    tasks = expand_tasks(sweep)
+    assert [(task.study, task.data) for task in tasks] == [
+        ("mskd-mirflickr-r34", "mirflickr:/y?labels=24"),
+        ("mskd-coco-r34", "coco:/x?year=2014&unlabeled=drop"),
+    ]
+    assert len({task.name for task in tasks}) == 2
+    (coco,) = expand_tasks(sweep.replace(data="coco:/x"))
+    assert coco.study == "mskd-coco-r34"
+    others = expand_tasks(sweep.replace(data="voc:/z"))  # of no study: every study is trained on it
+    assert [task.data for task in others] == ["voc:/z"] * 2
+
+
+def test_a_list_of_grids_and_labels(tmp_path: Path) -> None:
+    text = """
+        study: smoke
+        methods: [vanilla, l2d]
+        grid:
+        - {label: MLD, l2d.lambda_cd: 0, l2d.lambda_id: 0}
+        - l2d.lambda_cd: [0.1, 1]
+    """
+    sweep = load_sweep(write(tmp_path, text))
+    groups = {task.group: task for task in expand_tasks(sweep)}
+    assert list(groups) == ["teacher", "vanilla", "MLD", "l2d lambda_cd=0.1", "l2d lambda_cd=1"]
+    assert groups["MLD"].baseline == groups["l2d lambda_cd=1"].baseline == "vanilla"
+    assert overrides(groups["MLD"]) == ["l2d.lambda_cd=0", "l2d.lambda_id=0"]
+    assert load_sweep(write(tmp_path, sweep.to_yaml())) == sweep
+    with pytest.raises(ValueError, match=r"a label, which names one row, but several values of 'l2d\.lambda_cd'"):
+        load_sweep(write(tmp_path, text.replace("l2d.lambda_cd: 0,", "l2d.lambda_cd: [0, 1],")))
+
+
+def test_options_replace_keys_of_the_file(tmp_path: Path) -> None:
+    path = write(tmp_path, "{study: full, methods: [l2d], grid: {l2d.lambda_cd: [0, 1]}, data: 'voc:/x'}")
+    sweep = load_sweep(path, study="smoke", data=["scenes"], seeds=2, runs="there", overrides={"l2d.lambda_cd": [5]})
+    assert (sweep.name, sweep.study, sweep.data, sweep.seeds) == ("mine-smoke", ("smoke",), ("scenes",), (0, 1))
+    assert (sweep.folder, sweep.grid) == (Path("there/sweeps/mine-smoke"), ({"l2d.lambda_cd": (5,)},))
+
+
+def test_fixed_settings_reach_every_run() -> None:
+    """Training on trainval requires the last epoch of teacher and student alike."""
+    grid = {"train_split": ("trainval",), "teacher.select": ("last",), "student.select": ("last",)}
+    methods = ("vanilla", "l2d", "sd")
+    tasks = expand_tasks(Sweep(name="g", study="smoke", methods=methods, grid=grid, seeds=(0,)))
+    assert len(tasks) == 5
+    for task in tasks:
+        assert sorted(overrides(task)) == ["student.select=last", "teacher.select=last", "train_split=trainval"]
