@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from mlkd.data import DataError, ImageFiles, MultiLabelData, hold_out, standard_splits
 from mlkd.data.splits import train_on_trainval
+from mlkd.data.subset import frequent_labels
 
 
 def data(ids: list[str], split: str = "train") -> MultiLabelData:
@@ -117,3 +118,16 @@ class TestTrainOnTrainval:
         assert isinstance(images, ImageFiles)
         expected = [tmp_path / "a" / "0.jpg", tmp_path / "a" / "1.jpg", tmp_path / "b" / "0.jpg"]
         assert [images.path(index) for index in range(len(images))] == expected
+
+
+def test_frequent_labels_keep_all_images_and_the_order_of_the_classes() -> None:
+    targets = np.array([[0, 1, 1, 1], [0, 1, 0, 1], [1, 0, 0, 1]], np.uint8)
+    images = np.zeros((3, 4, 4, 3), np.uint8)
+    train = MultiLabelData("d", "train", images, targets, ("a", "b", "c", "d"), ("1", "2", "3"))
+    test = replace(train, split="test", targets=1 - targets)
+    splits = frequent_labels({"train": train, "test": test}, 2)
+    assert splits["train"].classes == splits["test"].classes == ("b", "d")
+    assert splits["train"].targets.tolist() == targets[:, [1, 3]].tolist()
+    assert splits["test"].targets.tolist() == (1 - targets[:, [1, 3]]).tolist()
+    assert frequent_labels({"train": train}, 3)["train"].classes == ("a", "b", "d")  # a before c, as frequent
+    assert frequent_labels({"train": train}, 9)["train"].classes == train.classes
