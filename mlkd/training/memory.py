@@ -8,18 +8,18 @@ import torch
 
 
 def reset_peak_memory(device: torch.device) -> None:
-    """Begins a new measurement on a GPU; on the CPU, the peak is that of the process since its start."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
+    """Begins a new measurement on an accelerator; on the CPU, the peak is that of the process since its start."""
+    if reset := getattr(torch.get_device_module(device), "reset_peak_memory_stats", None):
+        reset(device)
 
 
 def peak_memory_gb(device: torch.device) -> float:
-    """The most memory used so far, in GB (10^9 bytes): by tensors on the GPU, or by the whole process on the CPU.
+    """The peak memory in GB (10^9 bytes): of the tensors on an accelerator, or of the whole process on the CPU.
 
     Range: > 0; nan on a system that does not report it.
     """
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 1e9
+    if peak := getattr(torch.get_device_module(device), "max_memory_allocated", None):
+        return peak(device) / 1e9
     try:
         import resource
     except ImportError:  # Windows

@@ -76,16 +76,17 @@ def expected_map(model: MultiLabelModel, image: Tensor, label: int, weight_chann
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_maps_against_the_equation(backbone: str, head: str) -> None:
     model = make_model(backbone, head)
-    images = make_images(model, 2)
+    images, largest = make_images(model, 2), []
     for method, weight_channels in REFERENCES.items():
         maps = cam(model, images, ["bus", 0], method=method)
+        largest.append(maps.max())
         assert maps.shape == (2, 2, model.image_size, model.image_size)
         assert maps.dtype == np.float32
         for i in range(2):
             for column, label in enumerate((2, 0)):
                 expected = expected_map(model, images[i], label, weight_channels)
                 np.testing.assert_allclose(maps[i, column], expected.numpy(), atol=2e-4)
-    assert maps.max() > 0.99
+    assert max(largest) > 0.99  # the map of one method can be 0 everywhere
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
