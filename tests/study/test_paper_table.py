@@ -320,3 +320,20 @@ def test_a_table_is_trained_and_printed(tmp_path: Path, monkeypatch: pytest.Monk
     assert text.startswith("MSKD, Table 4")
     for row in ("vanilla", "mskd propagation_steps=1", "mskd propagation_steps=2"):
         assert re.search(rf"^{row} + *(\d+\.\d \(1\) *){{5}}$", text, re.MULTILINE), text
+
+
+SLOW = ("l2d-weak-teachers", "mdkd-figure4")
+"""The files with the most runs."""
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.soak) if n in SLOW else n for n in FILES])
+def test_each_file_is_trained_in_smoke_size(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("mlkd.study.run_sweep.create_executor", lambda *_: InProcess())
+    overrides = TINY | {"max_images": 32}
+    if name == "cpsd-figure3":  # small label subsets have no positives in so few images
+        overrides |= {f"{method}.k": [2] for method in ("cgpd", "dgpd", "random-psd")}
+    sweep = load_sweep(PAPERS / f"{name}.yml", study="smoke", data=["scenes"], seeds=1, overrides=overrides)
+    assert run_sweep(sweep) == 0
+    trained = sweep_table(sweep, resamples=10).dropna(subset="mean")
+    assert set(trained["row"]) == {task.group for task in expand_tasks(sweep)} - {""}
