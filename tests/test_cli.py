@@ -464,7 +464,7 @@ def test_data_check(call: Callable[..., Result], voc_folder: Path) -> None:
     assert result.code == 1
     first, second = sorted(result.out.splitlines())
     assert "1.jpg: the file is truncated" in first
-    assert "4.jpg: no such image file" in second
+    assert "4.jpg: no such file; expected an image" in second
     assert "no problems" not in result.out
     (voc_folder / "Annotations" / "2.xml").write_text("<annotation>")
     assert "2.xml: broken or forbidden XML" in call("data", "check", spec).message
@@ -537,7 +537,7 @@ def test_report_refuses_invalid_arguments_before_it_starts(
     assert call("report", "--nonsense", "1").code == 2
     assert "Did you mean 'quick'?" in call("report", "--study", "quik").message
     (voc_folder / "Annotations" / "2.xml").unlink()
-    assert "2.xml: no such annotation file" in call("report", "--data", f"voc:{voc_folder}").message
+    assert "2.xml: no such file" in call("report", "--data", f"voc:{voc_folder}").message
     assert not reported
 
 

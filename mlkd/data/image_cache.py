@@ -12,9 +12,13 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from mlkd.data.dataset import MultiLabelData
-from mlkd.data.images import ImageFiles, Images, check_file, parent_images
+from mlkd.data.images import ImageFiles, Images, parent_images
+from mlkd.data.paths import check_file
 from mlkd.files import cache_dir, create_memmap, create_once
 from mlkd.progress import is_interactive
+
+DECODING = " 2"
+"""Part of the name of a map of files; it changes when `decode_file` reads some files differently."""
 
 
 class DecodedImages:
@@ -81,7 +85,7 @@ def _resized_image(images: Images, index: int, size: int) -> np.ndarray:
 
 def _cache_key(images: Images, size: int) -> str:
     """A hash of the files' paths, sizes and modification times, or of the pixels if the images are not files."""
-    digest = hashlib.sha256(f"{size} {len(images)}".encode())
+    digest = hashlib.sha256(f"{size} {len(images)}{DECODING if isinstance(images, ImageFiles) else ''}".encode())
     for index in range(len(images)):
         if isinstance(images, ImageFiles):
             path = images.path(index)

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import numpy as np
 from PIL import Image
 
-from mlkd.errors import DataError
-
-T = TypeVar("T")
-
-UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
-"""What Pillow raises for a file that is not an image, or is incomplete."""
+from mlkd.data.decode import decode_file, image_size
+from mlkd.data.paths import safe_join
 
 
 class Images(Protocol):
@@ -35,7 +31,7 @@ class ImageFiles:
         subset: for a subset of other files: which files and which indices.
 
     Raises:
-        DataError: a path leads out of `root` (raised here); a file is missing, truncated or not an image
+        DataError: a path leads out of `root` (raised here); a file is missing, truncated, too large or not an image
             (raised when that image is read).
     """
 
@@ -59,33 +55,12 @@ class ImageFiles:
         return np.asarray(self.decode(index))
 
     def decode(self, index: int, size: int | None = None) -> Image.Image:
-        """Image `index`, decoded, in RGB.
-
-        Args:
-            index: index of the image.
-            size: decode a JPEG file at a half, a quarter or an eighth of its size if both sides stay at least `size`.
-                This is much faster, and sufficient for an image that is then resized to `size`.
-        """
-
-        def read(image: Image.Image) -> Image.Image:
-            if size is not None:
-                image.draft("RGB", (size, size))
-            return image.convert("RGB")
-
-        return self._open(index, read)
+        """Image `index`, upright and in RGB; `decode_file` describes `size` and how each kind of image is read."""
+        return decode_file(self.path(index), size)
 
     def size(self, index: int) -> tuple[int, int]:
-        """Width and height of image `index`, from the file's header."""
-        return self._open(index, lambda image: image.size)
-
-    def _open(self, index: int, read: Callable[[Image.Image], T]) -> T:
-        path = self.path(index)
-        check_file(path)
-        try:
-            with Image.open(path) as image:
-                return read(image)
-        except UNREADABLE as error:
-            raise DataError(f"{path}: the file is truncated, broken or not an image ({error}).") from error
+        """Width and height of the upright image `index`, from the file's header."""
+        return image_size(self.path(index))
 
 
 class ImageSubset:
@@ -122,21 +97,3 @@ def parent_images(images: Images) -> tuple[Images, np.ndarray]:
     """The images that `images` is a subset of, and its indices there; all of `images` itself if it is no subset."""
     subset = images.subset if isinstance(images, ImageFiles) else images
     return (subset.images, subset.indices) if isinstance(subset, ImageSubset) else (images, np.arange(len(images)))
-
-
-def check_file(path: Path) -> None:
-    """Raises DataError if there is no image file at `path`."""
-    if not path.is_file():
-        raise DataError(f"{path}: no such image file. Is the data set unpacked completely?")
-
-
-def safe_join(root: Path, path: str | Path) -> Path:
-    """`root / path`, which must not lead out of `root`: names in annotation files are not trusted.
-
-    Raises:
-        DataError: it leads out of `root`.
-    """
-    full = root / path
-    if ".." in full.parts or not full.is_relative_to(root):
-        raise DataError(f"{path}: lies outside the data folder {root}; expected a path inside that folder.")
-    return full

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from mlkd.data.paths import read_file
 from mlkd.errors import DataError
 
 
@@ -15,11 +16,9 @@ def read_lines(path: Path, expected: str) -> list[str]:
         expected: what a line is, for the error message: "one image per line".
 
     Raises:
-        DataError: the file does not exist or is empty.
+        DataError: the file does not exist, cannot be read, or is empty.
     """
-    if not path.is_file():
-        raise DataError(f"{path}: no such file; expected {expected}.")
-    lines = [line.strip() for line in path.read_text(encoding="utf-8", errors="replace").rstrip().splitlines()]
+    lines = [line.strip() for line in read_file(path, expected).decode("utf-8", "replace").rstrip().splitlines()]
     if not lines:
         raise DataError(f"{path}: the file is empty; expected {expected}.")
     return lines

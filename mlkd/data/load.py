@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import inspect
+import os
 from pathlib import Path
 from typing import Any, get_type_hints
 
 from pydantic import ConfigDict, create_model
 
 from mlkd.data.dataset import MultiLabelData
+from mlkd.data.paths import file_error
 from mlkd.data.readers import READERS
-from mlkd.errors import closest_match
+from mlkd.errors import DataError, closest_match
 from mlkd.settings import Settings
 
 
@@ -42,7 +44,7 @@ def load_data(address: str) -> dict[str, MultiLabelData]:
         data = load_data("voc:~/VOCdevkit?year=2007")
         data["trainval"].targets.shape  # (5011, 20)
     """
-    source, _, query = address.partition("?")
+    source, query = _split_query(address)
     scheme, colon, root = source.partition(":")
     if scheme not in READERS:
         raise ValueError(
@@ -56,7 +58,33 @@ def load_data(address: str) -> dict[str, MultiLabelData]:
     if colon and not takes_root:
         raise ValueError(f"`{address}`: `{scheme}` takes no path, expected `{scheme}` or `{scheme}?option=value`.")
     options = _parse_options(address, scheme, query)
-    return read(Path(root).expanduser(), **options) if takes_root else read(**options)
+    return read(_expand(root), **options) if takes_root else read(**options)
+
+
+def _split_query(address: str) -> tuple[str, str]:
+    """The address up to the `?` of its options, and the options; a `?` in a path that exists is part of the path."""
+    ends = [len(address), *(k for k in range(len(address))[::-1] if address[k] == "?")]
+    for end in ends:
+        if os.path.exists(os.path.expanduser(address[:end].partition(":")[2])):
+            return address[:end], address[end + 1 :]
+    source, _, query = address.partition("?")
+    return source, query
+
+
+def _expand(root: str) -> Path:
+    """The path with the home folder in place of `~`.
+
+    Raises:
+        DataError: there is no such home folder, a link leads to itself, a name is too long, or the like.
+    """
+    try:
+        path = Path(root).expanduser()
+        path.resolve().exists()
+    except OSError as error:
+        raise file_error(path, error, "a data folder") from error
+    except (RuntimeError, ValueError) as error:
+        raise DataError(f"{root}: {error}; expected a data folder.") from error
+    return path
 
 
 def _parse_options(address: str, scheme: str, query: str) -> dict[str, Any]:

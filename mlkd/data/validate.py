@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from itertools import combinations, islice
+from os.path import isfile
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,8 @@ from tqdm.auto import tqdm
 
 from mlkd.data.boxes import format_box
 from mlkd.data.dataset import MultiLabelData
-from mlkd.data.images import ImageFiles, check_file
+from mlkd.data.images import ImageFiles
+from mlkd.data.paths import check_file
 from mlkd.errors import DataError
 from mlkd.progress import is_interactive
 
@@ -50,8 +52,12 @@ def find_problems(data: Mapping[str, MultiLabelData], *, decode: bool = True, li
 
 
 def _problems(data: Mapping[str, MultiLabelData], decode: bool) -> Iterator[str]:
+    reported: set[str] = set()  # an image of `train` is also one of `trainval`
     for split in data.values():
-        yield from _split_problems(split)
+        for problem in _split_problems(split):
+            if problem not in reported:
+                yield problem
+            reported.add(problem)
     for (first_name, first), (second_name, second) in combinations(data.items(), 2):
         if first.classes != second.classes:
             yield f"{first.name}: `classes` of {first_name} and {second_name} differ; expected the same in one order."
@@ -144,7 +150,7 @@ def _decoding_problems(data: Mapping[str, MultiLabelData]) -> Iterator[str]:
 def _image_problem(data: MultiLabelData, index: int) -> str | None:
     """The problem of one image's pixels, if it has one."""
     images = data.images
-    if isinstance(images, ImageFiles) and not images.path(index).is_file():
+    if isinstance(images, ImageFiles) and not isfile(images.path(index)):
         return None  # reported by `_split_problems`
     try:
         height, width = images[index].shape[:2]

@@ -13,6 +13,7 @@ from mlkd.scenes.kinds import CLASSES, KINDS, ON_TABLES
 from mlkd.scenes.layouts import LAYOUTS, Layout, sample_classes, sample_shifted_classes
 
 VERSION = 1  # of the images: increase it with every change that draws them differently
+MIN_SIZE = 16  # of an image; in smaller ones no object is visible
 SCALE = 4  # canvas pixels per image pixel, along each side
 MIN_VISIBLE = 0.3  # an object of which a smaller fraction is visible counts as absent
 MIN_AREA = 12  # the smallest visible area of an object in pixels
@@ -175,12 +176,17 @@ def draw_scene(seed: int, split: str, index: int, size: int = 96) -> Scene:
         seed: any integer; another seed gives another data set.
         split: any name. "context_shift" draws objects without their usual context.
         index: from 0.
-        size: width and height in pixels.
+        size: width and height in pixels, at least `MIN_SIZE`.
 
     Example:
         >>> draw_scene(0, "train", 0).pixels.shape
         (96, 96, 3)
+
+    Raises:
+        ValueError: `size` is less than `MIN_SIZE`.
     """
+    if size < MIN_SIZE:
+        raise ValueError(f"`size` of the scenes is {size}; expected at least {MIN_SIZE} pixels.")
     attempt = 0
     while True:
         rng = Rng(f"scenes {VERSION} {seed} {split} {index} {attempt}")

@@ -181,5 +181,5 @@ def test_broken_file_leaves_no_map(tmp_path: Path, cache: Path) -> None:
 def test_missing_file(tmp_path: Path) -> None:
     data = in_files(tmp_path / "png")
     data.images.path(2).unlink()
-    with pytest.raises(DataError, match=r"2\.png: no such image file"):
+    with pytest.raises(DataError, match=r"2\.png: no such file; expected an image"):
         decoded_images(data, 8)

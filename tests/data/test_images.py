@@ -34,7 +34,7 @@ def test_path_outside_the_root(tmp_path: Path, path: str | Path) -> None:
 
 @pytest.mark.parametrize("name", ["missing.jpg", "a\0b.jpg"])
 def test_missing_file(tmp_path: Path, name: str) -> None:
-    with pytest.raises(DataError, match="no such image file"):
+    with pytest.raises(DataError, match="no such file; expected an image"):
         ImageFiles(tmp_path, [name])[0]
 
 
@@ -53,13 +53,6 @@ def test_truncated_file(tmp_path: Path, suffix: str) -> None:
         ImageFiles(tmp_path, [path.name])[0]
 
 
-def test_decompression_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(tmp_path / "bomb.png")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    with pytest.raises(DataError, match=r"bomb\.png: .*exceeds limit"):
-        ImageFiles(tmp_path, ["bomb.png"])[0]
-
-
 def test_size_is_read_from_the_header(tmp_path: Path) -> None:
     Image.new("RGB", (40, 10)).save(tmp_path / "a.png")
     (tmp_path / "b.png").write_bytes(b"not an image")
@@ -67,7 +60,7 @@ def test_size_is_read_from_the_header(tmp_path: Path) -> None:
     assert files.size(0) == (40, 10)
     with pytest.raises(DataError, match=r"b\.png: the file is truncated, broken or not an image"):
         files.size(1)
-    with pytest.raises(DataError, match=r"c\.png: no such image"):
+    with pytest.raises(DataError, match=r"c\.png: no such file"):
         files.size(2)
 
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 import pytest
 
-from mlkd.data import READERS, load_data, register_reader
+from mlkd.data import READERS, DataError, load_data, register_reader
 from mlkd.data.readers import voc
 
 
@@ -28,6 +28,26 @@ def test_coco(coco_folder: Path) -> None:
 def test_home_folder(voc_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(voc_folder.parents[1]))
     assert load_data("voc:~/VOCdevkit")["test"].ids == ("4", "5")
+
+
+def test_question_mark_in_a_path(voc_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "what?" / "a?year=1999"
+    folder.mkdir(parents=True)
+    voc_folder.rename(folder / "VOC2007")
+    assert load_data(f"voc:{folder}")["test"].ids == ("4", "5")
+    assert load_data(f"voc:{folder}?year=2007&difficult=ignore")["test"].ignore_mask is not None
+    with pytest.raises(ValueError, match=r"/what\?/a\?year=1999: no folder `VOC2012`"):
+        load_data(f"voc:{folder}?year=2012")
+    with pytest.raises(ValueError, match="absent: no such folder"):
+        load_data(f"voc:{tmp_path}/absent?year=2007")
+
+
+def test_paths_that_lead_nowhere(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    for path in ("~no-such-user/x", tmp_path / "loop", tmp_path / ("a" * 256), tmp_path / "a\0b"):
+        for reader in ("voc", "coco", "nuswide", "mirflickr"):
+            with pytest.raises(DataError, match=str(path)[-5:].replace("\0", "\\0")):
+                load_data(f"{reader}:{path}")
 
 
 def test_address_equals_call(voc_folder: Path) -> None:
@@ -65,6 +85,7 @@ def test_registered_reader(monkeypatch: pytest.MonkeyPatch) -> None:
         ("scenes?sized=64", r"no setting 'sized' of the data reader 'scenes'\. Did you mean 'size'\?"),
         ("scenes?size=big", "`size` of the data reader 'scenes' is 'big', expected a whole number"),
         ("scenes?size", "`size` is invalid, expected each option once, as `<option>=<value>`"),
+        ("scenes?size=0", "`size` of the scenes is 0; expected at least 16 pixels"),
         ("scenes?size=1&size=2", "`size=2` is invalid, expected each option once"),
         ("voc:/data?classes=a", r"`classes` of the data reader 'voc' is 'a', expected"),
         ("voc:/data?difficult=Ignored", r"expected positive, ignore or negative\. Did you mean 'ignore'\?"),

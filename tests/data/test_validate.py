@@ -68,14 +68,14 @@ def test_images(data: dict[str, MultiLabelData], voc_folder: Path) -> None:
     problems = find_problems(data)
     assert len(problems) == 4
     for name, message in {
-        "1.jpg": "no such image file",
+        "1.jpg": "no such file; expected an image",
         "2.jpg": "truncated",
         "3.jpg": "not an image",
         "`4`": "has 8 x 8 pixels but the box (2, 2, 9, 9); expected x2 <= 8 and y2 <= 8.",
     }.items():
         assert any(name in problem and message in problem for problem in problems)
     assert len(find_problems(data, decode=False)) == 1
-    with pytest.raises(DataError, match=r"1\.jpg: no such image file"):
+    with pytest.raises(DataError, match=r"1\.jpg: no such file; expected an image"):
         validate(data)
 
 
@@ -102,3 +102,10 @@ def test_limit() -> None:
     assert len(problems) == 8
     assert problems[-1] == "Stopped after 7 problems; there are more."
     assert len(find_problems({"train": data}, limit=200)) == 200
+
+
+def test_missing_image_of_two_splits_is_reported_once(data: dict[str, MultiLabelData], voc_folder: Path) -> None:
+    """Image 1 is in train and in trainval."""
+    (voc_folder / "JPEGImages" / "1.jpg").unlink()
+    (problem,) = find_problems(data)
+    assert "1.jpg: no such file" in problem

@@ -434,7 +434,7 @@ WRONG: dict[str, tuple[Callable[[Data, Path], Data], str]] = {
     ),
     "no file": (
         lambda data, folder: {**data, "test": missing_file(data["test"], folder)},
-        r"p2000\.jpg: no such image",
+        r"p2000\.jpg: no such file",
     ),
     "shared": (lambda data, _: {**data, "test": replace(data["train"], split="test")}, "in both train and test"),
 }

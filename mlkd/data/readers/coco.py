@@ -17,6 +17,7 @@ from mlkd.data.boxes import clip_boxes, format_box
 from mlkd.data.dataset import MultiLabelData
 from mlkd.data.images import ImageFiles
 from mlkd.data.index_cache import cached_index
+from mlkd.data.paths import check_folder, read_file
 from mlkd.data.readers import register_reader
 from mlkd.data.splits import standard_splits
 from mlkd.errors import DataError, check_choice
@@ -74,8 +75,7 @@ def read(root: str | Path, *, year: int | None = None, unlabeled: Unlabeled = "d
 
 def _annotation_files(root: Path, year: int | None) -> dict[str, Path]:
     """The annotation files of one year, by split."""
-    if not root.is_dir():
-        raise DataError(f"{root}: no such folder; expected one that contains `annotations`.")
+    check_folder(root, "one that contains `annotations`")
     files: dict[str, dict[str, Path]] = {}
     for path in sorted((root / "annotations").glob("instances_*.json")):
         if match := re.fullmatch(r"instances_(\w+?)(20\d\d)?", path.stem):
@@ -96,16 +96,16 @@ def _read_split(root: Path, split: str, path: Path, unlabeled: Unlabeled) -> Mul
     number, label = (int, float), (int, str)
 
     category_ids, names = _columns(content, "categories", path, id=(int,), name=(str,))
+    _check_unique(category_ids, "categories", path)
     classes = dict(sorted(zip(category_ids, names, strict=True)))
     column = {category: index for index, category in enumerate(classes)}
 
     image_ids, files, widths, heights = _columns(
         content, "images", path, id=label, file_name=(str,), width=number, height=number
     )
-    row: dict[int | str, int] = {}
-    for k, (i, width, height) in enumerate(zip(image_ids, widths, heights, strict=True)):
-        if row.setdefault(i, k) != k:
-            raise DataError(f"{path}: images[{k}] has the `id` {i} of an earlier image; expected each id once.")
+    _check_unique(image_ids, "images", path)
+    row = {i: k for k, i in enumerate(image_ids)}
+    for k, (width, height) in enumerate(zip(widths, heights, strict=True)):
         if not (0 < width < MAX_SIDE and 0 < height < MAX_SIDE):
             raise DataError(
                 f"{path}: images[{k}] has a `width` of {width} and a `height` of {height}; expected a size in pixels."
@@ -138,7 +138,7 @@ def _read_split(root: Path, split: str, path: Path, unlabeled: Unlabeled) -> Mul
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    text = path.read_bytes().removeprefix(codecs.BOM_UTF8)
+    text = read_file(path, "a JSON file with `images`, `annotations` and `categories`").removeprefix(codecs.BOM_UTF8)
     try:
         content = _parse(text)
     except ValueError as error:  # its message names line and column
@@ -182,6 +182,14 @@ def _columns(content: dict[str, Any], field: str, path: Path, **kinds: tuple[typ
             raise DataError(f"{path}: {field}[{k}] has {value!r:.40} as `{key}`; expected {expected}.")
         columns.append(column)
     return columns
+
+
+def _check_unique(ids: list[Any], field: str, path: Path) -> None:
+    if len(set(ids)) < len(ids):
+        first: dict[Any, int] = {}
+        for k, i in enumerate(ids):
+            if first.setdefault(i, k) != k:
+                raise DataError(f"{path}: {field}[{k}] has the `id` {i} of {field}[{first[i]}]; expected each id once.")
 
 
 def _indices(values: list[Any], index: dict[Any, int], path: Path, key: str, field: str) -> np.ndarray:

@@ -12,6 +12,7 @@ from mlkd.data.dataset import MultiLabelData
 from mlkd.data.images import ImageFiles
 from mlkd.data.index_cache import cached_index
 from mlkd.data.label_files import read_lines
+from mlkd.data.paths import check_folder
 from mlkd.data.readers import register_reader
 from mlkd.data.splits import standard_splits
 from mlkd.errors import DataError, check_choice
@@ -66,8 +67,7 @@ def read(root: str | Path, *, labels: int = 24) -> dict[str, MultiLabelData]:
     """
     check_choice("labels", str(labels), map(str, CLASSES))
     root = Path(root).resolve()
-    if not root.is_dir():
-        raise DataError(f"{root}: no such folder; expected one with the images and annotations of MIRFLICKR-25k.")
+    check_folder(root, "one with the images and annotations of MIRFLICKR-25k")
     folder, classes, num_images = _find_annotations(root), CLASSES[labels], sum(NUM_IMAGES.values())
     targets = np.zeros((num_images, len(classes)), np.uint8)
     for column, name in enumerate(classes):
@@ -104,6 +104,6 @@ def _read_numbers(path: Path, num_images: int) -> list[int]:
     """The numbers of the images in an annotation file."""
     lines = read_lines(path, "one image number per line")
     for index, line in enumerate(lines, 1):
-        if not (line.isdecimal() and 1 <= int(line) <= num_images):
+        if not (line.isdecimal() and len(line) < 10 and 1 <= int(line) <= num_images):
             raise DataError(f"{path}, line {index}: `{line:.40}`; expected the number of an image, 1 to {num_images}.")
     return [int(line) for line in lines]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from os.path import isfile
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -12,6 +13,7 @@ from mlkd.data.dataset import MultiLabelData
 from mlkd.data.images import ImageFiles
 from mlkd.data.index_cache import cached_index
 from mlkd.data.label_files import read_lines
+from mlkd.data.paths import check_folder, read_file
 from mlkd.data.readers import register_reader
 from mlkd.data.splits import standard_splits
 from mlkd.errors import DataError, check_choice
@@ -64,8 +66,7 @@ def read(root: str | Path, *, unlabeled: Unlabeled = "keep") -> dict[str, MultiL
     """
     check_choice("unlabeled", unlabeled, get_args(Unlabeled))
     root = Path(root).resolve()
-    if not root.is_dir():
-        raise DataError(f"{root}: no such folder; expected one with `ImageList` and `Groundtruth`.")
+    check_folder(root, "one with `ImageList` and `Groundtruth`")
     lists = {split: root / "ImageList" / f"{split.title()}Imagelist.txt" for split in ("train", "test")}
     names = {split: _read_names(path) for split, path in lists.items()}
     concepts = _find_concepts(root)
@@ -134,15 +135,14 @@ def _read_targets(root: Path, classes: Sequence[str], concepts: Path, images: Pa
             raise DataError(f"{file}: {concepts} does not list this class; expected one label file per listed class.")
     targets = np.empty((count, len(classes)), np.uint8)
     for column, file in enumerate(files):
-        if not file.is_file():
-            raise DataError(f"{file}: no such label file, but {concepts}, line {column + 1}, lists its class.")
-        targets[:, column] = _read_labels(file, images, count)
+        content = read_file(file, f"the labels of the class in {concepts}, line {column + 1}")
+        targets[:, column] = _parse_labels(content, file, images, count)
     return targets
 
 
-def _read_labels(path: Path, images: Path, count: int) -> np.ndarray:
-    """(N,) uint8: the labels of one class."""
-    content = path.read_bytes().rstrip()
+def _parse_labels(content: bytes, path: Path, images: Path, count: int) -> np.ndarray:
+    """(N,) uint8: the labels of one class, from the content of its file."""
+    content = content.rstrip()
     text = np.frombuffer(content.replace(b"\r", b"").replace(b" ", b""), np.uint8)  # a digit, then a line feed
     labels = text[::2] - ord("0")
     if len(text) == 2 * count - 1 and (text[1::2] == ord("\n")).all() and (labels <= 1).all():
@@ -163,7 +163,7 @@ def _image_paths(root: Path, names: dict[str, list[str]]) -> dict[str, list[str]
     folders = [folder for folder in IMAGE_FOLDERS if (root / folder).is_dir()]
     for folder in folders:
         for image_name in IMAGE_NAMES:
-            if any((root / folder / image_name(name)).is_file() for name in sample):
+            if any(isfile(root / folder / image_name(name)) for name in sample):
                 return {split: [f"{folder}/{image_name(name)}" for name in names[split]] for split in names}
     folder = folders[0] if len(folders) > 1 else IMAGE_FOLDERS[0]
     return {split: [f"{folder}/{name}" for name in names[split]] for split in names}

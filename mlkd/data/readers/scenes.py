@@ -17,7 +17,7 @@ def read(*, size: int = 96, seed: int = 0) -> dict[str, MultiLabelData]:
     """Reads the synthetic data set of `mlkd.scenes`, with the additional split "context_shift".
 
     Args:
-        size: width and height of the images in pixels.
+        size: width and height of the images in pixels, at least 16.
         seed: another seed gives another data set.
     """
     splits = voc.read(cached_folder(seed, size), classes=scenes.CLASSES)

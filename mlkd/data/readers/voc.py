@@ -13,8 +13,9 @@ from defusedxml import ElementTree
 
 from mlkd.data.boxes import clip_boxes, format_box, targets_from_objects
 from mlkd.data.dataset import MultiLabelData
-from mlkd.data.images import ImageFiles, safe_join
+from mlkd.data.images import ImageFiles
 from mlkd.data.index_cache import cached_index
+from mlkd.data.paths import check_folder, read_file, safe_join
 from mlkd.data.readers import register_reader
 from mlkd.data.splits import standard_splits
 from mlkd.errors import DataError, check_choice, closest_match
@@ -88,8 +89,7 @@ def read(
 
 
 def _find_folder(root: Path, year: int | None) -> Path:
-    if not root.is_dir():
-        raise DataError(f"{root}: no such folder; expected a VOC folder or one that contains `VOCdevkit`.")
+    check_folder(root, "a VOC folder or one that contains `VOCdevkit`")
     candidates = [root, *sorted(root.glob("VOC20*")), *sorted(root.glob("VOCdevkit/VOC20*"))]
     folders = [folder for folder in candidates if (folder / "ImageSets" / "Main").is_dir()]
     if year is not None:
@@ -109,8 +109,7 @@ def _split_lists(folder: Path) -> tuple[dict[str, Path], list[Path]]:
     files = sorted((folder / "ImageSets" / "Main").glob("*.txt"), key=lambda f: (order.get(f.stem, 4), f.stem))
     lists, class_files = {}, []
     for path in files:
-        with path.open(encoding="utf-8", errors="replace") as lines:
-            columns = next((len(line.split()) for line in lines if line.strip()), 0)
+        columns = next((len(line.split()) for line in _read_text(path).splitlines() if line.strip()), 0)
         if columns == 1 or (columns == 0 and not path.stem.endswith(tuple(f"_{split}" for split in order))):
             lists[path.stem] = path
         else:
@@ -131,8 +130,12 @@ def _class_names(class_files: Iterable[Path], splits: Iterable[str]) -> tuple[st
     return CLASSES if names <= set(CLASSES) else tuple(sorted(names))
 
 
+def _read_text(path: Path) -> str:
+    return read_file(path, "a list of image ids").decode("utf-8", "replace")
+
+
 def _read_list(path: Path) -> list[str]:
-    ids = path.read_text(encoding="utf-8", errors="replace").split()
+    ids = _read_text(path).split()
     if not ids:
         raise DataError(f"{path}: the list is empty; expected one image id per line.")
     return ids
@@ -141,10 +144,9 @@ def _read_list(path: Path) -> list[str]:
 def _read_xml(folder: Path, i: str, class_index: dict[str, int]) -> tuple[str, np.ndarray]:
     """The image's path, and its objects (m, 6): class index, x1, y1, x2, y2, difficult."""
     path = safe_join(folder, f"Annotations/{i}.xml")
+    text = read_file(path, f"an annotation file, since a split has the id `{i:.60}`")
     try:
-        root = ElementTree.fromstring(path.read_bytes())
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such annotation file, but a split has the id `{i}`.") from None
+        root = ElementTree.fromstring(text)
     except (ParseError, ValueError, LookupError) as error:  # ValueError: what defusedxml forbids, such as entities
         raise DataError(f"{path}: broken or forbidden XML ({error}).") from error
     image = root.findtext("filename", "").strip() or f"{i}.jpg"

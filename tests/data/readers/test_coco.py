@@ -156,7 +156,12 @@ BAD_RECORD: dict[str, tuple[str, dict, str]] = {
     "three": ("annotations", {"bbox": [1, 2, 3]}, r"has \[1, 2, 3\] as `bbox`; expected four numbers"),
     "not a number": ("annotations", {"bbox": [1, 2, 3, "4"]}, "expected four numbers"),
     "no list": ("annotations", {"bbox": None}, "has None as `bbox`; expected list"),
-    "id": ("images", {"id": 100}, r"images\[1\] has the `id` 100 of an earlier image"),
+    "id": ("images", {"id": 100}, r"images\[1\] has the `id` 100 of images\[0\]; expected each id once"),
+    "category id": (
+        "categories",
+        {"id": 9},
+        r"categories\[1\] has the `id` 9 of categories\[0\]; expected each id once",
+    ),
     "kind": ("images", {"width": "40"}, r"images\[1\] has '40' as `width`; expected int or float"),
     "size": (
         "images",

@@ -102,13 +102,13 @@ def test_without_images(folder: Path) -> None:
     assert splits["test"].targets.sum() == 4
     problems = find_problems({"test": splits["test"]})
     assert len(problems) == 4
-    assert f"{folder}/mirflickr/im11.jpg: no such image file" in problems[0]
+    assert f"{folder}/mirflickr/im11.jpg: no such file; expected an image" in problems[0]
 
 
 def test_missing_image(folder: Path) -> None:
     (folder / "mirflickr" / "im12.jpg").unlink()
     (problem,) = find_problems(mirflickr.read(folder))
-    assert problem.startswith(f"{folder}/mirflickr/im12.jpg: no such image file")
+    assert problem.startswith(f"{folder}/mirflickr/im12.jpg: no such file; expected an image")
 
 
 BAD_FILES: dict[str, tuple[str, Callable[[str], str | None], str]] = {

@@ -141,13 +141,13 @@ def test_without_images(folder: Path) -> None:
     assert (splits["test"].targets == TARGETS["Test"]).all()
     problems = find_problems({"test": splits["test"]})
     assert len(problems) == 4
-    assert f"{folder}/Flickr/actor/0009_212449.jpg: no such image file" in problems[0]
+    assert f"{folder}/Flickr/actor/0009_212449.jpg: no such file; expected an image" in problems[0]
 
 
 def test_missing_image(folder: Path) -> None:
     (folder / "Flickr" / "actor" / "0010_2124410.jpg").unlink()
     (problem,) = find_problems(nuswide.read(folder))
-    assert problem.startswith(f"{folder}/Flickr/actor/0010_2124410.jpg: no such image file")
+    assert problem.startswith(f"{folder}/Flickr/actor/0010_2124410.jpg: no such file; expected an image")
 
 
 LABELS = "Groundtruth/TrainTestLabels/Labels_{}.txt"
@@ -166,7 +166,7 @@ BAD_FILES: dict[str, tuple[str, Callable[[str], str | None], str]] = {
     "no label file": (
         LABELS.format("cat_Test"),
         lambda text: None,
-        r"Labels_cat_Test\.txt: no such label file, but .*Concepts81\.txt, line 3, lists its class",
+        r"Labels_cat_Test\.txt: no such file; expected the labels of the class in .*Concepts81\.txt, line 3",
     ),
     "missing class": (
         "ConceptsList/Concepts81.txt",

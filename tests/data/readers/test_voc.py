@@ -164,7 +164,9 @@ def test_one_pixel_outside_is_clipped(voc_folder: Path) -> None:
 class TestBadLists:
     def test_missing_annotation(self, voc_folder: Path) -> None:
         (voc_folder / "Annotations/4.xml").unlink()
-        with pytest.raises(DataError, match=r"4\.xml: no such annotation file, but a split has the id `4`"):
+        with pytest.raises(
+            DataError, match=r"4\.xml: no such file; expected an annotation file, since a split has the id `4`"
+        ):
             voc.read(voc_folder)
 
     def test_no_list(self, voc_folder: Path) -> None:
