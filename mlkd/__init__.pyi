@@ -1,7 +1,8 @@
 from .data import DataError, MultiLabelData, load_data
+from .deploy.load import load_model
 from .errors import RunError, TrainingError
 from .metrics import evaluate
-from .models import Output, create_model, load_model, save_model
+from .models import Output, create_model, save_model
 from .notebook.launch import launch
 from .study import Study, create_study
 from .training.config import Config

@@ -1,10 +1,8 @@
-"""The command `mlkd`: data | study | methods | recipes | train | cache-teacher | report | runs | export, with those of
-`sweep_cli`: sweep | table."""
+"""The command `mlkd`: data | study | methods | recipes | train | cache-teacher | report | runs, with those of
+`sweep_cli`: sweep | table, and of `deploy_cli`: export | predict."""
 
 from __future__ import annotations
 
-import datetime
-import json
 import logging
 import shlex
 import sys
@@ -16,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import mlkd
-from mlkd import sweep_cli
+from mlkd import deploy_cli, sweep_cli
 from mlkd.errors import TrainingError, WriteError, check_choice
 from mlkd.files import atomic_write
 
@@ -166,12 +164,18 @@ def train(
         int, typer.Option(help="measure the gradients of the loss terms every so many steps; 0 for never")
     ] = 0,
     run_file: Annotated[Path | None, typer.Option(hidden=True, help="a file to write the run's folder to")] = None,
-    export: Annotated[Path | None, typer.Option(help="also write the model to this .safetensors file")] = None,
+    export: Annotated[
+        Path | None, typer.Option(help="also write the model to this file: .safetensors, .onnx or .pt2")
+    ] = None,
 ) -> None:
     """Train one model, or resume its training; a finished run is not trained again."""
     from mlkd.study.paper_table import reported_lines
 
     check_choice("role", role, ("student", "teacher"))
+    if export:
+        from mlkd.deploy.export import check_format
+
+        check_format(export)
     resolved = _create_study(study, data, runs, set_, plugin)
     default = resolved.reported.method if resolved.reported and role == "student" else "vanilla"
     name = method or default
@@ -197,7 +201,7 @@ def train(
         for line in reported_lines(resolved, "teacher" if role == "teacher" else name, run):
             print(line)
     if export:
-        _export(run, export)
+        deploy_cli.export(run.path, export)
 
 
 @cli.command("cache-teacher")
@@ -212,9 +216,10 @@ def cache_teacher(
 ) -> None:
     """Evaluate a teacher on every training image of a study and its horizontal flip, for students without a teacher."""
     from mlkd.data.image_cache import decoded_images
+    from mlkd.models import load_model
 
     resolved = _create_study(study, data, Path("runs"), set_, plugin)
-    teacher, train_split = mlkd.load_model(model), resolved.splits["train"]
+    teacher, train_split = load_model(model), resolved.splits["train"]
     images = decoded_images(train_split, resolved.student.image_size)
     mlkd.cache_teacher_outputs(teacher, train_split, images, folder, embeddings=embeddings)
     megabytes = sum(file.stat().st_size for file in folder.iterdir()) / 1e6
@@ -299,17 +304,8 @@ def runs(
         print(" ".join(f"{text:>{width}}" for text, width in zip(line, widths, strict=True)))
 
 
-@cli.command("export")
-def export_run(
-    run: Annotated[Path, typer.Argument(help="a finished run's folder")],
-    file: Annotated[Path, typer.Argument(help="the model file to write, .safetensors")],
-    plugin: Plugins = None,
-) -> None:
-    """Write a run's model as one file, with its configuration and its scores in the metadata."""
-    from mlkd.training.runs import Run
-
-    _load_plugins(plugin)
-    _export(Run(run), file)
+cli.command()(deploy_cli.export)
+cli.command()(deploy_cli.predict)
 
 
 WIDTH = 120
@@ -348,14 +344,6 @@ def _write_run_file(run: Run, file: Path | None) -> None:
     if file:
         with atomic_write(file) as unfinished:
             unfinished.write_text(str(run.path))
-
-
-def _export(run: Run, file: Path) -> None:
-    if file.suffix != ".safetensors":
-        raise ValueError(f"`file` is {str(file)!r}, expected a name that ends in .safetensors.")
-    notes = {"config": run.config, "metrics": run.metrics, "date": str(datetime.date.today())}
-    mlkd.save_model(run.model(), file, **{name: json.dumps(note) for name, note in notes.items()})
-    print(f"{file}: {file.stat().st_size / 1e6:.1f} MB, from {run.path}.")
 
 
 def _parse_label_subset(text: str) -> tuple[str, int]:

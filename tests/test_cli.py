@@ -83,7 +83,7 @@ def student_settings(**settings) -> list[str]:
 def test_help_names_every_command() -> None:
     result = CliRunner().invoke(cli.cli, ["--help"])
     assert result.exit_code == 0
-    for command in ("data", "methods", "recipes", "train", "report", "runs", "export"):
+    for command in ("data", "methods", "recipes", "train", "report", "runs", "export", "predict"):
         assert command in result.output
         assert CliRunner().invoke(cli.cli, [command, "--help"]).exit_code == 0
 

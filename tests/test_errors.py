@@ -36,7 +36,8 @@ def test_check_choice() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["mlkd", "mlkd.cli", "mlkd.errors", "mlkd.study", "mlkd.methods", "mlkd.training.runs"]
+    "module",
+    ["mlkd", "mlkd.cli", "mlkd.deploy.onnx_model", "mlkd.errors", "mlkd.study", "mlkd.methods", "mlkd.training.runs"],
 )
 def test_importing_this_loads_no_torch(module: str) -> None:
     script = f"import sys, {module}; print('torch' in sys.modules)"

@@ -55,7 +55,8 @@ def test_conda_and_pip_install_the_same() -> None:
     assert "pip" in conda
     del conda["pip"]
     conda["matplotlib"] = conda.pop("matplotlib-base")  # conda's matplotlib brings a whole toolkit for windows
-    wanted = names_and_bounds([*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["notebooks"]])
+    extras = PROJECT["optional-dependencies"]
+    wanted = names_and_bounds([*PROJECT["dependencies"], *extras["notebooks"], *extras["export"]])
     assert conda == wanted
     assert all(wanted.values()), "every dependency has a lower bound"
 

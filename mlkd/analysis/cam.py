@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from mlkd.data import MultiLabelData
 from mlkd.errors import check_choice, closest_match
-from mlkd.models import GapHead, MergedTeacher, MultiLabelModel
-from mlkd.training.evaluate import iter_batches, model_output
+from mlkd.models import GapHead, MergedTeacher, MultiLabelModel, model_output
+from mlkd.training.evaluate import iter_batches
 
 METHODS = {
     "cam": "GradCAM",

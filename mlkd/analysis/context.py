@@ -16,8 +16,7 @@ from mlkd.analysis.tables import mean_by_group
 from mlkd.data import MultiLabelData
 from mlkd.data.image_cache import decoded_images
 from mlkd.graphs import Counts, conditional_probability
-from mlkd.models import MergedTeacher, MultiLabelModel
-from mlkd.training.evaluate import model_output
+from mlkd.models import MergedTeacher, MultiLabelModel, model_output
 from mlkd.training.runs import Run
 
 GRAY = 127

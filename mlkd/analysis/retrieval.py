@@ -10,7 +10,8 @@ import pandas as pd
 from mlkd.analysis.tables import mean_by_group
 from mlkd.data import MultiLabelData
 from mlkd.errors import check_choice
-from mlkd.training.evaluate import iter_batches, model_output
+from mlkd.models import model_output
+from mlkd.training.evaluate import iter_batches
 
 KINDS = ("features", "embeddings")
 

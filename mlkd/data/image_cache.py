@@ -66,7 +66,7 @@ def _decode_all(images: Images, size: int, path: Path, title: str) -> None:
     table = create_memmap(path, np.uint8, (len(images), size, size, 3))
 
     def decode(index: int) -> None:
-        table[index] = _resized_image(images, index, size)
+        table[index] = resized_image(images, index, size)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         results = pool.map(decode, range(len(images)))
@@ -75,7 +75,7 @@ def _decode_all(images: Images, size: int, path: Path, title: str) -> None:
     table.flush()
 
 
-def _resized_image(images: Images, index: int, size: int) -> np.ndarray:
+def resized_image(images: Images, index: int, size: int) -> np.ndarray:
     """One image at training size; a JPEG file is decoded no larger than needed."""
     image = images.decode(index, size) if isinstance(images, ImageFiles) else Image.fromarray(images[index])
     if image.size != (size, size):

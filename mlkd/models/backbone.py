@@ -115,7 +115,10 @@ def _create(name: str, pretrained: bool, image_size: int, settings: Mapping) -> 
     if not timm.is_model(name.split(".")[0]):
         close = difflib.get_close_matches(name, timm.list_models(), 3, 0.5)
         hint = f"Did you mean {' or '.join(close)}?" if close else "`timm.list_models()` lists the names."
-        raise ValueError(f"`backbone` is {name!r}, which is not a model of timm. {hint}")
+        raise ValueError(
+            f"`backbone` is {name!r}, which is not a model of timm. {hint} A backbone of a plugin needs the "
+            f"plugin's file: `--plugin FILE`."
+        )
     arguments = dict(settings, num_classes=0)
     config = timm.models.get_pretrained_cfg(name, allow_unregistered=True)
     if config is not None and config.fixed_input_size:

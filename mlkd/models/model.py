@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import save
@@ -17,6 +19,8 @@ from mlkd.errors import check_choice
 from mlkd.files import atomic_write
 from mlkd.models.backbone import Backbone, WeightsError, read_weights
 from mlkd.models.heads import HEADS, Head, create_head
+from mlkd.models.image_predictor import ImagePredictor
+from mlkd.models.metadata import ModelMetadata, check_preprocessing, describe_preprocessing
 
 
 class Output(NamedTuple):
@@ -27,13 +31,14 @@ class Output(NamedTuple):
     features: Tensor
 
 
-class MultiLabelModel(nn.Module):
+class MultiLabelModel(ImagePredictor, nn.Module):
     """From images to `Output`. A model normalizes its input itself, so teacher and student may differ in this.
 
     Attributes:
         classes: the label names, in the order of the logits.
         image_size: side of the input; images of another size are resized.
         settings: the arguments of `create_model` that rebuild the model.
+        thresholds: (q,) the probabilities from which on `predict` predicts a label; None for 0.5.
     """
 
     mean: Tensor
@@ -44,6 +49,7 @@ class MultiLabelModel(nn.Module):
         self.backbone, self.head = backbone, head
         self.classes, self.settings = tuple(classes), settings
         self.image_size: int = settings["image_size"]
+        self.thresholds: np.ndarray | None = None
         self.register_buffer("mean", torch.tensor(backbone.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(backbone.std).view(1, 3, 1, 1), persistent=False)
 
@@ -62,6 +68,37 @@ class MultiLabelModel(nn.Module):
         features = self.features(images)
         logits, embeddings = self.head(features)
         return Output(logits, embeddings, features)
+
+    def probabilities(self, images: np.ndarray) -> np.ndarray:
+        """Images (b, 3, H, W) uint8 to probabilities (b, q) float32, in eval mode."""
+        output = model_output(self, torch.from_numpy(images).to(self.mean.device))
+        return torch.sigmoid(output.logits.float()).cpu().numpy()
+
+    @property
+    def metadata(self) -> ModelMetadata:
+        """Class names, preprocessing and thresholds, as every model file states them."""
+        preprocessing = describe_preprocessing(self.image_size, self.backbone.mean, self.backbone.std)
+        thresholds = None if self.thresholds is None else tuple(self.thresholds.tolist())
+        return ModelMetadata(self.classes, preprocessing, thresholds)
+
+
+@torch.no_grad()
+def model_output(model: nn.Module, images: Tensor) -> Output:
+    """The model's output for images (b, 3, H, W), in eval mode and without gradient; the mode is restored."""
+    with eval_mode(model):
+        return model(images)
+
+
+@contextmanager
+def eval_mode(model: nn.Module) -> Iterator[None]:
+    """The model is in eval mode inside the block; the mode of each of its modules is restored."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        model.eval()
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
 
 
 def create_model(
@@ -114,12 +151,12 @@ def create_model(
 
 
 def save_model(model: MultiLabelModel, path: str | Path, **notes: str) -> None:
-    """Writes a safetensors file with everything that rebuilds the model: settings, class names and weights.
+    """Writes a safetensors file with everything that rebuilds the model: settings, class names, thresholds, weights.
 
     Args:
         notes: further metadata, such as the scores of the model.
     """
-    metadata = {"settings": json.dumps(model.settings), "classes": json.dumps(model.classes), **notes}
+    metadata = {"settings": json.dumps(model.settings), **model.metadata.to_texts(), **notes}
     tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     with atomic_write(path) as unfinished:
         unfinished.write_bytes(save(tensors, metadata))
@@ -132,7 +169,8 @@ def load_model(path: str | Path) -> MultiLabelModel:
         path: the file, or "mlkd:NAME" for a model that is part of the package ("mlkd:scenes_teacher").
 
     Raises:
-        WeightsError: no such file, or not one that `save_model` wrote.
+        WeightsError: no such file, not one that `save_model` wrote, or the backbone of this installation expects
+            another preprocessing (the difference is shown).
     """
     if str(path).startswith("mlkd:"):
         path = Path(__file__).parents[1] / "pretrained" / f"{str(path).removeprefix('mlkd:')}.safetensors"
@@ -146,8 +184,11 @@ def load_model(path: str | Path) -> MultiLabelModel:
             f"{path}: has no settings and class names, so it is not a model file of mlkd. Weights of a backbone are "
             f"loaded by `create_model(..., pretrained={str(path)!r})`."
         )
-    model = create_model(classes=json.loads(metadata["classes"]), **json.loads(metadata["settings"]))
+    stored = ModelMetadata.from_texts(metadata, path)
+    model = create_model(classes=stored.classes, **json.loads(metadata["settings"]))
+    check_preprocessing(stored.preprocessing, model.metadata.preprocessing, path)
     model.load_state_dict(tensors)
+    model.thresholds = None if stored.thresholds is None else np.array(stored.thresholds)
     return model.eval()
 
 

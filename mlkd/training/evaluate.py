@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mlkd.data import MultiLabelData
 from mlkd.data.image_cache import decoded_images
 from mlkd.errors import first_few
 from mlkd.metrics import average_precision
-from mlkd.models import MergedTeacher, MultiLabelModel, Output
+from mlkd.models import MergedTeacher, MultiLabelModel, model_output
 from mlkd.training.distributed import create_accelerator, gather_arrays, rank_slice
 from mlkd.training.precision import ComputeFormat
 from mlkd.training.runs import Predictions
@@ -43,17 +43,6 @@ def iter_batches(
     for start in range(0, len(indices), batch_size):
         batch_indices = indices[start : start + batch_size]
         yield batch_indices, torch.from_numpy(np.array(pixels[batch_indices])).permute(0, 3, 1, 2).to(device)
-
-
-@torch.no_grad()
-def model_output(model: nn.Module, images: Tensor) -> Output:
-    """The model's output for images (b, 3, H, W), in eval mode and without gradient; the mode is restored."""
-    modes = [(module, module.training) for module in model.modules()]
-    try:
-        return model.eval()(images)
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 def predict(model: MultiLabelModel, data: MultiLabelData, *, batch_size: int = 256) -> Predictions:
@@ -92,9 +81,20 @@ def mean_average_precision(predictions: Predictions) -> float:
 
 
 def check_labels(model: MultiLabelModel, data: MultiLabelData) -> None:
-    """Raises ValueError when the model has other labels than the data, or in another order."""
+    """Raises ValueError, with the difference, when the model has other labels than the data, or in another order."""
     if model.classes != data.classes:
         raise ValueError(
-            f"The model has the labels {first_few(model.classes)}, {data.name} has {first_few(data.classes)}; both "
+            f"The labels of the model are not those of {data.name}: {_difference(model.classes, data.classes)}. Both "
             f"must have the same names in the same order. Was the model of `init_from` trained on other data?"
         )
+
+
+def _difference(model: Sequence[str], data: Sequence[str]) -> str:
+    """What is different between the labels of a model and those of the data."""
+    only_model, only_data = [n for n in model if n not in data], [n for n in data if n not in model]
+    parts = [f"only the model has {first_few(only_model)}"] * bool(only_model)
+    parts += [f"only the data has {first_few(only_data)}"] * bool(only_data)
+    if parts:
+        return ", ".join(parts)
+    k = next(k for k in range(len(model)) if model[k] != data[k])
+    return f"label {k + 1} is {model[k]!r} in the model and {data[k]!r} in the data"

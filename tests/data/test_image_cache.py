@@ -26,13 +26,13 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def decodings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The index of each image, once per decoding."""
     indices: list[int] = []
-    original = image_cache._resized_image
+    original = image_cache.resized_image
 
     def counted(images, index, size):
         indices.append(index)
         return original(images, index, size)
 
-    monkeypatch.setattr(image_cache, "_resized_image", counted)
+    monkeypatch.setattr(image_cache, "resized_image", counted)
     return indices
 
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from mlkd.data import MultiLabelData
-from mlkd.models import MultiLabelModel
-from mlkd.training.evaluate import iter_batches, mean_average_precision, model_output, predict
+from mlkd.models import MultiLabelModel, model_output
+from mlkd.training.evaluate import iter_batches, mean_average_precision, predict
 from mlkd.training.runs import Predictions
 
 

@@ -59,4 +59,4 @@ class LabelWiseHead(Head):
     def _queries_and_cells(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """The queries (b, q, d) and the projected cells (b, HW, d)."""
         cells = F.relu(self.project(features.flatten(2).transpose(1, 2)))
-        return self.queries.expand(len(features), -1, -1), cells
+        return self.queries.expand(features.shape[0], -1, -1), cells

@@ -77,5 +77,5 @@ class MLDecoderHead(Head):
     def _queries_and_cells(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """The normalized queries (b, q, d) and the projected cells (b, HW, d)."""
         cells = F.relu(self.project(features.flatten(2).transpose(1, 2)))
-        queries = self.queries.expand(len(features), -1, -1)
+        queries = self.queries.expand(features.shape[0], -1, -1)
         return self.norm1(queries + self.dropout(queries)), cells

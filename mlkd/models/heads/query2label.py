@@ -60,5 +60,5 @@ class Query2LabelHead(Head):
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Features (b, D, H, W) to logits (b, q) and label-wise embeddings (b, q, d)."""
         cells = blocks.add_positions(self.project(features.flatten(2).transpose(1, 2)), features)
-        embeddings = self.decoder(self.queries.expand(len(features), -1, -1), self.encoder(cells))
+        embeddings = self.decoder(self.queries.expand(features.shape[0], -1, -1), self.encoder(cells))
         return blocks.classify(embeddings, self.weight, self.bias), embeddings

@@ -80,6 +80,6 @@ class TransformerHead(Head):
         """Features (b, D, H, W) to logits (b, q) and label-wise embeddings (b, q, d)."""
         tokens = self.project_words(self.word_vectors) if hasattr(self, "word_vectors") else self.tokens
         cells = blocks.add_positions(self.project(features.flatten(2).transpose(1, 2)), features)
-        sequence = torch.cat([tokens.expand(len(features), -1, -1), cells], dim=1)  # (b, q + HW, d)
+        sequence = torch.cat([tokens.expand(features.shape[0], -1, -1), cells], dim=1)  # (b, q + HW, d)
         embeddings = self.encoder(sequence)[:, : len(tokens)]
         return blocks.classify(embeddings, self.weight, self.bias), embeddings

@@ -16,9 +16,9 @@ from mlkd import plots
 from mlkd.analysis.cam import METHODS, cam, map_layers
 from mlkd.data import MultiLabelData
 from mlkd.errors import check_choice
-from mlkd.models import MergedTeacher, MultiLabelModel
+from mlkd.models import MergedTeacher, MultiLabelModel, model_output
 from mlkd.notebook.widgets.explorer import Explorer, index_field, menu, slider
-from mlkd.training.evaluate import iter_batches, model_output
+from mlkd.training.evaluate import iter_batches
 
 
 class CamExplorer(Explorer):

@@ -1,0 +1,1 @@
+"""From a trained model to one that predicts elsewhere: exports with thresholds, model cards and a web page."""
