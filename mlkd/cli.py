@@ -173,7 +173,7 @@ def train(
 
     check_choice("role", role, ("student", "teacher"))
     if export:
-        from mlkd.deploy.export import check_format
+        from mlkd.deploy.export import check_format, export_run
 
         check_format(export)
     resolved = _create_study(study, data, runs, set_, plugin)
@@ -201,7 +201,8 @@ def train(
         for line in reported_lines(resolved, "teacher" if role == "teacher" else name, run):
             print(line)
     if export:
-        deploy_cli.export(run.path, export)
+        export_run(run, export)
+        print(f"{export}: the model of {run.path}; its card is {export.name}.md.")
 
 
 @cli.command("cache-teacher")

@@ -20,15 +20,28 @@ Plugins = Annotated[
 def export(
     run: Annotated[Path, typer.Argument(help="a finished run's folder")],
     file: Annotated[Path, typer.Argument(help="the model file to write: .safetensors, .onnx or .pt2")],
+    int8: Annotated[bool, typer.Option("--int8", help="quantize an .onnx file to 8 bits, and measure its mAP")] = False,
+    max_loss: Annotated[float, typer.Option(help="--int8: the largest accepted decrease of the mAP, in points")] = 1.0,
+    calibration_images: Annotated[
+        int, typer.Option(min=1, help="--int8: training images that measure the range of the activations")
+    ] = 128,
+    data: Annotated[str, typer.Option(help="--int8: the data address, if it is not that of the run's study")] = "",
     plugin: Plugins = None,
 ) -> None:
-    """Write a run's model as one file, with its thresholds, preprocessing, configuration and scores in the metadata."""
-    from mlkd.deploy.export import export_run
+    """Write a run's model as one file with its thresholds and preprocessing, and a model card beside it."""
     from mlkd.training.runs import Run
 
     _load_plugins(plugin)
-    export_run(Run(run), file)
-    print(f"{file}: {file.stat().st_size / 1e6:.1f} MB, from {run}.")
+    if int8:
+        from mlkd.deploy.int8 import export_int8
+
+        scores = export_int8(Run(run), file, max_loss=max_loss, calibration_images=calibration_images, data=data)
+        print(f"mAP % on {scores.split}: float32 {100 * scores.float32:.2f}, int8 {100 * scores.int8:.2f}")
+    else:
+        from mlkd.deploy.export import export_run
+
+        export_run(Run(run), file)
+    print(f"{file}: {file.stat().st_size / 1e6:.1f} MB, from {run}; its card is {file.name}.md.")
 
 
 def predict(

@@ -7,6 +7,7 @@ import json
 from importlib.metadata import version
 from pathlib import Path
 
+from mlkd.deploy.card import write_card
 from mlkd.deploy.graph import save_onnx, save_pt2
 from mlkd.deploy.load import load_run_model
 from mlkd.models import save_model
@@ -23,7 +24,7 @@ def check_format(file: str | Path) -> None:
 
 
 def export_run(run: Run, file: str | Path) -> None:
-    """Writes the model of a finished run, in the format that the file's name ends in.
+    """Writes the model of a finished run, in the format that the file's name ends in, and its card, `FILE.md`.
 
     Every format contains the class names, the preprocessing, the tuned thresholds (if the run has a split `val`), and
     the notes of `run_notes`.
@@ -38,7 +39,9 @@ def export_run(run: Run, file: str | Path) -> None:
         ImportError: a package of the ONNX format is not installed.
     """
     check_format(file)
-    FORMATS[Path(file).suffix](load_run_model(run), file, **run_notes(run))
+    model = load_run_model(run)
+    FORMATS[Path(file).suffix](model, file, **run_notes(run))
+    write_card(run, model, file)
 
 
 def run_notes(run: Run) -> dict[str, str]:

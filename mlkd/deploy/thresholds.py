@@ -15,10 +15,7 @@ MARGIN = 1e-4
 
 
 def tuned_thresholds(run: Run, classes: tuple[str, ...]) -> ndarray | None:
-    """For each class, the probability with the best F1 on the run's predictions for `val`; None without that split.
-
-    These are the thresholds of the protocol "tuned". Each is the probability of one of the images, and is lowered by
-    at most 1e-4 in the logit, and not to that of another image, so that rounding does not exclude this image.
+    """The thresholds of `tune` for a run's predictions for `val`; None without that split.
 
     Args:
         run: a finished run.
@@ -38,8 +35,19 @@ def tuned_thresholds(run: Run, classes: tuple[str, ...]) -> ndarray | None:
             f"{run.path}: its predictions have the classes {first_few(predictions.classes)}, its model has "
             f"{first_few(classes)}. Remove the folder to restart the training."
         )
-    logits = predictions.logits.astype(np.float64)
-    tuned = tune_thresholds(predictions.targets, logits, predictions.ignore_mask)
+    return tune(predictions.targets, predictions.logits, predictions.ignore_mask)
+
+
+def tune(targets: ndarray, logits: ndarray, ignore_mask: ndarray | None = None) -> ndarray:
+    """For each class, the probability with the best F1: the thresholds of the protocol "tuned".
+
+    Each is the probability of one of the images. It is lowered by at most 1e-4 in the logit, and not to that of another
+    image, so that rounding does not exclude this image. A class without positives has 0.5.
+
+    Shape: all (N, q); output (q,) float64.
+    """
+    logits = logits.astype(np.float64)
+    tuned = tune_thresholds(targets, logits, ignore_mask)
     lower = np.where(logits < tuned, logits, -np.inf).max(axis=0, initial=-np.inf)
     margin = np.minimum(MARGIN, (tuned - lower) / 2)
-    return expit(np.where(predictions.targets.any(axis=0), tuned - margin, tuned))
+    return expit(np.where(targets.any(axis=0), tuned - margin, tuned))

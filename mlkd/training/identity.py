@@ -32,7 +32,7 @@ def describe_run(method: Method, data: Mapping[str, MultiLabelData], config: Con
         "settings": method.settings(),
         "data": {
             "name": next(iter(data.values())).name,
-            "splits": {name: _hash_split(split) for name, split in data.items()},
+            "splits": {name: hash_split(split) for name, split in data.items()},
         },
         "training": config.as_dict(),
     }
@@ -43,7 +43,8 @@ def describe_run(method: Method, data: Mapping[str, MultiLabelData], config: Con
     return description
 
 
-def _hash_split(split: MultiLabelData) -> str:
+def hash_split(split: MultiLabelData) -> str:
+    """A hash of class names, ids, targets, ignored labels and boxes; the image files are not part of it."""
     digest = hashlib.sha256(json.dumps([split.classes, split.ids]).encode())
     digest.update(split.targets.tobytes())
     if split.ignore_mask is not None:

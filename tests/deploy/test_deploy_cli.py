@@ -64,7 +64,7 @@ def test_broken_images_are_named_and_skipped(onnx_file: Path, photos: Path, tmp_
     assert result.exit_code == 1
     assert [image["image"] for image in json.loads(result.stdout)] == [str(photos / "a.png")]
     assert f"mlkd: {tmp_path / 'broken.png'}: the file is truncated, broken or not an image" in result.stderr
-    assert "absent.png: no such image file" in result.stderr
+    assert "absent.png: no such file" in result.stderr
     assert "2 of 3 images were skipped" in result.stderr
 
 

@@ -72,7 +72,7 @@ def test_a_broken_image_is_named(files: list[Path], tmp_path: Path) -> None:
     first, second, third, fourth = model.iter_predictions([*files, tmp_path / "absent.png"], batch_size=2)
     assert (first.labels, third.labels) == (("red", "blue"), ())
     assert "1.png" in str(second)
-    assert "absent.png: no such image file" in str(fourth)
+    assert "absent.png: no such file" in str(fourth)
 
 
 def test_a_batch_of_broken_images_is_not_evaluated(tmp_path: Path) -> None:
