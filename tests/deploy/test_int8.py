@@ -45,7 +45,9 @@ def test_the_outputs_are_near_those_in_float32_and_the_file_has_8_bit_weights(
     images = np.random.default_rng(0).integers(90, 150, (8, 3, 32, 32), dtype=np.uint8)
     difference = np.abs(OnnxModel(file).probabilities(images) - load_run_model(toy_run).probabilities(images))
     assert 0 < difference.max() < 0.1
-    kinds = {tensor.data_type for tensor in onnx.load(file).graph.initializer if len(tensor.dims) == 4 and tensor.dims[0] > 1}
+    kinds = {
+        tensor.data_type for tensor in onnx.load(file).graph.initializer if len(tensor.dims) == 4 and tensor.dims[0] > 1
+    }
     assert kinds == {onnx.TensorProto.INT8}  # the convolutions
     card = file.with_name(f"{file.name}.md").read_text()
     assert "calibrated on 48 training images" in card
