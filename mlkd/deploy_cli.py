@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from mlkd.errors import DataError
+from mlkd.errors import DataError, check_choice
 from mlkd.progress import is_interactive
 from mlkd.registry import load_plugin
 
@@ -19,19 +19,37 @@ Plugins = Annotated[
 
 def export(
     run: Annotated[Path, typer.Argument(help="a finished run's folder")],
-    file: Annotated[Path, typer.Argument(help="the model file to write: .safetensors, .onnx or .pt2")],
+    file: Annotated[Path, typer.Argument(help=".safetensors, .onnx or .pt2; with --to web a folder")],
     int8: Annotated[bool, typer.Option("--int8", help="quantize an .onnx file to 8 bits, and measure its mAP")] = False,
     max_loss: Annotated[float, typer.Option(help="--int8: the largest accepted decrease of the mAP, in points")] = 1.0,
     calibration_images: Annotated[
         int, typer.Option(min=1, help="--int8: training images that measure the range of the activations")
     ] = 128,
     data: Annotated[str, typer.Option(help="--int8: the data address, if it is not that of the run's study")] = "",
+    to: Annotated[str, typer.Option(help="web: write a folder with a page that classifies images in a browser")] = "",
+    teacher: Annotated[
+        Path | None, typer.Option(help="--to web: a run whose predictions are shown beside the others")
+    ] = None,
+    runtime: Annotated[
+        Path | None,
+        typer.Option(help="--to web: a folder with onnxruntime-web; by default ./node_modules, or else a public CDN"),
+    ] = None,
     plugin: Plugins = None,
 ) -> None:
     """Write a run's model as one file with its thresholds and preprocessing, and a model card beside it."""
     from mlkd.training.runs import Run
 
     _load_plugins(plugin)
+    if to:
+        from mlkd.deploy.web import CDN, export_web
+
+        check_choice("--to", to, ("web",))
+        source = export_web(Run(run), file, teacher=Run(teacher) if teacher else None, runtime=runtime)
+        print(f"{file}: a web page; `python -m http.server --directory {file}` shows it on http://localhost:8000.")
+        print(
+            f"onnxruntime-web: {f'copied from {source}' if source else f'loaded from {CDN} when the page is opened'}."
+        )
+        return
     if int8:
         from mlkd.deploy.int8 import export_int8
 
