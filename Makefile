@@ -3,6 +3,9 @@
 PYTHON ?= python3
 READY := .venv/.ready
 
+# Without cached bytecode each process, such as a notebook's, compiles PyTorch again: 5 to 10 s.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: setup report test soak check lint types lab bench lock teacher figures
 .DEFAULT_GOAL := report
 

@@ -19,6 +19,7 @@ from toy import TOY_SPLITS
 
 from mlkd import scenes
 from mlkd.data import MultiLabelData
+from mlkd.files import create_once
 from mlkd.models import MultiLabelModel, create_model
 from mlkd.study import Study
 from mlkd.training.config import Config
@@ -27,7 +28,15 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts backg
     signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault("LOKY_MAX_CPU_COUNT", "1")  # processes take longer to start than these trainings to end
 
-collect_ignore = ["analysis_figures.py", "compare.py", "programs", "tiny_notebooks.py", "toy.py"]
+collect_ignore = [
+    "analysis_figures.py",
+    "compare.py",
+    "in_process.py",
+    "interruption.py",
+    "programs",
+    "tiny_notebooks.py",
+    "toy.py",
+]
 """Modules that tests import; collecting them for doctests would import them a second time."""
 
 settings.register_profile("repeatable", derandomize=True, deadline=None)
@@ -228,11 +237,18 @@ def toy_teacher() -> MultiLabelModel:
 
 
 @pytest.fixture(scope="session")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A temporary folder that the processes of pytest-xdist have in common."""
+    folder = tmp_path_factory.getbasetemp()
+    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
+
+@pytest.fixture(scope="session")
+def cache(shared_folder: Path) -> Path:
     """A temporary cache folder with a small `scenes` data set."""
-    folder = tmp_path_factory.mktemp("cache")
+    folder = shared_folder / "cache"
     count = {"train": 110, "val": 30, "test": 40, "context_shift": 30}
-    scenes.write(folder / f"scenes-v{scenes.VERSION}-s0-96", splits=count)
+    create_once(folder / f"scenes-v{scenes.VERSION}-s0-96", lambda unfinished: scenes.write(unfinished, splits=count))
     return folder
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from in_process import InProcess
 from safetensors import safe_open
 from typer.testing import CliRunner
 
@@ -22,8 +23,11 @@ from mlkd import cli, report
 from mlkd.data.readers import READERS
 from mlkd.methods import METHODS
 from mlkd.study import Study, create_study
+from mlkd.study.executors import Local
 from mlkd.study.label_subsets import label_subset_data
 from mlkd.study.read import recipe_files
+from mlkd.study.run_sweep import run_tasks
+from mlkd.study.sweep import Task
 from mlkd.training.runs import iter_runs, open_run, summarize_runs
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -333,7 +337,18 @@ def test_a_student_of_cached_teacher_outputs(call: Callable[..., Result]) -> Non
     assert len({run.predictions().logits.tobytes() for run in runs}) == 1
 
 
-def test_a_sweep_trains_teachers_first_and_then_skips_all(call: Callable[..., Result]) -> None:
+def test_the_program_of_a_sweep_is_the_command(tmp_path: Path) -> None:
+    task = Task("help", ("--help",))
+    assert run_tasks([task], tmp_path, Local(1))["help"].note.startswith("it ended well, but its log has no complete")
+    assert "Usage: python -m mlkd train" in (tmp_path / "help.log").read_text()
+
+
+@pytest.mark.parametrize("processes", [False, pytest.param(True, marks=pytest.mark.soak)])
+def test_a_sweep_trains_teachers_first_and_then_skips_all(
+    processes: bool, call: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not processes:
+        monkeypatch.setattr("mlkd.study.run_sweep.create_executor", lambda *_: InProcess())
     grid = {f"student.{name}": [value] for name, value in TINY.items() if name != "backbone"}
     Path("mine.yml").write_text(f"""
         study: smoke
@@ -353,7 +368,8 @@ def test_a_sweep_trains_teachers_first_and_then_skips_all(call: Callable[..., Re
     result = call("sweep", "mine.yml", "--jobs", "2")
     assert result.code == 0, result.out + result.err
     assert len(list(iter_runs("runs"))) == 4  # the student trained no network of a label subset itself
-    assert "found complete" in Path("runs/sweeps/mine/cgpd-seed=4.log").read_text()
+    output = Path("runs/sweeps/mine/cgpd-seed=4.log").read_text() if processes else result.out
+    assert "found complete" in output
     table = result.out[result.out.index("\nscenes\n") :].splitlines()
     assert [line.split()[0] for line in table[3:5]] == ["vanilla", "cgpd"]
     assert table[-1] == "The table: mlkd table runs/sweeps/mine/sweep.yml"

@@ -114,10 +114,10 @@ def test_exercises_at_the_end(path: Path) -> None:
 # Execution
 
 
-@pytest.fixture(scope="session")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One runs folder for all notebooks of this process: a network that one has trained, the next ones load."""
-    return tmp_path_factory.mktemp("notebooks") / "runs"
+@pytest.fixture
+def runs(shared_folder: Path, own_cache: Path) -> Path:
+    """One runs folder for all notebooks: a network that one has trained, the next ones load."""
+    return shared_folder / "notebook-runs"
 
 
 def peak_memory() -> str:
@@ -159,16 +159,14 @@ def plugin_without_boxes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return plugin
 
 
-def execute_smoke(
-    source: Path, target: Path, runs: Path, *, no_train: bool = False, overrides: dict[str, object] | None = None
-) -> str:
+def execute_smoke(source: Path, target: Path, runs: Path, *, no_train: bool = False, **parameters: object) -> str:
     """Executes a notebook in the study `smoke` and returns its error message, or ""."""
     notebook = nbformat.read(source, 4)
-    values = {"study": "smoke", "runs": str(runs), "overrides": overrides or {}}
-    parameters = {name: value for name, value in values.items() if name in parameter_values(notebook)}
+    values = {"study": "smoke", "runs": str(runs), **parameters}
+    values = {name: value for name, value in values.items() if name in parameter_values(notebook)}
     cells = len(notebook.cells) + 1
     progress = NotebookProgress()
-    outcome = execute(source, target, parameters, cells=cells, timeout_s=300, progress=progress, no_train=no_train)
+    outcome = execute(source, target, values, cells=cells, timeout_s=300, progress=progress, no_train=no_train)
     return outcome.error
 
 
@@ -178,8 +176,8 @@ def test_data_without_boxes(
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     (path,) = (path for path in NOTEBOOKS if path.stem == stem)
-    overrides: dict[str, object] = {"plugins": [str(plugin_without_boxes)]}
-    assert execute_smoke(path, tmp_path / path.name, runs, overrides=overrides) == ""
+    overrides, methods = {"plugins": [str(plugin_without_boxes)]}, ["vanilla"]
+    assert execute_smoke(path, tmp_path / path.name, runs, overrides=overrides, methods=methods) == ""
     text = stream_text(nbformat.read(tmp_path / path.name, 4))
     assert "This data set has no boxes" in text
     assert "left out" in text

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from interruption import interrupt
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -31,7 +32,6 @@ from mlkd.losses import (
 )
 from mlkd.methods import METHODS, Batch, Method, create_method
 from mlkd.models import MergedTeacher, MultiLabelModel, create_model
-from mlkd.progress import Progress
 from mlkd.training.config import Config
 from mlkd.training.loop import fit
 from mlkd.training.runs import Run
@@ -351,18 +351,8 @@ def test_resumed_training_is_bit_identical(
     assert expected.metrics["parameters"] == sum(parameter.numel() for parameter in expected.model().parameters())
     assert weights(expected).keys() == expected.model().state_dict().keys()
 
-    original, calls = Progress.step, [0]
-
-    def stopping(*args, **kwargs):
-        calls[0] += 1
-        if calls[0] == 6:  # in the second epoch
-            raise KeyboardInterrupt
-        return original(*args, **kwargs)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Progress, "step", stopping)
-        with pytest.raises(KeyboardInterrupt):
-            fit(method, toy_data, config, runs=tmp_path / "interrupted")
+    with interrupt(6):  # in epoch 2
+        fit(method, toy_data, config, runs=tmp_path / "interrupted")
     resumed = fit(method, toy_data, config, runs=tmp_path / "interrupted")
     assert weights(resumed).keys() == weights(expected).keys()
     assert all(torch.equal(value, weights(expected)[key]) for key, value in weights(resumed).items())

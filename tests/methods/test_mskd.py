@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from interruption import interrupt
 from safetensors.torch import load_file
 from torch import Tensor
 from torchvision.ops import roi_align
@@ -275,27 +276,15 @@ class TestTraining:
         np.testing.assert_allclose(histories[0]["bce"], histories[1]["bce"], rtol=0.1)
         assert histories[0]["bce"].tolist() != histories[1]["bce"].tolist()
 
-    def test_resumed_training_is_bit_identical(
-        self, toy_data: Data, toy_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_resumed_training_is_bit_identical(self, toy_data: Data, toy_config: Config, tmp_path: Path) -> None:
         config = toy_config.replace(augmentations=("flip",))
         expected = fit("mskd", toy_data, config, runs=tmp_path / "uninterrupted")
         assert list(expected.history.columns)[2:6] == TERMS
         assert np.isfinite(expected.history[TERMS].to_numpy()).all()
         assert expected.history["bce"].iloc[-1] < expected.history["bce"].iloc[0]
         for owner, name, call in [(Progress, "step", 6), (Run, "write_history", 2)]:  # in epoch 2, and after it
-            original, calls = getattr(owner, name), []
-
-            def stopping(*args, original=original, calls=calls, call=call, **kwargs):
-                calls.append(1)
-                if len(calls) == call:
-                    raise KeyboardInterrupt
-                return original(*args, **kwargs)
-
-            with monkeypatch.context() as patch:
-                patch.setattr(owner, name, stopping)
-                with pytest.raises(KeyboardInterrupt):
-                    fit("mskd", toy_data, config, runs=tmp_path / name)
+            with interrupt(call, owner, name):
+                fit("mskd", toy_data, config, runs=tmp_path / name)
             assert [run.complete for run in iter_runs(tmp_path / name)] == [False]
             resumed = fit("mskd", toy_data, config, runs=tmp_path / name)
             weights = [load_file(run.path / "model.safetensors") for run in (expected, resumed)]

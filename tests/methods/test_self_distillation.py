@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from interruption import interrupt
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -26,7 +27,6 @@ from mlkd.losses import (
 )
 from mlkd.methods import Batch, create_method
 from mlkd.models import MultiLabelModel, Output, create_model
-from mlkd.progress import Progress
 from mlkd.training.config import Config
 from mlkd.training.loop import fit
 from mlkd.training.runs import Run, iter_runs
@@ -207,25 +207,6 @@ class TestTerms:
 # Trainings
 
 
-def interrupt(method, data: Data, config: Config, runs: Path, step: int) -> None:
-    """A training that is interrupted at a step, as by Ctrl-C."""
-    original, calls = Progress.step, [0]
-
-    def stopping(*args, **kwargs):
-        calls[0] += 1
-        if calls[0] == step:
-            raise KeyboardInterrupt
-        return original(*args, **kwargs)
-
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(Progress, "step", stopping)
-        with pytest.raises(KeyboardInterrupt):
-            fit(method, data, config, runs=runs)
-    (run,) = iter_runs(runs)
-    assert not run.complete
-    assert len(run.history) == 1
-
-
 def losses(run: Run) -> np.ndarray:
     return run.history.drop(columns=["seconds", "images_per_second"]).to_numpy()
 
@@ -241,7 +222,11 @@ def test_resumed_training_is_bit_identical(name: str, toy_data: Data, toy_config
     assert loss.iloc[-1] < loss.iloc[0]
 
     steps = 7 if name == "dlb" else 4  # per epoch, of 32 images in batches of 8
-    interrupt(create_method(name), data, config, tmp_path / "interrupted", steps + 2)
+    with interrupt(steps + 2):
+        fit(create_method(name), data, config, runs=tmp_path / "interrupted")
+    (run,) = iter_runs(tmp_path / "interrupted")
+    assert not run.complete
+    assert len(run.history) == 1
     resumed = fit(create_method(name), data, config, runs=tmp_path / "interrupted")
     assert np.array_equal(losses(resumed), losses(uninterrupted))
     weights = [load_file(run.path / "model.safetensors") for run in (resumed, uninterrupted)]

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from interruption import interrupt
 
 from mlkd.analysis import group_runs, runs_on
 from mlkd.data import DataError, MultiLabelData
@@ -90,18 +91,9 @@ def test_images_of_a_label_subset(
 
 
 def test_a_second_call_trains_nothing_and_an_interrupted_one_is_resumed(
-    toy_data: Data, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    toy_data: Data, config: Config, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    calls = [0]
-
-    def stopping(*args, **kwargs):
-        calls[0] += 1
-        if calls[0] == 2:
-            raise KeyboardInterrupt
-        return fit(*args, **kwargs)
-
-    monkeypatch.setattr(label_subsets, "fit", stopping)
-    with pytest.raises(KeyboardInterrupt):
+    with interrupt(2, label_subsets, "fit"):
         train_label_subsets(toy_data, config, "random", 2, runs=tmp_path)
     first = train_label_subsets(toy_data, config, "random", 2, runs=tmp_path)
     assert capsys.readouterr().out.count("epoch 1/1") == 2

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from in_process import InProcess
 from matplotlib.figure import Figure
 
-from mlkd.cli import cli
 from mlkd.methods import METHODS
 from mlkd.metrics import average_precision
 from mlkd.study import create_study
-from mlkd.study.executors import Job, command
+from mlkd.study.executors import command
 from mlkd.study.paper_table import format_table, reported_lines, sensitivity_figure, sweep_table
 from mlkd.study.read import recipe_files
 from mlkd.study.run_sweep import SWEEP_FILE, run_sweep
@@ -285,30 +285,6 @@ TINY = {
 }
 
 
-class InProcess:
-    """An executor that runs `mlkd train` in this process."""
-
-    def __init__(self) -> None:
-        self.done: list[tuple[str, str]] = []
-
-    def has_capacity(self) -> bool:
-        return True
-
-    def start(self, job: Job) -> None:
-        from typer.testing import CliRunner
-
-        result = CliRunner().invoke(cli, ["train", *job.arguments], catch_exceptions=False)
-        job.log.write_text(f"$ {command(job.arguments)}\n{result.output}")
-        self.done.append((job.name, "" if result.exit_code == 0 else result.output))
-
-    def poll(self) -> list[tuple[str, str]]:
-        done, self.done = self.done, []
-        return done
-
-    def terminate(self) -> None:
-        pass
-
-
 def test_a_table_is_trained_and_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("mlkd.study.run_sweep.create_executor", lambda *_: InProcess())
@@ -327,13 +303,17 @@ SLOW = ("l2d-weak-teachers", "mdkd-figure4")
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.soak) if n in SLOW else n for n in FILES])
-def test_each_file_is_trained_in_smoke_size(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_file_is_trained_in_smoke_size(
+    name: str, shared_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What several files train, such as the teacher and the baseline, is trained once."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("mlkd.study.run_sweep.create_executor", lambda *_: InProcess())
     overrides = TINY | {"max_images": 32}
     if name == "cpsd-figure3":  # small label subsets have no positives in so few images
         overrides |= {f"{method}.k": [2] for method in ("cgpd", "dgpd", "random-psd")}
-    sweep = load_sweep(PAPERS / f"{name}.yml", study="smoke", data=["scenes"], seeds=1, overrides=overrides)
+    runs = str(shared_folder / "paper-runs")
+    sweep = load_sweep(PAPERS / f"{name}.yml", study="smoke", data=["scenes"], seeds=1, runs=runs, overrides=overrides)
     assert run_sweep(sweep) == 0
     trained = sweep_table(sweep, resamples=10).dropna(subset="mean")
     assert set(trained["row"]) == {task.group for task in expand_tasks(sweep)} - {""}

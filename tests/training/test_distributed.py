@@ -9,14 +9,19 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from programs import one_step
+from programs.one_step import write_gradients
 from safetensors.torch import load_file
+from typer.testing import CliRunner
 
+from mlkd.cli import cli
 from mlkd.training.distributed import even_rank_slice, rank_slice
 from mlkd.training.runs import Run, iter_runs
 
@@ -25,20 +30,46 @@ pytestmark = [
     pytest.mark.skipif(not torch.distributed.is_available(), reason="this PyTorch has no torch.distributed"),
 ]
 
-ONE_STEP = Path(__file__).parents[1] / "programs" / "one_step.py"
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+PAPERS = ("l2d", "mdkd", "mskd")
 OTHER_METHODS = ("cam-kd", "cpsd", "dist", "rkd", "pkt", "ps", "ddgsd", "dlb", "ps-kd", "tf-kd", "uskd")
 """Without the methods whose auxiliary module has batch norm, which uses the statistics of each process's slice."""
 
 
-@pytest.mark.parametrize("names", [("l2d", "mdkd", "mskd"), pytest.param(OTHER_METHODS, marks=pytest.mark.soak)])
-def test_gradient_equals_that_of_one_process(names: tuple[str, ...], tmp_path: Path) -> None:
-    for folder, launcher in (("one", [sys.executable]), ("two", TORCHRUN)):
-        (tmp_path / folder).mkdir()
-        subprocess.run([*launcher, str(ONE_STEP), str(tmp_path / folder), *names], check=True, timeout=300)
+def test_two_processes_compute_what_one_computes(tmp_path: Path) -> None:
+    """The gradients of the first step, the collective operations, and a run: both in one start of torchrun."""
+    # SGD, because Adam's division by small second moments amplifies rounding errors.
+    arguments = train_arguments(tmp_path / "runs", optimizer="sgd", lr=0.02, ema_decay=0.5, grad_accum_steps=2)
+    output = check_gradients(PAPERS, tmp_path, "--", "mlkd", *arguments)
+    (two,) = iter_runs(tmp_path / "runs")
+    one_process = CliRunner().invoke(cli, [*arguments, "--runs", str(tmp_path / "one-process")])
+    assert one_process.exit_code == 0
+    for text in (output, one_process.output):
+        assert text.count("epoch 2/3") == 1  # by one process only
+    (one,) = iter_runs(tmp_path / "one-process")
+    assert one.path.name == two.path.name
+    first, second = one.predictions("test"), two.predictions("test")
+    assert np.array_equal(first.ids, second.ids)
+    assert np.allclose(first.logits, second.logits, atol=1e-3)
+    times = ["seconds", "images_per_second"]
+    np.testing.assert_allclose(one.history.drop(columns=times), two.history.drop(columns=times), rtol=1e-3)
+
+
+@pytest.mark.soak
+def test_gradients_of_the_other_methods(tmp_path: Path) -> None:
+    check_gradients(OTHER_METHODS, tmp_path)
+
+
+def check_gradients(names: Sequence[str], folder: Path, *arguments: str) -> str:
+    """Compares the gradients of two processes with those of this process; the output of the two."""
+    for name in ("one", "two"):
+        (folder / name).mkdir()
+    write_gradients(folder / "one", names)
+    command = [*TORCHRUN, one_step.__file__, str(folder / "two"), *names, *arguments]
+    output = subprocess.run(command, check=True, timeout=300, stdout=subprocess.PIPE, text=True).stdout
     wrong = {}
     for name in names:
-        one, two = (load_file(tmp_path / folder / name) for folder in ("one", "two"))
+        one, two = (load_file(folder / processes / name) for processes in ("one", "two"))
         assert one.keys() == two.keys()
         norm = sum(float(gradient.double().square().sum()) for gradient in one.values()) ** 0.5
         difference = sum(float((one[key].double() - two[key]).square().sum()) for key in one) ** 0.5
@@ -46,36 +77,22 @@ def test_gradient_equals_that_of_one_process(names: tuple[str, ...], tmp_path: P
             wrong[name] = difference / norm
     assert not wrong
     for rank in range(2):  # both processes have the rows of both, and the buffers of the first
-        with np.load(tmp_path / "two" / f"collectives-{rank}.npz") as arrays:
+        with np.load(folder / "two" / f"collectives-{rank}.npz") as arrays:
             assert arrays["gathered"].tolist() == [[0, 0]] * 2 + [[1, 1]] * 3
             assert arrays["running_mean"].tolist() == [1, 1, 1]
+    return output
+
+
+def train_arguments(runs: Path, **settings: object) -> list[str]:
+    """The arguments of `mlkd` for a small training."""
+    values = {"epochs": 3, "batch_size": 16, "augmentations": json.dumps(["flip", "cutout"]), **settings}
+    pairs = [text for name, value in values.items() for text in ("--set", f"student.{name}={value}")]
+    pairs += ["--set", "student.backbone=test_convnext"]
+    return ["train", "--study", "smoke", "--runs", str(runs), *pairs]
 
 
 def command(runs: Path, launcher: list[str], **settings: object) -> list[str]:
-    given = {"epochs": 3, "batch_size": 16, "augmentations": json.dumps(["flip", "cutout"]), **settings}
-    pairs = [text for name, value in given.items() for text in ("--set", f"student.{name}={value}")]
-    pairs += ["--set", "student.backbone=test_convnext"]
-    return [*launcher, "-m", "mlkd", "train", "--study", "smoke", "--runs", str(runs), *pairs]
-
-
-def test_two_processes_train_the_same_run(tmp_path: Path) -> None:
-    for name, launcher in (("one", [sys.executable]), ("two", TORCHRUN)):
-        done = subprocess.run(
-            # SGD, because Adam's division by small second moments amplifies rounding errors.
-            command(tmp_path / name, launcher, optimizer="sgd", lr=0.02, ema_decay=0.5, grad_accum_steps=2),
-            check=True,
-            timeout=300,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert done.stdout.count("epoch 2/3") == 1  # by one process only
-    (one,), (two,) = iter_runs(tmp_path / "one"), iter_runs(tmp_path / "two")
-    assert one.path.name == two.path.name
-    first, second = one.predictions("test"), two.predictions("test")
-    assert np.array_equal(first.ids, second.ids)
-    assert np.allclose(first.logits, second.logits, atol=1e-3)
-    times = ["seconds", "images_per_second"]
-    np.testing.assert_allclose(one.history.drop(columns=times), two.history.drop(columns=times), rtol=1e-3)
+    return [*launcher, "-m", "mlkd", *train_arguments(runs, **settings)]
 
 
 def test_slices_of_the_ranks_cover_the_batch() -> None:

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from interruption import interrupt
 from safetensors.torch import load_file
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 from mlkd.data import MultiLabelData
 from mlkd.methods import create_method
-from mlkd.progress import Progress
 from mlkd.training.config import Config
 from mlkd.training.evaluate import mean_average_precision, predict
 from mlkd.training.loop import fit
@@ -75,18 +75,8 @@ def test_resumed_training_has_the_same_average(
     """Also of methods with a state of their own: the previous step's weights, past logits."""
     config = toy_config.replace(epochs=2, ema_decay=0.9, warmup=0.25, schedule="cosine", filter_bias_and_bn=True)
     expected = fit(create_method(name), toy_data, config, runs=tmp_path / "uninterrupted")
-    step, calls = Progress.step, [0]
-
-    def stop(*args) -> None:
-        calls[0] += 1
-        if calls[0] == 6:
-            raise KeyboardInterrupt
-        step(*args)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Progress, "step", stop)
-        with pytest.raises(KeyboardInterrupt):
-            fit(create_method(name), toy_data, config, runs=tmp_path / "interrupted")
+    with interrupt(6):  # in epoch 2
+        fit(create_method(name), toy_data, config, runs=tmp_path / "interrupted")
     (run,) = iter_runs(tmp_path / "interrupted")
     assert run.epochs_done == 1
     fit(create_method(name), toy_data, config, runs=tmp_path / "interrupted")

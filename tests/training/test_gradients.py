@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from interruption import interrupt
 from safetensors.torch import load_file
 from torch import nn
 from typer.testing import CliRunner
@@ -177,20 +178,12 @@ def test_a_head_without_embeddings_has_class_gradients_at_the_logits(
 
 @pytest.mark.usefixtures("own_cache")
 def test_a_resumed_training_has_every_record_once(
-    toy_data: Data, toy_config: Config, toy_teacher: MultiLabelModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    toy_data: Data, toy_config: Config, toy_teacher: MultiLabelModel, tmp_path: Path
 ) -> None:
     whole = fit(l2d(toy_teacher), toy_data, toy_config, runs=tmp_path / "whole", log_gradients_every=2)
 
-    def stop(run: Run, epoch: int, *rest: object) -> None:
-        if epoch == 2:
-            raise KeyboardInterrupt
-        save(run, epoch, *rest)
-
-    save = Run.save_checkpoint
-    monkeypatch.setattr(Run, "save_checkpoint", stop)
-    with pytest.raises(KeyboardInterrupt):
+    with interrupt(2, Run, "save_checkpoint"):
         fit(l2d(toy_teacher), toy_data, toy_config, runs=tmp_path / "stopped", log_gradients_every=2)
-    monkeypatch.undo()
     resumed = fit(l2d(toy_teacher), toy_data, toy_config, runs=tmp_path / "stopped", log_gradients_every=2)
     assert resumed.gradients.equals(whole.gradients)
 

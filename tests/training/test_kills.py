@@ -18,6 +18,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from mlkd.cli import app
 from mlkd.data import MultiLabelData
 from mlkd.files import WriteError
 from mlkd.training import loop
@@ -185,12 +186,11 @@ def test_killed_loader_process_is_an_error(tmp_path: Path) -> None:
     assert found[1]["epoch"] == 1
 
 
-def test_read_only_folder_is_an_error(tmp_path: Path) -> None:
+def test_read_only_folder_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("no folder")
-    done = subprocess.run(command(tmp_path / "file" / "runs"), capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert "could not be written: a parent folder in the path is a file" in done.stderr
-    assert "Traceback" not in done.stderr
+    monkeypatch.setattr(sys, "argv", command(tmp_path / "file" / "runs")[2:])
+    with pytest.raises(SystemExit, match=r"^mlkd: .*could not be written: a parent folder in the path is a file"):
+        app()
 
 
 def test_ctrl_c_prints_how_to_resume(tmp_path: Path) -> None:

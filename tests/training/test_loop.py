@@ -18,6 +18,7 @@ from typing import Literal
 import numpy as np
 import pytest
 import torch
+from interruption import interrupt
 from pydantic import Field
 from safetensors import safe_open
 from safetensors.torch import load_file
@@ -79,19 +80,6 @@ def assert_same_run(one: Run, other: Run) -> None:
         mine, its = one.predictions(split), other.predictions(split)
         assert mine.classes == its.classes
         assert all(np.array_equal(a, b) for a, b in zip(mine[:3], its[:3], strict=True))
-
-
-def stop_at(monkeypatch: pytest.MonkeyPatch, owner: type, name: str, call: int) -> None:
-    """From now on, the method's call of that number ends as if Ctrl-C had been pressed."""
-    original, calls = getattr(owner, name), [0]
-
-    def stopping(*args, **kwargs):
-        calls[0] += 1
-        if calls[0] == call:
-            raise KeyboardInterrupt
-        return original(*args, **kwargs)
-
-    monkeypatch.setattr(owner, name, stopping)
 
 
 # What a training leaves
@@ -214,19 +202,18 @@ PLACES = {
 def test_resumed_training_equals_an_uninterrupted_one(
     name: str, toy_data: Data, toy_config: Config, toy_teacher: MultiLabelModel, tmp_path: Path
 ) -> None:
-    config = toy_config.replace(augmentations=ALL_AUGMENTATIONS)
+    config = toy_config.replace(augmentations=ALL_AUGMENTATIONS, batch_size=8)
+    data = {split: images.subset(range(32)) for split, images in toy_data.items()}
     method = method_named(name, toy_teacher)
-    whole = fit(method, toy_data, config, runs=tmp_path / "whole")
+    whole = fit(method, data, config, runs=tmp_path / "whole")
     failed = []
     for number, (place, (owner, function, call)) in enumerate(PLACES.items()):
         runs = tmp_path / str(number)
-        with pytest.MonkeyPatch.context() as monkeypatch:
-            stop_at(monkeypatch, owner, function, call)
-            with pytest.raises(KeyboardInterrupt):
-                fit(method, toy_data, config, runs=runs)
+        with interrupt(call, owner, function):
+            fit(method, data, config, runs=runs)
         (stopped,) = iter_runs(runs)
         assert not stopped.complete
-        run = fit(method, toy_data, config, runs=runs)
+        run = fit(method, data, config, runs=runs)
         try:
             assert_same_run(run, whole)
         except AssertionError as error:
@@ -239,10 +226,8 @@ def test_resumed_training_equals_an_uninterrupted_one(
 def test_finished_epochs_are_not_trained_again(
     toy_data: Data, toy_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        stop_at(patch, Progress, "step", 10)  # in epoch 3
-        with pytest.raises(KeyboardInterrupt):
-            fit("vanilla", toy_data, toy_config, runs=tmp_path)
+    with interrupt(10):  # in epoch 3
+        fit("vanilla", toy_data, toy_config, runs=tmp_path)
     (run,) = iter_runs(tmp_path)
     assert run.history["epoch"].tolist() == [1, 2]
     steps = []
@@ -256,7 +241,7 @@ def test_a_killed_process_loses_no_finished_epoch(tmp_path: Path) -> None:
     def arguments(runs: str) -> list[str]:
         settings = ("epochs=6", "batch_size=16", f"augmentations={json.dumps(ALL_AUGMENTATIONS)}")
         pairs = [text for setting in settings for text in ("--set", f"student.{setting}")]
-        return ["train", "--study", "smoke", "--runs", str(tmp_path / runs), *pairs]
+        return ["train", "--study", "smoke", "--set", "max_images=32", "--runs", str(tmp_path / runs), *pairs]
 
     command = [sys.executable, "-c", "from mlkd.cli import app; app()", *arguments("killed")]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ.copy())
@@ -661,13 +646,9 @@ def test_the_backbone_may_have_a_learning_rate_of_its_own(toy_data: Data, toy_co
     assert all(name.startswith("head.") for name in moved)
 
 
-def test_a_checkpoint_of_another_version_is_refused(
-    toy_data: Data, toy_config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        stop_at(patch, Progress, "step", 10)
-        with pytest.raises(KeyboardInterrupt):
-            fit("vanilla", toy_data, toy_config, runs=tmp_path)
+def test_a_checkpoint_of_another_version_is_refused(toy_data: Data, toy_config: Config, tmp_path: Path) -> None:
+    with interrupt(10):
+        fit("vanilla", toy_data, toy_config, runs=tmp_path)
     (run,) = iter_runs(tmp_path)
     path = run.checkpoints[-1] / "state.pt"
     state = torch.load(path, weights_only=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from interruption import interrupt
 
 from mlkd.data import MultiLabelData
 from mlkd.models import MultiLabelModel
@@ -129,10 +130,8 @@ class TestLossScaling:
         start_scale(monkeypatch, 2.0**30)
         config = toy_config.replace(precision="fp16")
         uninterrupted = fit("vanilla", toy_data, config, runs=tmp_path / "uninterrupted")
-        with monkeypatch.context() as patch:
-            patch.setattr(loop.Progress, "epoch", interrupt)
-            with pytest.raises(KeyboardInterrupt):
-                fit("vanilla", toy_data, config, runs=tmp_path / "resumed")
+        with interrupt(1, loop.Progress, "epoch"):
+            fit("vanilla", toy_data, config, runs=tmp_path / "resumed")
         (run,) = iter_runs(tmp_path / "resumed")
         scaler = run.load_checkpoint()[1]["scaler"]
         assert scaler["scale"] < 2.0**30  # it was halved at least once
@@ -162,10 +161,6 @@ def record_steps(monkeypatch: pytest.MonkeyPatch) -> list[dict]:
 
     monkeypatch.setattr(loop.Trainer, "train_step", recording)
     return states
-
-
-def interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
 
 
 @pytest.mark.soak

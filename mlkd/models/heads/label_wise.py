@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mlkd.models.heads import Head, blocks, register_head
+from mlkd.models.heads import blocks, register_head
+from mlkd.models.heads.cross_attention import CrossAttentionHead
 
 
 @register_head("label_wise")
-class LabelWiseHead(Head):
+class LabelWiseHead(CrossAttentionHead):
     """The label-wise embedding encoder of L2D: a cross-attention module and a feed-forward layer.
 
     Each label has a learned query, which attends to the cells of the feature map. The result is the label's embedding
@@ -29,8 +29,6 @@ class LabelWiseHead(Head):
         heads: number of attention heads.
     """
 
-    has_cams = True
-
     def __init__(self, in_channels: int, classes: Sequence[str], embed_dim: int | None = None, *, heads: int = 4):
         super().__init__()
         d = min(in_channels, 512) if embed_dim is None else embed_dim
@@ -45,18 +43,8 @@ class LabelWiseHead(Head):
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Features (b, D, H, W) to logits (b, q) and label-wise embeddings (b, q, d)."""
-        queries, cells = self._queries_and_cells(features)
+        queries, cells = self.queries_and_cells(features)
         attended, _ = self.attention(queries, cells, cells, need_weights=False)
         embeddings = self.norm1(queries + attended)
         embeddings = self.norm2(embeddings + self.feed_forward(embeddings))
         return blocks.classify(embeddings, self.weight, self.bias), embeddings
-
-    def cams(self, features: Tensor) -> Tensor:
-        """The maps of the cross-attention: see `blocks.cross_attention_cams`."""
-        maps = blocks.cross_attention_cams(self.attention, *self._queries_and_cells(features), self.weight)
-        return maps.unflatten(2, features.shape[2:])
-
-    def _queries_and_cells(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """The queries (b, q, d) and the projected cells (b, HW, d)."""
-        cells = F.relu(self.project(features.flatten(2).transpose(1, 2)))
-        return self.queries.expand(features.shape[0], -1, -1), cells

@@ -8,11 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mlkd.models.heads import Head, blocks, register_head
+from mlkd.models.heads import blocks, register_head
+from mlkd.models.heads.cross_attention import CrossAttentionHead
 
 
 @register_head("ml_decoder")
-class MLDecoderHead(Head):
+class MLDecoderHead(CrossAttentionHead):
     """ML-Decoder with as many groups as labels: fixed queries, one cross-attention and a feed-forward layer.
 
     Each label has a random query that is not trained. The query attends to the cells of the feature map; the result is
@@ -32,10 +33,6 @@ class MLDecoderHead(Head):
         feed_forward: width of the feed-forward layer.
         dropout: of the queries, the attention weights and the feed-forward layer.
     """
-
-    has_cams = True
-
-    queries: Tensor
 
     def __init__(
         self,
@@ -62,20 +59,14 @@ class MLDecoderHead(Head):
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Features (b, D, H, W) to logits (b, q) and label-wise embeddings (b, q, d)."""
-        queries, cells = self._queries_and_cells(features)
+        queries, cells = self.queries_and_cells(features)
         attended, _ = self.attention(queries, cells, cells, need_weights=False)
         embeddings = self.norm2(queries + self.dropout(attended))
         hidden = self.dropout(F.relu(self.linear1(embeddings)))
         embeddings = self.norm3(embeddings + self.dropout(self.linear2(hidden)))
         return blocks.classify(embeddings, self.weight, self.bias), embeddings
 
-    def cams(self, features: Tensor) -> Tensor:
-        """The maps of the cross-attention: see `blocks.cross_attention_cams`."""
-        maps = blocks.cross_attention_cams(self.attention, *self._queries_and_cells(features), self.weight)
-        return maps.unflatten(2, features.shape[2:])
-
-    def _queries_and_cells(self, features: Tensor) -> tuple[Tensor, Tensor]:
+    def queries_and_cells(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """The normalized queries (b, q, d) and the projected cells (b, HW, d)."""
-        cells = F.relu(self.project(features.flatten(2).transpose(1, 2)))
-        queries = self.queries.expand(features.shape[0], -1, -1)
+        queries, cells = super().queries_and_cells(features)
         return self.norm1(queries + self.dropout(queries)), cells
