@@ -9,7 +9,8 @@ from .training.config import Config
 from .training.evaluate import predict
 from .training.identity import find_run
 from .training.loop import fit
-from .training.runs import Predictions, Run, environment, iter_runs
+from .training.run_files import Predictions
+from .training.runs import Run, environment, iter_runs
 from .training.teachers import CachedTeacher, cache_teacher_outputs
 
 __all__ = [

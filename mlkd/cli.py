@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import logging
 import shlex
 import sys
 import textwrap
@@ -15,8 +14,10 @@ import typer
 
 import mlkd
 from mlkd import deploy_cli, sweep_cli
-from mlkd.errors import TrainingError, WriteError, check_choice
+from mlkd.cli_errors import log_to_stdout, report_error, set_debug
+from mlkd.errors import check_choice, printable
 from mlkd.files import atomic_write
+from mlkd.registry import plugin_location
 
 if TYPE_CHECKING:  # what takes seconds to import is imported by the commands that use it
     from mlkd.study import Study
@@ -24,7 +25,6 @@ if TYPE_CHECKING:  # what takes seconds to import is imported by the commands th
     from mlkd.training.runs import Run
 
 cli = typer.Typer(
-    help="A notebook-first workbench for multi-label knowledge distillation.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -77,7 +77,7 @@ def data_check(data: Annotated[str, typer.Argument(help=ADDRESS)], plugin: Plugi
     splits = mlkd.load_data(data)
     problems = find_problems(splits)
     for problem in problems:
-        print(problem)
+        print(printable(problem))
     if problems:
         raise typer.Exit(1)
     sizes = ", ".join(f"{name} {len(split)}" for name, split in splits.items())
@@ -299,7 +299,7 @@ def runs(
     if not rows:
         print(f"{folder}: no runs here.")
         return
-    lines = [list(rows[0]), *(list(run.values()) for run in rows)]
+    lines = [list(rows[0]), *(list(map(printable, run.values())) for run in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         print(" ".join(f"{text:>{width}}" for text, width in zip(line, widths, strict=True)))
@@ -355,23 +355,27 @@ def _parse_label_subset(text: str) -> tuple[str, int]:
     return strategy, int(number)
 
 
-def _log_to_stdout() -> None:
-    """Shows the package's messages, such as which finished run was found; those of other packages stay hidden."""
-    handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    logger = logging.getLogger("mlkd")
-    logger.setLevel(logging.INFO)
-    logger.addHandler(handler)
+@cli.callback()
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="print the traceback of an error")] = False,
+) -> None:
+    """A notebook-first workbench for multi-label knowledge distillation."""
+    if debug:
+        set_debug()
 
 
 def app() -> None:
     """The entry point: mistakes of the caller become one line on standard error, without a traceback."""
-    _log_to_stdout()
+    log_to_stdout()
     try:
         cli()
     except SystemExit as end:  # raised by typer, also after Ctrl-C
         if isinstance(getattr(end.__context__, "__cause__", None), KeyboardInterrupt):
             print("mlkd: interrupted; run the same command again to resume.", file=sys.stderr)
+        if plugin_location(end):
+            sys.exit(report_error(end))
         raise
-    except (ValueError, ImportError, WriteError, TrainingError) as error:
-        sys.exit(f"mlkd: {error}")
+    except Exception as error:
+        if (code := report_error(error)) is None:
+            raise
+        sys.exit(code)

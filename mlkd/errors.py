@@ -22,6 +22,10 @@ class WeightsError(ValueError):
     """Model weights that are missing or do not fit; the message names the file or the network."""
 
 
+class PluginError(ValueError):
+    """A plugin that cannot be loaded; the message names it, the line and the reason."""
+
+
 class WriteError(OSError):
     """A file that could not be written; the message names it, the reason and what to do."""
 
@@ -30,6 +34,19 @@ def closest_match(word: str, known: Iterable[str]) -> str:
     """The member of `known` that is spelled most like `word`; case does not count."""
     lower = {name.lower(): name for name in known}
     return lower[difflib.get_close_matches(word.lower(), lower, n=1, cutoff=0.0)[0]]
+
+
+def printable(text: str) -> str:
+    """The text with control characters and lone surrogates escaped, so that it has no effect on a terminal.
+
+    Example:
+        >>> printable("a\\x1b[2Jb")
+        'a\\\\x1b[2Jb'
+    """
+    return "".join(
+        letter if letter.isprintable() or letter == "\n" else letter.encode("unicode_escape").decode()
+        for letter in text
+    )
 
 
 def first_few(names: Sequence[str], most: int = 4) -> str:

@@ -15,12 +15,15 @@ from pathlib import Path
 from types import ModuleType
 from typing import Generic, TypeVar
 
-from mlkd.errors import check_choice
+from mlkd.errors import PluginError, check_choice
 
 T = TypeVar("T")
 
 ENTRY_POINTS = "mlkd.plugins"
 """The entry-point group of installed packages that register extensions when they are imported."""
+
+_plugin_files: set[str] = set()
+"""The files of the plugins that were loaded."""
 
 
 class Registry(Mapping[str, T], Generic[T]):
@@ -81,13 +84,15 @@ def load_installed_plugins() -> None:
     """Imports the installed packages that have an entry point in the group `mlkd.plugins`, once.
 
     Raises:
-        ValueError: one of them fails; it is named.
+        PluginError: one of them fails; it is named.
     """
     for plugin in entry_points(group=ENTRY_POINTS):
         try:
             plugin.load()
-        except Exception as error:
-            raise ValueError(f"The plugin {plugin.name!r} ({plugin.value}) failed: {_last_line(error)}") from error
+        except (Exception, SystemExit) as error:
+            raise PluginError(f"The plugin {plugin.name!r} ({plugin.value}) failed: {_last_line(error)}") from error
+        if file := getattr(sys.modules.get(plugin.module), "__file__", None):
+            _plugin_files.add(file)
 
 
 def load_plugin(path: str | Path) -> None:
@@ -96,7 +101,8 @@ def load_plugin(path: str | Path) -> None:
     A file is run once in a process; a second call with the same file does nothing.
 
     Raises:
-        ValueError: no such file, its name does not end in .py, or it fails; the file and the line are named.
+        ValueError: no such file, or its name does not end in .py.
+        PluginError: the file fails; the file and the line are named.
     """
     file = Path(path).expanduser().resolve()
     name = f"mlkd_plugin_{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
@@ -111,7 +117,16 @@ def load_plugin(path: str | Path) -> None:
         SourceFileLoader(name, str(file)).exec_module(module)
     except (Exception, SystemExit) as error:
         del sys.modules[name]
-        raise ValueError(f"The plugin {file} failed: {_last_line(error, file)}") from error
+        raise PluginError(f"The plugin {file} failed: {_last_line(error, file)}") from error
+    _plugin_files.add(str(file))
+
+
+def plugin_location(error: BaseException) -> str:
+    """ "The plugin FILE failed in line N" for an error that was raised in a plugin, or in what it called; else ""."""
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if frame.filename in _plugin_files:
+            return f"The plugin {frame.filename} failed in line {frame.lineno}"
+    return ""
 
 
 def _last_line(error: BaseException, file: Path | None = None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import subprocess
 import sys
@@ -53,7 +54,7 @@ class Result:
     @property
     def message(self) -> str:
         """The one-line error of the command."""
-        assert self.code == 1
+        assert self.code in (1, 2)
         assert self.err.startswith("mlkd: ")
         assert "Traceback" not in self.out + self.err
         return self.err.removeprefix("mlkd: ").strip()
@@ -69,10 +70,8 @@ def call(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, tmp_pat
         capsys.readouterr()
         with pytest.raises(SystemExit) as caught:
             cli.app()
-        output, code = capsys.readouterr(), caught.value.code
-        if isinstance(code, str):  # `sys.exit` of a text prints it and means 1
-            return Result(1, output.out, f"{output.err}{code}\n")
-        return Result(int(code or 0), output.out, output.err)
+        output = capsys.readouterr()
+        return Result(int(caught.value.code or 0), output.out, output.err)
 
     return run
 
@@ -266,8 +265,63 @@ def test_an_unfinished_run_is_listed_and_not_exported(call: Callable[..., Result
     assert "not finished" in call("export", run.path, "model.safetensors").message
     assert not Path("model.safetensors").exists()
     assert "no run here" in call("export", "absent", "model.safetensors").message
-    (run.path / "config.json").write_text("{")
-    assert "not valid JSON" in call("runs").message
+
+
+def test_a_damaged_run_does_not_hide_the_others(call: Callable[..., Result]) -> None:
+    for seed in range(3):
+        training = {"role": "student", "backbone": "net", "seed": seed, "epochs": 7}
+        run = open_run("runs", {"method": "vanilla", "data": {"name": "toy\x1b[2J"}, "training": training})
+        run.finish({"test": {"mAP": 0.5}})
+        if seed == 1:
+            (run.path / "metrics.json").write_text("[]")
+    result = call("runs")
+    assert result.code == 0
+    first, *table = result.out.splitlines()
+    assert re.match(r"Left out: runs/.*-s1-.*/metrics\.json: has list .*; remove the folder runs/.*-s1-", first)
+    assert not any("-s1-" in line for line in table)
+    assert result.out.count("50.00") == 2
+    assert "\x1b" not in result.out  # which would clear the terminal
+
+
+# Errors in plugins, and the traceback
+
+PLUGIN = """
+import sys
+from mlkd.data import register_reader
+
+@register_reader("broken_reader")
+def read(root, *, error="KeyError"):
+    if error == "exit":
+        sys.exit(0)
+    raise KeyError("no such column")
+"""
+
+
+@pytest.mark.parametrize(("error", "name"), [("KeyError", "KeyError: 'no such column'"), ("exit", "SystemExit: 0")])
+def test_an_error_in_a_plugin_names_its_line(error: str, name: str, call: Callable[..., Result]) -> None:
+    Path(f"{error}.py").write_text(PLUGIN)
+    result = call("data", "check", f"broken_reader:/path?error={error}", "--plugin", f"{error}.py")
+    assert result.code == 1
+    line = 9 if error == "KeyError" else 8
+    assert result.message == f"The plugin {Path(f'{error}.py').resolve()} failed in line {line}: {name}"
+
+
+def test_a_plugin_that_ends_the_process_is_an_error(call: Callable[..., Result]) -> None:
+    Path("ends.py").write_text("raise SystemExit(0)\n")
+    result = call("train", "--study", "smoke", "--plugin", "ends.py")
+    assert result.code == 1
+    assert "ends.py failed: SystemExit in line 1: 0" in result.message
+
+
+def test_debug_prints_the_traceback(call: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logging.getLogger("mlkd"), "level", logging.INFO)
+    result = call("train", "--study", "quik")
+    assert result.code == 2
+    assert "Did you mean 'quick'?" in result.message
+    result = call("--debug", "train", "--study", "quik")
+    assert result.code == 2
+    assert "Traceback" in result.err
+    assert result.err.endswith("Did you mean 'quick'?\n")
 
 
 def test_an_export_can_be_loaded_or_is_refused(call: Callable[..., Result]) -> None:
@@ -539,10 +593,8 @@ def test_report_without_training_requires_runs(
     arguments = ("report", "--study", "smoke", "--runs", "mine", "--no-train")
     assert call(*arguments).message.startswith("mine: no finished run to make a report from;")
     assert not reported
-    for name in ("config.json", "metrics.json"):
-        path = Path("mine", "some", name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("{}")
+    training = {"role": "student", "backbone": "net", "seed": 0, "epochs": 1}
+    open_run("mine", {"method": "vanilla", "training": training}).finish({"test": {"mAP": 0.5}})
     assert call(*arguments).code == 3
     assert reported[0][1]["no_train"] is True
 

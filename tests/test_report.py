@@ -8,8 +8,11 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
+import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Mapping
@@ -287,16 +290,50 @@ def test_no_train_executes_all_notebooks_again(tmp_path: Path) -> None:
     assert "00_start: up to date" in run_report(tmp_path).output
 
 
-def test_damaged_run_leaves_out_the_results(tmp_path: Path, toy_study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_damaged_runs_are_left_out_of_the_results(
+    tmp_path: Path, toy_study: Study, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr("mlkd.study.study.load_data", lambda address: toy_study.splits)
     write(tmp_path / "notebooks", "00_start", START)
+    shutil.copytree(toy_study.runs, tmp_path / "runs")
+    first, second = sorted((tmp_path / "runs").iterdir())
     (tmp_path / "runs" / "broken").mkdir(parents=True)
     (tmp_path / "runs" / "broken" / "config.json").write_text("{")
+    predictions = first / "predictions" / "test.npz"
+    predictions.write_bytes(predictions.read_bytes()[:200])
     damaged = run_report(tmp_path, study=toy_study.replace(runs=tmp_path / "runs"))
     assert damaged.code == 0
-    assert "No results table: " in damaged.output
-    assert "config.json: not valid JSON" in damaged.output
-    assert "<h2>Data</h2>" in (damaged.folder / "index.html").read_text()
+    assert re.search(r"vanilla student.* 1 ", damaged.output)  # one seed
+    for path in (tmp_path / "runs" / "broken" / "config.json", predictions):
+        (message,) = (text for text in caplog.messages if text.startswith(f"Left out: {path}: not "))
+        assert f"remove the folder {tmp_path / 'runs'}" in message
+    index = (damaged.folder / "index.html").read_text()
+    assert "<h2>Data</h2>" in index
+    assert second.name in index
+    assert first.name not in index
+
+
+@pytest.mark.soak
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_two_reports_in_one_folder_leave_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second one is terminated; the first one is not disturbed."""
+    (tmp_path / "temporary").mkdir()
+    write(tmp_path / "notebooks", "00_start", START, "open('inside', 'w').close()", "import time; time.sleep(60)")
+    write(tmp_path / "others", "00_start", START, PRINT)
+    program = "from mlkd import report; report.run('b', {}, notebooks='notebooks')"
+    environment = {**os.environ, "TMPDIR": str(tmp_path / "temporary")}
+    with subprocess.Popen([sys.executable, "-c", program], cwd=tmp_path, env=environment) as process:
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "inside").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        monkeypatch.chdir(tmp_path)
+        assert report.run("a", {}, notebooks=tmp_path / "others") == 0
+        process.terminate()
+        assert process.wait(30) == 128 + signal.SIGTERM
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["inside", "notebooks", "others", "reports", "temporary"]
+    assert not list((tmp_path / "temporary").iterdir())
+    assert not list((tmp_path / "reports" / "b").iterdir())
+    assert [path.name for path in (tmp_path / "reports").iterdir() if path.name.startswith(".")] == []
 
 
 @pytest.mark.parametrize(
@@ -377,8 +414,12 @@ def test_time_limit_and_killed_process(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
-def test_interrupt(tmp_path: Path) -> None:
-    """Ctrl-C ends with a one-line message; before it, where a kill could happen, no file is half-written."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupt(number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C ends with a one-line message, SIGTERM without; files are neither half-written nor left behind."""
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     write(tmp_path / "notebooks", "00_start", START, "open('inside', 'w').close()", "import time; time.sleep(60)")
     folder = tmp_path / "reports" / "night"
     files: list[str] = []
@@ -389,16 +430,23 @@ def test_interrupt(tmp_path: Path) -> None:
             time.sleep(0.05)
         time.sleep(0.5)
         files.extend(path.name for path in folder.iterdir())
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), number)
 
     thread = threading.Thread(target=interrupt)
     thread.start()
-    interrupted = run_report(tmp_path)
+    if number == signal.SIGINT:
+        interrupted = run_report(tmp_path)
+        assert interrupted.code == 130
+        assert interrupted.output.endswith("Interrupted in 00_start; the same command resumes there.\n")
+    else:
+        with pytest.raises(SystemExit, match=str(128 + number)):
+            run_report(tmp_path)
+        assert signal.getsignal(number) == signal.SIG_DFL
     thread.join()
-    assert interrupted.code == 130
-    assert interrupted.output.endswith("Interrupted in 00_start; the same command resumes there.\n")
     assert files == [".unfinished.ipynb"]
     assert not list(folder.iterdir())
+    assert not list(temporary.iterdir())  # where the sockets of the kernel were
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["inside", "notebooks", "reports", "temporary"]
 
 
 @pytest.mark.parametrize(

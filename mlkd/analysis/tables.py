@@ -15,7 +15,8 @@ from mlkd.data import MultiLabelData
 from mlkd.graphs import GRAPHS, Counts, cut_fraction, stability
 from mlkd.metrics import METRICS, PROTOCOLS, Scores, average_precision, evaluate
 from mlkd.training.config import Config
-from mlkd.training.runs import Predictions, Run, iter_runs
+from mlkd.training.run_files import Predictions
+from mlkd.training.runs import Run, is_readable, iter_runs
 
 
 def group_runs(runs: Iterable[Run]) -> dict[str, list[Run]]:
@@ -37,22 +38,21 @@ def group_runs(runs: Iterable[Run]) -> dict[str, list[Run]]:
 def runs_on(root: str | Path, data: MultiLabelData, methods: Collection[str] = ()) -> list[Run]:
     """The finished teachers and students that were evaluated on exactly these images, labels and classes.
 
+    A run with a damaged file is left out, and a warning says what to do.
+
     Args:
         root: folder of runs.
         data: a split.
         methods: names of methods; only their students are returned. Empty for all methods.
     """
     runs = []
-    same: dict[str, bool] = {}  # the data settings of a run -> whether they describe this data
     for run in iter_runs(root):
         config, role = run.config, run.config["training"]["role"]
         wanted = role == "teacher" or (role == "student" and (not methods or config["method"] in methods))
-        if wanted and run.complete and data.split in run.mean_ap:
-            settings = json.dumps(config["data"], sort_keys=True)
-            if settings not in same:
-                same[settings] = run.predictions(data.split).same_samples(data)
-            if same[settings]:
-                runs.append(run)
+        if not (wanted and run.complete and data.split in run.mean_ap and is_readable(run, predictions=True)):
+            continue
+        if run.predictions(data.split).same_samples(data):
+            runs.append(run)
     return runs
 
 

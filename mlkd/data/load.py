@@ -96,7 +96,9 @@ def _parse_options(address: str, scheme: str, query: str) -> dict[str, Any]:
             raise ValueError(f"`{address}`: `{item}` is invalid, expected each option once, as `<option>=<value>`.")
         values[name] = value
     hints, parameters = get_type_hints(READERS[scheme]), inspect.signature(READERS[scheme]).parameters.values()
-    fields: dict[str, Any] = {p.name: (hints[p.name], p.default) for p in parameters if p.kind is p.KEYWORD_ONLY}
+    fields: dict[str, Any] = {
+        p.name: (hints.get(p.name, str), p.default) for p in parameters if p.kind is p.KEYWORD_ONLY
+    }
     if values and not fields:
         raise ValueError(f"`{address}`: `{scheme}` has no options.")
     options = create_model("Options", __base__=Options, **fields)

@@ -161,13 +161,23 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return {name.removeprefix("module."): value for name, value in state.items()}
 
 
+def check_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Raises WeightsError if a tensor of a file has a value that is not finite; such a network outputs nan."""
+    for name, value in tensors.items():
+        if value.is_floating_point() and not value.float().isfinite().all():
+            raise WeightsError(
+                f"{path}: the tensor {name!r} has values that are not finite (nan or inf); the file is damaged, or its "
+                f"training diverged. Use another one."
+            )
+
+
 def load_weights(net: nn.Module, path: Path) -> None:
     """Loads a file into a backbone. Every tensor of the backbone must be in the file, with the same shape.
 
     Other tensors of the file are not loaded; a warning names them unless they belong to a classifier.
 
     Raises:
-        WeightsError: tensors are missing or have another shape; the first ones are named.
+        WeightsError: tensors are missing, have another shape or are not finite; the first ones are named.
     """
     weights, expected = read_weights(path), net.state_dict()
     missing = [name for name in expected if name not in weights and not name.endswith("num_batches_tracked")]
@@ -183,4 +193,6 @@ def load_weights(net: nn.Module, path: Path) -> None:
     unused = [name for name in weights if name not in expected and not name.startswith(classifiers)]
     if unused:
         warnings.warn(f"{path}: the backbone has no {first_few(unused)}; not loaded.", stacklevel=2)
-    net.load_state_dict({name: weights[name] for name in expected if name in weights}, strict=False)
+    used = {name: weights[name] for name in expected if name in weights}
+    check_finite(path, used)
+    net.load_state_dict(used, strict=False)

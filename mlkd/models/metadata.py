@@ -6,9 +6,15 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
-from mlkd.errors import WeightsError
+from pydantic import ConfigDict, Field
+
+from mlkd.errors import WeightsError, first_few
+from mlkd.settings import Settings
+
+OPENS_FILES = ("pretrained", "checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")
+"""Arguments of `create_model` and of timm with which a network reads weights from a file or from the network."""
 
 RESIZE = "to image_size x image_size without keeping the aspect ratio, bilinear with antialiasing (Pillow)"
 
@@ -40,15 +46,54 @@ class ModelMetadata:
             WeightsError: the file has no class names, an entry that is not valid, or another number of thresholds.
         """
         try:
-            classes = tuple(json.loads(texts["classes"]))
+            classes = json.loads(texts["classes"])
             preprocessing = dict(json.loads(texts.get("preprocessing", "{}")))
             values = json.loads(texts.get("thresholds", "null"))
             thresholds = None if values is None else tuple(float(value) for value in values)
-        except (KeyError, TypeError, ValueError) as error:
+            if not (isinstance(classes, list) and classes and all(isinstance(name, str) for name in classes)):
+                raise TypeError("the class names are not a list of texts")
+            if not all(0 <= threshold <= 1 for threshold in thresholds or ()):
+                raise ValueError("a threshold is not a probability")
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise WeightsError(f"{path}: has no valid class names, preprocessing and thresholds of mlkd.") from error
         if thresholds is not None and len(thresholds) != len(classes):
             raise WeightsError(f"{path}: has {len(thresholds)} `thresholds` for {len(classes)} classes.")
-        return cls(classes, preprocessing, thresholds)
+        return cls(tuple(classes), preprocessing, thresholds)
+
+
+class SavedSettings(Settings):
+    """The settings in a model file; further ones are those of the backbone."""
+
+    title: ClassVar[str] = "its settings"
+    model_config = ConfigDict(extra="allow")
+
+    backbone: str
+    head: str
+    image_size: Annotated[int, Field(ge=1, le=8192)]
+    embed_dim: Annotated[int, Field(ge=1, le=65536)] | None = None
+    head_settings: dict[str, Any] = Field(default_factory=dict)
+
+
+def read_settings(texts: Mapping[str, str], path: str | Path) -> dict[str, Any]:
+    """The arguments of `create_model` in the model file at `path`. They may come from anybody, and open no other file.
+
+    Raises:
+        WeightsError: a setting is missing, is of the wrong kind or would open a file.
+    """
+    try:
+        settings = json.loads(texts["settings"])
+        SavedSettings(**settings)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise WeightsError(f"{path}: its settings are damaged ({str(error).rstrip('.')}).") from error
+    files = [name for name in OPENS_FILES if name in settings]
+    if isinstance(settings.get("head_settings", {}).get("word_vectors"), str):
+        files.append("word_vectors")
+    if files:
+        raise WeightsError(
+            f"{path}: its settings have {first_few(files)}, which would open another file; a model file has all "
+            f"weights itself. Write it again with `mlkd.save_model`."
+        )
+    return settings
 
 
 def describe_preprocessing(image_size: int, mean: Sequence[float], std: Sequence[float]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,10 +18,10 @@ from torch import Tensor, nn
 
 from mlkd.errors import check_choice
 from mlkd.files import atomic_write
-from mlkd.models.backbone import Backbone, WeightsError, read_weights
+from mlkd.models.backbone import Backbone, WeightsError, check_finite, read_weights
 from mlkd.models.heads import HEADS, Head, create_head
 from mlkd.models.image_predictor import ImagePredictor
-from mlkd.models.metadata import ModelMetadata, check_preprocessing, describe_preprocessing
+from mlkd.models.metadata import ModelMetadata, check_preprocessing, describe_preprocessing, read_settings
 
 
 class Output(NamedTuple):
@@ -169,8 +170,9 @@ def load_model(path: str | Path) -> MultiLabelModel:
         path: the file, or "mlkd:NAME" for a model that is part of the package ("mlkd:scenes_teacher").
 
     Raises:
-        WeightsError: no such file, not one that `save_model` wrote, or the backbone of this installation expects
-            another preprocessing (the difference is shown).
+        WeightsError: no such file, or not one that `save_model` wrote: its settings or tensors are damaged or would
+            open another file; or the backbone of this installation expects another preprocessing (the difference is
+            shown).
     """
     if str(path).startswith("mlkd:"):
         path = Path(__file__).parents[1] / "pretrained" / f"{str(path).removeprefix('mlkd:')}.safetensors"
@@ -184,10 +186,19 @@ def load_model(path: str | Path) -> MultiLabelModel:
             f"{path}: has no settings and class names, so it is not a model file of mlkd. Weights of a backbone are "
             f"loaded by `create_model(..., pretrained={str(path)!r})`."
         )
-    stored = ModelMetadata.from_texts(metadata, path)
-    model = create_model(classes=stored.classes, **json.loads(metadata["settings"]))
+    stored, settings = ModelMetadata.from_texts(metadata, path), read_settings(metadata, path)
+    try:
+        model = create_model(classes=stored.classes, **settings)
+    except Exception as error:  # other people's settings of a backbone or head raise errors of many kinds
+        reason = shorten(f"{type(error).__name__}: {error}", 300, placeholder=" ...")
+        raise WeightsError(f"{path}: no model can be built from its settings ({reason}).") from error
     check_preprocessing(stored.preprocessing, model.metadata.preprocessing, path)
-    model.load_state_dict(tensors)
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        reason = shorten(str(error).partition("\n")[2], 300, placeholder=" ...")
+        raise WeightsError(f"{path}: its tensors do not fit its settings ({reason}).") from error
+    check_finite(Path(path), tensors)
     model.thresholds = None if stored.thresholds is None else np.array(stored.thresholds)
     return model.eval()
 

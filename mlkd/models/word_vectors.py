@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -58,7 +59,7 @@ def _read(path: Path, words: set[str]) -> dict[str, list[float]]:
                 vector = [float(value) for value in values]
             except ValueError:
                 vector = []
-            if not vector or len(vector) < size:
+            if not vector or len(vector) < size or not all(map(math.isfinite, vector)):
                 raise ValueError(f"{path}: line {number} ({word!r}) is not a word and {size} numbers.")
             vectors[word] = vector
             if len(vectors) == len(words):

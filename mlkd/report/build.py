@@ -5,6 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import signal
+import sys
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -41,7 +44,7 @@ def build_report(
     values: dict[str, Any] = json.loads(json.dumps(dict(parameters), default=os.fspath))
     _check_parameters(values, series)
     folder = reports / name
-    with _locked(folder):
+    with _locked(folder), _exit_when_terminated():
         if study is not None:
             with atomic_write(folder / "study.yml") as unfinished:
                 unfinished.write_text(study.to_yaml())
@@ -77,6 +80,19 @@ def _locked(folder: Path) -> Iterator[None]:
     finally:
         path.unlink(missing_ok=True)
         lock.release()
+
+
+@contextmanager
+def _exit_when_terminated() -> Iterator[None]:
+    """SIGTERM ends the block as an exception does, so that kernels are shut down and temporary files removed."""
+    if threading.current_thread() is not threading.main_thread():  # no other thread may set a signal handler
+        yield
+        return
+    previous = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 def _execute_notebooks(

@@ -28,9 +28,6 @@ KERNEL_ENVIRONMENT = {
     "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # no warning about debuggers
 }
 
-# On Unix a local socket, which other users of the machine cannot connect to.
-KERNEL_CONFIG = Config({"KernelManager": {"transport": "ipc"}} if os.name == "posix" else {})
-
 
 class Outcome(NamedTuple):
     """The result of executing a notebook: the seconds it took, and in which cell and why it failed, or ""."""
@@ -55,7 +52,6 @@ def execute(
     """
     unfinished = target.parent / ".unfinished.ipynb"
     started, number, error = time.monotonic(), 0, ""
-
     with tempfile.TemporaryDirectory() as folder, _environment(source, status := Path(folder) / "status", no_train):
         with progress.watch(target.stem, cells, status) as bar:
 
@@ -78,7 +74,7 @@ def execute(
                     progress_bar=False,
                     on_cell_start=start_cell,
                     timeout_func=seconds_left,
-                    config=KERNEL_CONFIG,
+                    config=_kernel_config(Path(folder)),
                     extra_arguments=["--log-level=50"],  # errors are in the notebook
                 )
             except PapermillExecutionError as failure:
@@ -94,6 +90,15 @@ def execute(
                 raise
         os.replace(unfinished, target)
     return Outcome(time.monotonic() - started, error)
+
+
+def _kernel_config(folder: Path) -> Config:
+    """The connection to the kernel: its files are in `folder`, since several reports may run in the same place.
+
+    On Unix these are local sockets, which other users of the machine cannot connect to.
+    """
+    settings = {"connection_file": str(folder / "kernel.json")}
+    return Config({"KernelManager": settings | ({"transport": "ipc"} if os.name == "posix" else {})})
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from mlkd.files import atomic_write, explain_write_errors
 from mlkd.progress import is_interactive
 from mlkd.study.executors import Executor, Job, command, create_executor
 from mlkd.study.sweep import Sweep, Task, expand_tasks, load_sweep
-from mlkd.training.runs import Run
+from mlkd.training.runs import Run, is_readable
 
 SCORES = ": mAP % "
 """The text between the run's folder and its scores in the output of `mlkd train`."""
@@ -51,6 +51,7 @@ def run_sweep(sweep: Sweep, executor: str = "local", jobs: int = 0) -> int:
         path.write_text(sweep.to_yaml())
     statuses = run_tasks(tasks, sweep.folder, create_executor(executor, sweep.cpus, sweep.gpus, jobs), sweep.cpus)
     runs = {name: status.run for name, status in statuses.items() if status.run}
+    runs = {name: run for name, run in runs.items() if is_readable(run, predictions=True)}
     for (study, data), groups in group_tasks(tasks, runs).items():
         title = data if len(sweep.study) == 1 else f"{study} on {data}"
         print(f"\n{title}\n{summary_table(groups).to_string(index=False)}")
@@ -171,7 +172,7 @@ def finished_run(job: Job) -> Run | None:
     if path is None or not (path / "config.json").is_file():
         return None
     run = Run(path)
-    return run if run.complete else None
+    return run if run.complete and is_readable(run) else None
 
 
 def _scores(job: Job) -> str:
@@ -181,13 +182,13 @@ def _scores(job: Job) -> str:
 def finished_runs(sweep: Sweep) -> tuple[list[Task], dict[str, Run]]:
     """The tasks of a sweep as it was run last, and the finished runs by task; nothing is trained.
 
-    Without such a run there are no tasks.
+    Without such a run there are no tasks. A run with a damaged file is left out, and a warning says what to do.
     """
     if not (sweep.folder / SWEEP_FILE).is_file():
         return [], {}
     tasks = expand_tasks(load_sweep(sweep.folder / SWEEP_FILE))
     runs = {task.name: finished_run(_job(task, sweep.folder, threads=1)) for task in tasks}
-    return tasks, {name: run for name, run in runs.items() if run}
+    return tasks, {name: run for name, run in runs.items() if run and is_readable(run, predictions=True)}
 
 
 def group_tasks(tasks: Iterable[Task], runs: Mapping[str, Run]) -> dict[tuple[str, str], dict[str, list[Run]]]:

@@ -16,7 +16,7 @@ from mlkd.metrics import average_precision
 from mlkd.models import MergedTeacher, MultiLabelModel, model_output
 from mlkd.training.distributed import create_accelerator, gather_arrays, rank_slice
 from mlkd.training.precision import ComputeFormat
-from mlkd.training.runs import Predictions
+from mlkd.training.run_files import Predictions
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

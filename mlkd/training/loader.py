@@ -51,6 +51,9 @@ class BatchDataset(Dataset[AugmentedBatch]):
             per epoch.
         second_view: whether each image is augmented a second time.
         rank_slice: this process's slice of each batch.
+
+    Attributes:
+        batch_size: that of `config`, or the number of images if it is smaller.
     """
 
     def __init__(
@@ -62,7 +65,7 @@ class BatchDataset(Dataset[AugmentedBatch]):
         rank_slice: slice = slice(None),
     ):
         self.data, self.config, self.second_view, self.rank_slice = data, config, second_view, rank_slice
-        size = config.batch_size
+        self.batch_size = size = min(config.batch_size, len(data))
         self.starts = range(0, max(len(data) - size, 0) + 1, max(size // 2, 1) if overlap else size)
 
     @property
@@ -77,7 +80,7 @@ class BatchDataset(Dataset[AugmentedBatch]):
         """Indices of the batch's images in the split, (b,), sorted for sequential reading from the memory map."""
         epoch, position = divmod(step, self.steps)
         order = _order(len(self.data), self.config.seed, epoch)
-        return np.sort(order[self.starts[position] : self.starts[position] + self.config.batch_size])
+        return np.sort(order[self.starts[position] : self.starts[position] + self.batch_size])
 
     def __getitem__(self, step: int) -> AugmentedBatch:
         indices = self.sample_indices(step)

@@ -40,7 +40,8 @@ from mlkd.training.loader import AugmentedBatch, BatchDataset
 from mlkd.training.memory import peak_memory_gb, reset_peak_memory
 from mlkd.training.optimizers import create_optimizer, create_scheduler
 from mlkd.training.precision import choose_compute_format
-from mlkd.training.runs import Predictions, Run
+from mlkd.training.run_files import Predictions
+from mlkd.training.runs import Run
 from mlkd.training.state import TrainState
 from mlkd.training.teachers import prepare_teachers
 
@@ -166,8 +167,9 @@ class Trainer:
         """Trains the remaining epochs and evaluates the selected one."""
         self.setup()
         self.resume()
-        config, steps, main = self.config, self.dataset.steps, self.accelerator.is_main_process
-        with Progress(self.title, config.epochs, steps, config.batch_size, self.state.epoch, not main) as self.progress:
+        config, steps, batch_size = self.config, self.dataset.steps, self.dataset.batch_size
+        silent = not self.accelerator.is_main_process
+        with Progress(self.title, config.epochs, steps, batch_size, self.state.epoch, silent) as self.progress:
             while self.state.epoch < config.epochs:
                 started, sums = time.monotonic(), dict[str, float]()
                 self.model.train()
@@ -312,7 +314,7 @@ class Trainer:
                 **scores,
                 "selected": int(selected),
                 "seconds": seconds,
-                "images_per_second": self.dataset.steps * self.config.batch_size / seconds,
+                "images_per_second": self.dataset.steps * self.dataset.batch_size / seconds,
             }
         )
         if selected:

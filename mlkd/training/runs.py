@@ -13,18 +13,28 @@ import io
 import json
 import logging
 import os
-import pickle
 import platform
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from filelock import FileLock, Timeout
 
-from mlkd.errors import RunError
+from mlkd.errors import RunError, WeightsError
 from mlkd.files import atomic_write, create_once, explain_write_errors, remove
+from mlkd.training.run_files import (
+    Description,
+    Metrics,
+    Predictions,
+    StoredComputeFormat,
+    read_checkpoint,
+    read_json,
+    read_predictions,
+    read_table,
+)
 
 if TYPE_CHECKING:  # imported where they are used, so that `mlkd runs` is fast
     import pandas as pd
@@ -46,29 +56,6 @@ COSTS = ("epoch_seconds", "images_per_second", "memory_gb")
 """What a training costs: the medians over epochs of their seconds and of the images per second, and the peak memory."""
 
 
-class Predictions(NamedTuple):
-    """A model's predictions for one split: ids (N,), targets (N, q) uint8, logits (N, q) float32, class names (q,).
-
-    `ignore_mask` is None, or (N, q) bool: labels that count neither as present nor as absent, as in `MultiLabelData`.
-    """
-
-    ids: np.ndarray
-    targets: np.ndarray
-    logits: np.ndarray
-    classes: tuple[str, ...]
-    ignore_mask: np.ndarray | None = None
-
-    def same_samples(self, other: Any) -> bool:
-        """Whether `other`, predictions or data, has the same images in the same order with the same labels."""
-        same = self.classes == other.classes and np.array_equal(self.ids, np.asarray(other.ids))
-        return (
-            same
-            and np.array_equal(self.targets, other.targets)
-            and (self.ignore_mask is None) == (other.ignore_mask is None)
-            and (self.ignore_mask is None or np.array_equal(self.ignore_mask, other.ignore_mask))
-        )
-
-
 class Run:
     """One training on disk, complete or resumable."""
 
@@ -83,7 +70,7 @@ class Run:
     @property
     def config(self) -> dict[str, Any]:
         """Its description: "method", "settings" of the method, "data" and "training"."""
-        return self._json("config.json")
+        return read_json(self.path, "config.json", Description)
 
     @property
     def complete(self) -> bool:
@@ -108,7 +95,7 @@ class Run:
         (peak), and for each evaluated split its mAP."""
         if not self.complete:
             raise RunError(f"{self.path}: not finished; start the same training again to resume it.")
-        return self._json("metrics.json")
+        return read_json(self.path, "metrics.json", Metrics)
 
     @property
     def mean_ap(self) -> dict[str, float]:
@@ -129,8 +116,9 @@ class Run:
         """
         import pandas as pd
 
-        path = self.path / "history.csv"
-        return pd.read_csv(path) if path.is_file() else pd.DataFrame({"epoch": []})
+        if not (self.path / "history.csv").is_file():
+            return pd.DataFrame({"epoch": []})
+        return read_table(self.path, "history.csv", ["epoch"])
 
     @property
     def costs(self) -> dict[str, float]:
@@ -138,13 +126,15 @@ class Run:
         history, memory = self.history, self.metrics.get("memory_gb") or np.nan
         if history.empty:
             return dict.fromkeys(COSTS, np.nan)
-        values = (history["seconds"].median(), history["images_per_second"].median(), memory)
-        return dict(zip(COSTS, values, strict=True))
+        medians = history.reindex(columns=["seconds", "images_per_second"]).median()
+        return dict(zip(COSTS, (*medians, memory), strict=True))
 
     @property
     def compute_format(self) -> dict[str, Any]:
         """With precision="auto" the measured and chosen `ComputeFormat`; otherwise empty."""
-        return self._json("compute_format.json") if (self.path / "compute_format.json").is_file() else {}
+        if not (self.path / "compute_format.json").is_file():
+            return {}
+        return read_json(self.path, "compute_format.json", StoredComputeFormat)
 
     @property
     def gradients(self) -> pd.DataFrame:
@@ -154,21 +144,17 @@ class Run:
         """
         import pandas as pd
 
-        path = self.path / "gradients.csv"
-        if not path.is_file():
+        numbers, texts, fractions = ("epoch", "step", "norm"), ("term", "class"), ("fraction", "cosine")
+        if not (self.path / "gradients.csv").is_file():
             return pd.DataFrame(columns=["epoch", "step", "term", "class", "norm", "fraction", "cosine"])
-        return pd.read_csv(path, keep_default_na=False, na_values={name: [""] for name in ("fraction", "cosine")})
+        # a class may have the name "nan"
+        return read_table(
+            self.path, "gradients.csv", numbers, texts, keep_default_na=False, na_values={n: [""] for n in fractions}
+        )
 
     def predictions(self, split: str = "test") -> Predictions:
         """The predictions of the selected epoch for every image of a split."""
-        path = self.path / "predictions" / f"{split}.npz"
-        if not path.is_file():
-            raise RunError(f"{path}: this run has no predictions for the split {split!r}.")
-        with np.load(path, allow_pickle=False) as file:
-            ignore_mask = file.get("ignore_mask")
-            return Predictions(
-                file["ids"], file["targets"], file["logits"], tuple(file["classes"].tolist()), ignore_mask
-            )
+        return read_predictions(self.path, split)
 
     def model(self) -> MultiLabelModel:
         """The trained model with the weights of the selected epoch, in eval mode on the CPU."""
@@ -177,7 +163,10 @@ class Run:
         path = self.path / "model.safetensors"
         if not self.complete:
             raise RunError(f"{path}: the training is not finished; start it again to resume it.")
-        return load_model(path)
+        try:
+            return load_model(path)
+        except WeightsError as error:
+            raise RunError(f"{error} Remove the folder {self.path} to restart the training.") from error
 
     def write_json(self, name: str, value: Mapping[str, Any]) -> None:
         _write_json(self.path / name, value)
@@ -236,18 +225,7 @@ class Run:
 
     def load_checkpoint(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """Weights and state after the last finished epoch, or None before the first."""
-        import torch
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        for path in self.checkpoints[-1:]:
-            try:
-                return load_file(path / "weights.safetensors"), torch.load(path / "state.pt", weights_only=True)
-            except (SafetensorError, pickle.UnpicklingError, OSError, RuntimeError, EOFError, ValueError) as error:
-                raise RunError(
-                    f"{path}: not a readable checkpoint. Remove the folder {self.path} to restart the training."
-                ) from error
-        return None
+        return read_checkpoint(self.path, self.checkpoints[-1]) if self.checkpoints else None
 
     @property
     def checkpoints(self) -> list[Path]:
@@ -291,14 +269,6 @@ class Run:
         self.write_json("metrics.json", metrics)
         remove(self.path / "checkpoint")
 
-    def _json(self, name: str) -> dict[str, Any]:
-        try:
-            return json.loads((self.path / name).read_text())
-        except ValueError as error:
-            raise RunError(
-                f"{self.path / name}: not valid JSON ({error}); remove the folder to restart the training."
-            ) from error
-
 
 def open_run(root: str | Path, description: Mapping[str, Any]) -> Run:
     """The run of a description; its folder is created if it does not exist.
@@ -335,15 +305,38 @@ def open_run(root: str | Path, description: Mapping[str, Any]) -> Run:
 
 
 def iter_runs(root: str | Path) -> Iterator[Run]:
-    """Every run in a folder, sorted by name."""
+    """Every run in a folder, sorted by name. A damaged run is left out, and a warning says what to do."""
     folder = Path(root)
     for name in sorted(os.listdir(folder)) if folder.is_dir() else ():
-        if (folder / name / "config.json").is_file():
-            yield Run(folder / name)
+        if os.path.isfile(folder / name / "config.json") and is_readable(run := Run(folder / name)):
+            yield run
+
+
+def is_readable(run: Run, *, predictions: bool = False) -> bool:
+    """Whether the description and the metrics of a run are undamaged; if not, a warning says what to do.
+
+    Args:
+        run: finished or not.
+        predictions: whether the predictions of every evaluated split are read as well.
+    """
+    try:
+        splits = run.mean_ap if run.config and run.complete else ()
+        for split in splits if predictions else ():
+            run.predictions(split)
+    except RunError as error:
+        _warn_once(str(error))
+        return False
+    return True
+
+
+@cache
+def _warn_once(message: str) -> None:
+    """Logs a warning, once in a process: the folder of runs is read again and again."""
+    logger.warning("Left out: %s", message)
 
 
 def summarize_runs(root: str | Path) -> list[dict[str, str]]:
-    """One line per run, finished or not: its name, data, epochs and mAP."""
+    """One line per run, finished or not: its name, data, epochs and mAP. Damaged runs are left out, with a warning."""
     lines = []
     for run in iter_runs(root):
         config, complete = run.config, run.complete

@@ -28,7 +28,7 @@ with open("started", "a") as file:
 Path(os.environ["MLKD_PROGRESS_FILE"]).write_text(f"vanilla student, seed 0: epoch 1/2, bce 0.5")
 run = Path("runs") / name
 run.mkdir(parents=True, exist_ok=True)
-(run / "config.json").write_text("{}")
+(run / "config.json").write_text('{"method": "", "training": {"role": "", "backbone": "", "seed": 0, "epochs": 2}}')
 if "fails" in options and not Path("repaired").exists():
     sys.exit("mlkd: The loss is nan.")
 if "dies" in options:

@@ -653,5 +653,5 @@ def test_a_checkpoint_of_another_version_is_refused(toy_data: Data, toy_config: 
     path = run.checkpoints[-1] / "state.pt"
     state = torch.load(path, weights_only=True)
     torch.save({**state, "networks": 1}, path)
-    with pytest.raises(RunError, match=r"the checkpoint has the entries .*networks.*; remove .* to restart"):
+    with pytest.raises(RunError, match=r"does not fit \(`state` has networks\); remove .* to restart"):
         fit("vanilla", toy_data, toy_config, runs=tmp_path)
