@@ -24,6 +24,7 @@ EXPECTED = {
     "less_than_equal": "a number of at most {le}",
     "list_type": "a list",
     "literal_error": "{expected}",
+    "model_type": "a mapping",
     "path_type": "a path",
     "string_pattern_mismatch": "a text that matches {pattern}",
     "string_type": "a text",

@@ -18,7 +18,7 @@ T = TypeVar("T")
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 """The formats that are read, by content and not by suffix. Pillow knows others, one of which starts a program (EPS)."""
 MAX_MEGAPIXELS = 100
-"""The largest image: four bytes for each pixel take 400 MB while it is decoded, and twice as much if it is converted."""
+"""The largest image: four bytes for each pixel take 400 MB while it is decoded, and twice that if it is converted."""
 TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,

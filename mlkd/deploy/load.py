@@ -54,7 +54,7 @@ def load_run_model(run: Run) -> MultiLabelModel:
     """
     from mlkd.deploy.thresholds import tuned_thresholds
     from mlkd.registry import load_plugin
-    from mlkd.study.read import read_yaml
+    from mlkd.study.yaml_files import read_yaml
 
     study = run.path / "study.yml"
     for plugin in read_yaml(study).get("plugins", ()) if study.is_file() else ():

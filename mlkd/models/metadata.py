@@ -69,7 +69,7 @@ class SavedSettings(Settings):
 
     backbone: str
     head: str
-    image_size: Annotated[int, Field(ge=1, le=8192)]
+    image_size: Annotated[int, Field(ge=1, le=4096)]
     embed_dim: Annotated[int, Field(ge=1, le=65536)] | None = None
     head_settings: dict[str, Any] = Field(default_factory=dict)
 

@@ -8,21 +8,16 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-try:
-    from yaml import CSafeLoader as SafeLoader  # ten times as fast
-except ImportError:
-    from yaml import SafeLoader  # type: ignore[assignment]
-
 from mlkd.errors import closest_match
 from mlkd.methods import METHODS
+from mlkd.study.yaml_files import read_yaml
 from mlkd.training.config import Config
 
 FILES = Path(__file__).parent / "files"
 PRESETS = ("smoke", "quick", "full")
 SECTIONS = ("teacher", "student", "label_subsets", "methods")
 LISTS = ("notes", "plugins")
+MAX_SEEDS = 10_000
 
 
 def read_study(study: str | Path | Mapping[str, Any], data: str = "", derived: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -45,7 +40,11 @@ def read_study(study: str | Path | Mapping[str, Any], data: str = "", derived: t
         return content
     if str(base) in (*derived, str(study)) and base not in PRESETS:
         raise ValueError(f"{file_prefix(study)}`base` is {base!r}, which is based on this study itself.")
-    return merge(read_study(base, data or content.get("data", ""), (*derived, str(study))), content)
+    try:
+        base_content = read_study(base, data or content.get("data", ""), (*derived, str(study)))
+    except ValueError as error:
+        raise ValueError(f"{file_prefix(study)}{error}") from None
+    return merge(base_content, content)
 
 
 def check_sections(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -57,6 +56,8 @@ def check_sections(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in content.items():
         if key in (*SECTIONS, "reported") and not isinstance(value, dict):
             raise ValueError(f"{prefix}`{key}` is {value!r}, expected a mapping.")
+        if key in (*SECTIONS, "reported") and not all(isinstance(name, str) for name in value):
+            raise ValueError(f"{prefix}`{key}` is {value!r}, expected texts as keys.")
         if key in LISTS and not (isinstance(value, list | tuple) and all(isinstance(text, str) for text in value)):
             raise ValueError(f"{prefix}`{key}` is {value!r}, expected a list of texts.")
         if key in ("base", "data") and not isinstance(value, str):
@@ -89,7 +90,8 @@ def _merge_mappings(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict
     merged = {**base, **changes}
     for key, value in changes.items():
         if isinstance(value, dict):
-            merged[key] = _merge_mappings(base.get(key) or {}, value)
+            old = base.get(key)
+            merged[key] = _merge_mappings(old if isinstance(old, Mapping) else {}, value)
     return merged
 
 
@@ -146,26 +148,20 @@ def format_value(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
+def count_seeds(seeds: Any) -> Any:
+    """The seeds 0 to n - 1 for a number n, else the seeds themselves.
+
+    Raises:
+        ValueError: more than `MAX_SEEDS`.
+    """
+    if type(seeds) is int and seeds > MAX_SEEDS:
+        raise ValueError(f"`seeds` is {seeds}, expected at most {MAX_SEEDS} seeds.")
+    return range(seeds) if type(seeds) is int and seeds > 0 else seeds
+
+
 def file_prefix(study: object) -> str:
     """The beginning of an error message about a study: its file, if it is one."""
     return f"{study}: " if str(study).endswith((".yml", ".yaml")) else ""
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file.
-
-    Raises:
-        ValueError: no such file, not YAML, or no mapping.
-    """
-    try:
-        content = yaml.load(path.read_text(), SafeLoader)
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error.strerror}); expected a YAML file.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
-        raise ValueError(f"{path}: expected a mapping of settings, as in `student: {{epochs: 5}}`.")
-    return content
 
 
 @cache

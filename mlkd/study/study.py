@@ -18,7 +18,7 @@ from mlkd.methods import ASLMethod, Method, create_method
 from mlkd.metrics import METRICS, PROTOCOLS
 from mlkd.registry import load_plugin
 from mlkd.settings import Settings
-from mlkd.study.read import check_sections, file_prefix, merge, nested, read_study
+from mlkd.study.read import check_sections, count_seeds, file_prefix, merge, nested, read_study
 from mlkd.training.config import Config
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ class Study(Settings):
     @field_validator("seeds", mode="before")
     @classmethod
     def _count_seeds(cls, seeds: Any) -> Any:
-        return range(seeds) if type(seeds) is int and seeds > 0 else seeds
+        return count_seeds(seeds)
 
     @model_validator(mode="after")
     def _check_parts(self) -> Study:

@@ -13,12 +13,13 @@ from typing import Annotated, Any, ClassVar
 import yaml
 from pydantic import Field, Strict, field_validator, model_validator
 
-from mlkd.errors import check_choice
+from mlkd.errors import PluginError, check_choice
 from mlkd.methods import METHODS, Method
 from mlkd.metrics import METRICS, PROTOCOLS
 from mlkd.settings import Settings
-from mlkd.study.read import format_value, parse_value, read_yaml
+from mlkd.study.read import count_seeds, format_value, parse_value
 from mlkd.study.study import Study, check_scores, create_study, partition_settings
+from mlkd.study.yaml_files import read_yaml
 from mlkd.training.runs import COSTS
 
 Names = Annotated[tuple[str, ...], Strict(False), Field(min_length=1)]
@@ -115,7 +116,7 @@ class Sweep(Settings):
     @field_validator("seeds", mode="before")
     @classmethod
     def _count_seeds(cls, seeds: Any) -> Any:
-        return range(seeds) if type(seeds) is int and seeds > 0 else seeds
+        return count_seeds(seeds)
 
     @property
     def folder(self) -> Path:
@@ -222,8 +223,18 @@ def expand_tasks(sweep: Sweep) -> list[Task]:
     """All runs of a sweep, each after those it depends on. Every setting is checked, and no data is read.
 
     Raises:
-        ValueError: as for `create_study`; a method that does not exist, or a grid with a setting of another one.
+        ValueError: as for `create_study`; a method that does not exist, or a grid with a setting of another one. The
+            sweep is named.
     """
+    try:
+        return _expand_tasks(sweep)
+    except PluginError:
+        raise
+    except ValueError as error:
+        raise ValueError(f"The sweep {sweep.name!r}: {error}") from None
+
+
+def _expand_tasks(sweep: Sweep) -> list[Task]:
     columns = [(study, data) for study in sweep.study for data in sweep.addresses(study)]
     for method in sweep.methods:
         check_choice("methods", method, METHODS)
