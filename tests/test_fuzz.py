@@ -207,7 +207,7 @@ class ModelFiles:
         else:
             name = rng.choice(list(tensors))
             tensors[name] = rng.choice(
-                (torch.ones(3), tensors[name] * float("nan"), tensors[name].half(), tensors[name].flatten()[:0], torch.ones(()))
+                (torch.ones(3), tensors[name] * float("nan"), tensors[name].half(), torch.ones(0), torch.ones(()))
             )
         save_file(tensors, self.path, metadata)
         return self.path
