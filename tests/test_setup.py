@@ -96,12 +96,17 @@ def test_the_lock_names_no_place_on_the_network() -> None:
 make = pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
 
 
+def run_make(*arguments: str, **settings) -> str:
+    """The output of `make`, without the variables of the `make test` that may have started this."""
+    outer = ("MAKEFLAGS", "MAKEOVERRIDES", "MAKELEVEL", "MFLAGS")
+    env = {name: value for name, value in os.environ.items() if name not in outer}
+    command = ["make", *arguments]
+    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=True, **settings).stdout
+
+
 def made(*arguments: str) -> str:
     """The last line that `make` would run."""
-    outer = ("MAKEFLAGS", "MAKEOVERRIDES", "MAKELEVEL", "MFLAGS")  # of the `make test` that may have started this
-    env = {name: value for name, value in os.environ.items() if name not in outer}
-    result = subprocess.run(["make", "-n", *arguments], cwd=ROOT, env=env, capture_output=True, text=True, check=True)
-    return result.stdout.strip().splitlines()[-1]
+    return run_make("-n", *arguments).strip().splitlines()[-1]
 
 
 def pairs(line: str) -> tuple[str, dict[str, str]]:
@@ -136,6 +141,13 @@ def test_make_report_hands_on_a_switch() -> None:
 )
 def test_make_report_keeps_a_path_whole(data: str) -> None:
     assert pairs(made("report", f"DATA={data}"))[1] == {"--data": data}
+
+
+@make
+def test_make_caches_bytecode_where_the_environment_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    target = "include Makefile\nshow:\n\t@echo [$$PYTHONDONTWRITEBYTECODE]\n"
+    assert run_make("-s", "-f", "-", "show", input=target).split() == ["[]"]
 
 
 @make
