@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from mlkd.deploy import int8
 from mlkd.deploy.int8 import Int8Result, export_int8
 from mlkd.deploy.load import load_run_model
 from mlkd.deploy.onnx_model import OnnxModel
 from mlkd.metrics import average_precision, tune_thresholds
 from mlkd.study import Study
 from mlkd.training.runs import Run
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_export(onnx_file: Path) -> Iterator[None]:
+    """Copies the exported model in float32 in place of exporting it again, which takes seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(int8, "save_onnx", lambda model, path, **notes: shutil.copy(onnx_file, path))
+        yield
 
 
 @pytest.fixture(scope="module")
