@@ -6,8 +6,28 @@ import difflib
 from collections.abc import Iterable, Sequence
 
 
+def printable(text: str) -> str:
+    r"""The text with control characters, line breaks and the like as escapes: a name from a file may contain any.
+
+    Example:
+        >>> print(printable("a\nb"))
+        a\nb
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 class DataError(ValueError):
-    """Invalid data; the message names the file, the field and what was expected."""
+    """Invalid data; the message names the file, the field and what was expected.
+
+    Args:
+        lines: the message; each line is shown by `printable`.
+    """
+
+    def __init__(self, *lines: str):
+        super().__init__(*lines)
+
+    def __str__(self) -> str:
+        return "\n".join(map(printable, self.args))
 
 
 class RunError(ValueError):
