@@ -6,18 +6,18 @@ from __future__ import annotations
 import shlex
 import sys
 import textwrap
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 import mlkd
-from mlkd import deploy_cli, sweep_cli
+from mlkd import data_cli, deploy_cli, sweep_cli
 from mlkd.cli_errors import log_to_stdout, report_error, set_debug
 from mlkd.errors import check_choice, printable
 from mlkd.files import atomic_write
 from mlkd.registry import plugin_location
+from mlkd.text_table import WIDTH, print_table
 
 if TYPE_CHECKING:  # what takes seconds to import is imported by the commands that use it
     from mlkd.study import Study
@@ -29,12 +29,11 @@ cli = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-data_cli = typer.Typer(help="Inspect a data set.", no_args_is_help=True)
 study_cli = typer.Typer(help="Inspect a study.", no_args_is_help=True)
-cli.add_typer(data_cli, name="data")
+cli.add_typer(data_cli.data_cli, name="data")
 cli.add_typer(study_cli, name="study")
 
-ADDRESS = "scenes, voc:/path?year=2007, coco:/path, nuswide:/path or mirflickr:/path"
+ADDRESS = "scenes, voc:/path?year=2007, coco:/path, nuswide:/path, mirflickr:/path or table:/path"
 StudyName = Annotated[
     str, typer.Option("--study", help="smoke, quick, full, a recipe of `mlkd recipes` or a YAML file")
 ]
@@ -68,22 +67,6 @@ def _load_plugins(files: list[str] | None) -> None:
         load_plugin(file)
 
 
-@data_cli.command("check")
-def data_check(data: Annotated[str, typer.Argument(help=ADDRESS)], plugin: Plugins = None) -> None:
-    """Decode every image and compare labels and boxes: one line for each problem."""
-    from mlkd.data.validate import find_problems
-
-    _load_plugins(plugin)
-    splits = mlkd.load_data(data)
-    problems = find_problems(splits)
-    for problem in problems:
-        print(printable(problem))
-    if problems:
-        raise typer.Exit(1)
-    sizes = ", ".join(f"{name} {len(split)}" for name, split in splits.items())
-    print(f"{data}: no problems in {sizes} images of {len(splits['train'].classes)} classes.")
-
-
 @study_cli.command("show")
 def study_show(
     study: Annotated[
@@ -109,7 +92,7 @@ def methods(plugin: Plugins = None) -> None:
         requirements = [*method.required_teachers, *(flag.removeprefix("needs_").replace("_", " ") for flag in flags)]
         equations = f" [{method.equations}]" if method.equations else ""
         rows.append((name, ", ".join(requirements) or "-", method.paper, method.formula + equations))
-    _print_table(("method", "requires", "paper", "loss [equations]"), rows)
+    print_table(("method", "requires", "paper", "loss [equations]"), rows)
 
 
 @cli.command()
@@ -135,7 +118,7 @@ def recipes(
             if study.student.select == "last":
                 last_epoch.append(recipe)
     print("Reported mAP in % of the teacher, of the student without distillation (vanilla) and with the method.\n")
-    _print_table(("recipe", "networks", "teacher", "vanilla", "method", "reported in"), rows)
+    print_table(("recipe", "networks", "teacher", "vanilla", "method", "reported in"), rows)
     print("\nThe epoch that is kept: the best on val (`select: best`), except")
     print(textwrap.fill(f"the last (`select: last`): {', '.join(last_epoch)}", WIDTH, initial_indent="  "))
     print("\nReported, without a recipe:")
@@ -309,19 +292,6 @@ cli.command()(deploy_cli.export)
 cli.command()(deploy_cli.predict)
 
 
-WIDTH = 120
-
-
-def _print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Prints columns as wide as their content; the last one is wrapped."""
-    widths = [max(map(len, column)) for column in list(zip(header, *rows, strict=True))[:-1]]
-    indent = " " * sum(width + 2 for width in widths)
-    for row in (header, *rows):
-        first = "".join(f"{text:{width}}  " for text, width in zip(row, widths, strict=False))
-        last = textwrap.fill(row[-1], WIDTH, initial_indent=first, subsequent_indent=indent, break_on_hyphens=False)
-        print(last.rstrip())
-
-
 def _print_reported(reported: Reported, recipe: str) -> None:
     """Prints the scores that a recipe's paper reports, and the command that trains the recipe."""
     from mlkd.data.readers import READERS
@@ -333,7 +303,7 @@ def _print_reported(reported: Reported, recipe: str) -> None:
     ]
     print(f"\nReported in {reported.paper}, table {reported.table}, in % on {reported.dataset}; {reported.networks};")
     print(f"protocol {reported.protocol} (mlkd.evaluate):\n")
-    _print_table(("", *metrics), rows)
+    print_table(("", *metrics), rows)
     if reported.dataset in READERS:
         print(f"\nmlkd train --study {recipe} --data {shlex.quote(reported.data_address('/path'))}")
     else:

@@ -6,28 +6,18 @@ import difflib
 from collections.abc import Iterable, Sequence
 
 
-def printable(text: str) -> str:
-    r"""The text with control characters, line breaks and the like as escapes: a name from a file may contain any.
-
-    Example:
-        >>> print(printable("a\nb"))
-        a\nb
-    """
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
 class DataError(ValueError):
     """Invalid data; the message names the file, the field and what was expected.
 
     Args:
-        lines: the message; each line is shown by `printable`.
+        lines: the message; each line is shown by `one_line`.
     """
 
     def __init__(self, *lines: str):
         super().__init__(*lines)
 
     def __str__(self) -> str:
-        return "\n".join(map(printable, self.args))
+        return "\n".join(map(one_line, self.args))
 
 
 class RunError(ValueError):
@@ -67,6 +57,11 @@ def printable(text: str) -> str:
         letter if letter.isprintable() or letter == "\n" else letter.encode("unicode_escape").decode()
         for letter in text
     )
+
+
+def one_line(text: str) -> str:
+    """`printable`, with line breaks as escapes too: a name in a data file may contain any character."""
+    return printable(text).replace("\n", "\\n")
 
 
 def first_few(names: Sequence[str], most: int = 4) -> str:

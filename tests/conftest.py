@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import tarfile
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -48,9 +49,11 @@ VocObject = tuple[str, int, int, int, int, int]  # class, xmin, ymin, xmax, ymax
 CocoObject = tuple[int, float, float, float, float]  # category id, x, y, width, height
 
 
-def write_image(path: Path, value: int = 128) -> None:
+def write_image(path: Path) -> None:
+    """An image that differs for each file name."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.full((SIZE[1], SIZE[0], 3), value, np.uint8)).save(path)
+    rng = np.random.default_rng(zlib.crc32(path.name.encode()))
+    Image.fromarray(rng.integers(100, 156, (SIZE[1], SIZE[0], 3)).astype(np.uint8)).save(path)
 
 
 @pytest.fixture

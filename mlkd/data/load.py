@@ -11,7 +11,7 @@ from pydantic import ConfigDict, create_model
 
 from mlkd.data.dataset import MultiLabelData
 from mlkd.data.paths import file_error
-from mlkd.data.readers import READERS
+from mlkd.data.readers import READERS, RECOGNIZERS
 from mlkd.errors import DataError, closest_match
 from mlkd.settings import Settings
 
@@ -27,7 +27,8 @@ def load_data(address: str) -> dict[str, MultiLabelData]:
 
     Args:
         address: "scenes", "scenes?size=64&seed=1", "voc:~/VOCdevkit?year=2007&difficult=ignore", "coco:/path",
-            "nuswide:/path?unlabeled=drop", "mirflickr:/path?labels=23", ... The options are the keyword arguments of
+            "nuswide:/path?unlabeled=drop", "mirflickr:/path?labels=23", "table:/path/labels.csv", ... A path alone is
+            recognized by its files. The options are the keyword arguments of
             the reader, such as `mlkd.data.readers.voc.read`.
 
     Returns:
@@ -44,11 +45,13 @@ def load_data(address: str) -> dict[str, MultiLabelData]:
         data = load_data("voc:~/VOCdevkit?year=2007")
         data["trainval"].targets.shape  # (5011, 20)
     """
+    address = resolve_address(address)
     source, query = _split_query(address)
     scheme, colon, root = source.partition(":")
     if scheme not in READERS:
+        missing = f"no reader `{scheme}`" + ("" if colon else " and no such file or folder")
         raise ValueError(
-            f"`{address}`: no reader `{scheme}`, expected one of {', '.join(READERS)}. "
+            f"`{address}`: {missing}, expected one of {', '.join(READERS)}. "
             f"Did you mean `{closest_match(scheme, READERS)}`?"
         )
     read = READERS[scheme]
@@ -61,11 +64,41 @@ def load_data(address: str) -> dict[str, MultiLabelData]:
     return read(_expand(root), **options) if takes_root else read(**options)
 
 
+def resolve_address(address: str) -> str:
+    """The address with its reader: a path alone is recognized by its files. Other addresses are returned unchanged.
+
+    Raises:
+        DataError: no reader recognizes the path, or it can be read in several ways, which are listed.
+
+    Example::
+
+        resolve_address("~/VOCdevkit")  # "voc:~/VOCdevkit"
+    """
+    if address.partition("?")[0].partition(":")[0] in READERS:
+        return address
+    path, query = _split_query(address)
+    if not os.path.exists(os.path.expanduser(path)):
+        return address
+    folder = _expand(path)
+    options = [(name, option) for name, recognize in sorted(RECOGNIZERS.items()) for option in recognize(folder)]
+    candidates = [f"{name}:{path}" + "?" * bool(option) + option for name, option in options]
+    if not candidates:
+        raise DataError(
+            f"{path}: not recognized as a data set; expected the files of Pascal VOC, COCO, NUS-WIDE or MIRFLICKR-25k, "
+            f"or a table of images and labels such as `labels.csv`. A reader can be named, as in `voc:{path}`."
+        )
+    if len(candidates) > 1 and not (len({name for name, _ in options}) == 1 and query):
+        raise DataError(f"{path}: can be read in several ways; choose one of {', '.join(candidates)}.")
+    return f"{options[0][0]}:{path}" + (f"?{query}" if query else "")
+
+
 def _split_query(address: str) -> tuple[str, str]:
     """The address up to the `?` of its options, and the options; a `?` in a path that exists is part of the path."""
+    scheme, colon, _ = address.partition(":")
+    start = len(scheme + colon) if scheme in READERS else 0
     ends = [len(address), *(k for k in range(len(address))[::-1] if address[k] == "?")]
     for end in ends:
-        if os.path.exists(os.path.expanduser(address[:end].partition(":")[2])):
+        if os.path.exists(os.path.expanduser(address[start:end])):
             return address[:end], address[end + 1 :]
     source, _, query = address.partition("?")
     return source, query

@@ -16,7 +16,7 @@ from mlkd.data.boxes import format_box
 from mlkd.data.dataset import MultiLabelData
 from mlkd.data.images import ImageFiles
 from mlkd.data.paths import check_file
-from mlkd.errors import DataError, printable
+from mlkd.errors import DataError, one_line
 from mlkd.progress import is_interactive
 
 
@@ -45,7 +45,7 @@ def find_problems(data: Mapping[str, MultiLabelData], *, decode: bool = True, li
     Returns:
         The problems; an empty list if there are none.
     """
-    problems = list(map(printable, islice(_problems(data, decode), limit + 1)))
+    problems = list(map(one_line, islice(_problems(data, decode), limit + 1)))
     if len(problems) > limit:
         problems[limit:] = [f"Stopped after {limit} problems; there are more."]
     return problems

@@ -10,7 +10,8 @@ from typing import Literal
 import pytest
 
 from mlkd.data import READERS, DataError, load_data, register_reader
-from mlkd.data.readers import voc
+from mlkd.data.load import resolve_address
+from mlkd.data.readers import mirflickr, voc
 
 
 def test_voc(voc_folder: Path) -> None:
@@ -46,7 +47,7 @@ def test_paths_that_lead_nowhere(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to("loop")
     for path in ("~no-such-user/x", tmp_path / "loop", tmp_path / ("a" * 256), tmp_path / "a\0b"):
         for reader in ("voc", "coco", "nuswide", "mirflickr"):
-            with pytest.raises(DataError, match=str(path)[-5:].replace("\0", "\\0")):
+            with pytest.raises(DataError, match=str(path)[-5:].replace("\0", r"\\x00")):
                 load_data(f"{reader}:{path}")
 
 
@@ -109,3 +110,50 @@ except ValueError as error:
 """
     process = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert process.stdout == "DataError False\n"
+
+
+def candidates(path: Path) -> str:
+    with pytest.raises(DataError) as error:
+        resolve_address(str(path))
+    return str(error.value).partition("choose one of ")[2]
+
+
+def test_a_path_is_recognized(voc_folder: Path, coco_folder: Path, tmp_path: Path, monkeypatch) -> None:
+    root = voc_folder.parents[1]
+    assert resolve_address(str(root)) == f"voc:{root}"
+    assert resolve_address(f"{root}?difficult=ignore") == f"voc:{root}?difficult=ignore"
+    assert resolve_address(f"voc:{root}") == f"voc:{root}"
+    assert load_data(str(voc_folder))["test"].ids == ("4", "5")
+    assert resolve_address(str(coco_folder)) == f"coco:{coco_folder}"
+    monkeypatch.chdir(tmp_path)
+    assert resolve_address("coco/") == "coco:coco/"
+    monkeypatch.setenv("HOME", str(root))
+    assert resolve_address("~/VOCdevkit") == "voc:~/VOCdevkit"
+    for folder in ("ImageList", "Groundtruth"):
+        (tmp_path / "wide" / folder).mkdir(parents=True)
+    assert resolve_address("wide") == "nuswide:wide"
+    (tmp_path / "flickr" / "annotations").mkdir(parents=True)
+    for name in mirflickr.POTENTIAL:
+        (tmp_path / "flickr" / "annotations" / f"{name}.txt").write_text("1\n")
+    assert resolve_address("flickr") == "mirflickr:flickr"
+    (tmp_path / "photos" / "train").mkdir(parents=True)
+    with pytest.raises(DataError, match="photos: not recognized as a data set"):
+        resolve_address("photos")
+    (tmp_path / "photos" / "train" / "metadata.jsonl").write_text("")
+    assert resolve_address("photos") == "table:photos"
+    (tmp_path / "photos" / "labels.csv").write_text("")
+    assert resolve_address("photos/labels.csv?seed=1") == "table:photos/labels.csv?seed=1"
+    assert resolve_address("scenes?size=64") == "scenes?size=64"
+
+
+def test_an_ambiguous_path_is_an_error_with_the_candidates(voc_folder: Path, coco_folder: Path, write_coco) -> None:
+    voc_folder.with_name("VOC2012").mkdir()
+    (voc_folder.with_name("VOC2012") / "ImageSets" / "Main").mkdir(parents=True)
+    root = voc_folder.parent
+    assert candidates(root) == f"voc:{root}?year=2007, voc:{root}?year=2012."
+    assert load_data(f"{root}?year=2007")["test"].ids == ("4", "5")
+    write_coco(coco_folder, "val2017", {"a.jpg": [(2, 0, 0, 10, 10)]})
+    (coco_folder / "labels.csv").write_text("")
+    assert candidates(coco_folder) == (
+        f"coco:{coco_folder}?year=2014, coco:{coco_folder}?year=2017, table:{coco_folder}."
+    )

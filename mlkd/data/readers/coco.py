@@ -36,7 +36,12 @@ def _label_files(root: str | Path, *, year: int | None = None, **_: Any) -> list
     return [*files, *(root / parent / folder for parent in (".", "images") for folder in folders)]
 
 
-@register_reader("coco")
+def _recognize(path: Path) -> list[str]:
+    years = sorted(_years(path))
+    return [f"year={year}" for year in years if year] if len(years) > 1 else [""] * len(years)
+
+
+@register_reader("coco", _recognize)
 @cached_index(_label_files)
 def read(root: str | Path, *, year: int | None = None, unlabeled: Unlabeled = "drop") -> dict[str, MultiLabelData]:
     """Reads a COCO folder: every split that has an `annotations/instances_<split>.json`.
@@ -73,13 +78,19 @@ def read(root: str | Path, *, year: int | None = None, unlabeled: Unlabeled = "d
     return standard_splits(splits)
 
 
-def _annotation_files(root: Path, year: int | None) -> dict[str, Path]:
-    """The annotation files of one year, by split."""
-    check_folder(root, "one that contains `annotations`")
+def _years(root: Path) -> dict[str, dict[str, Path]]:
+    """The annotation files by year, "" if their names have none, and split."""
     files: dict[str, dict[str, Path]] = {}
     for path in sorted((root / "annotations").glob("instances_*.json")):
         if match := re.fullmatch(r"instances_(\w+?)(20\d\d)?", path.stem):
             files.setdefault(match[2] or "", {})[match[1]] = path
+    return files
+
+
+def _annotation_files(root: Path, year: int | None) -> dict[str, Path]:
+    """The annotation files of one year, by split."""
+    check_folder(root, "one that contains `annotations`")
+    files = _years(root)
     if year is not None:
         files = {key: splits for key, splits in files.items() if key == str(year)}
     if not files:

@@ -42,7 +42,13 @@ def _label_files(root: str | Path, **_: Any) -> list[Path]:
     return [*files, *(root / folder for folder in IMAGE_FOLDERS)]
 
 
-@register_reader("mirflickr")
+def _recognize(path: Path) -> list[str]:
+    """A few files named after classes may be anything, so all have to be there."""
+    folders = [path / folder for folder in ANNOTATION_FOLDERS]
+    return [""] if any(all((folder / f"{name}.txt").is_file() for name in POTENTIAL) for folder in folders) else []
+
+
+@register_reader("mirflickr", _recognize)
 @cached_index(_label_files)
 def read(root: str | Path, *, labels: int = 24) -> dict[str, MultiLabelData]:
     """Reads a MIRFLICKR-25k folder as published.

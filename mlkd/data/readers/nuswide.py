@@ -35,7 +35,11 @@ def _label_files(root: str | Path, **_: Any) -> list[Path]:
     return [*sorted(files), *(root / name for name in (*CONCEPT_FILES, *IMAGE_FOLDERS))]
 
 
-@register_reader("nuswide")
+def _recognize(path: Path) -> list[str]:
+    return [""] if (path / "ImageList").is_dir() and (path / "Groundtruth").is_dir() else []
+
+
+@register_reader("nuswide", _recognize)
 @cached_index(_label_files)
 def read(root: str | Path, *, unlabeled: Unlabeled = "keep") -> dict[str, MultiLabelData]:
     r"""Reads a NUS-WIDE folder as published.

@@ -63,7 +63,14 @@ class Sample:
     boxes: list[tuple[str, list[float]]]
 
 
-@register_reader("table")
+def _recognize(path: Path) -> list[str]:
+    """A table file, or a folder with tables; of several, `read` lists them."""
+    if path.is_dir():
+        return [""] if _list_tables(path) or _list_metadata(path) else []
+    return [""] if path.suffix.lower() in SUFFIXES else []
+
+
+@register_reader("table", _recognize)
 def read(
     root: str | Path,
     *,
@@ -145,7 +152,7 @@ def find_tables(root: Path) -> dict[str, Path]:
     if not root.is_dir():
         check_file(root, f"a table ({', '.join(SUFFIXES)}) or a folder with one")
         return {"": root}
-    tables = sorted(path for path in root.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
+    tables = _list_tables(root)
     if len(tables) > 1:
         raise DataError(
             f"{root}: contains several tables, {first_few([path.name for path in tables])}; "
@@ -153,10 +160,19 @@ def find_tables(root: Path) -> dict[str, Path]:
         )
     if tables:
         return {"": tables[0]}
-    metadata = {path.parent.name: path for name in METADATA for path in sorted(root.glob(f"*/{name}"))}
+    metadata = _list_metadata(root)
     if not metadata:
         raise DataError(f"{root}: no table; expected a file such as `labels.csv`, or `metadata.csv` in each subfolder.")
     return metadata
+
+
+def _list_tables(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
+
+
+def _list_metadata(folder: Path) -> dict[str, Path]:
+    """The metadata files by their subfolder, which is the split."""
+    return {path.parent.name: path for name in METADATA for path in sorted(folder.glob(f"*/{name}"))}
 
 
 def _find_columns(table: Table, image: str, labels: str, classes: str, split: str) -> Columns:

@@ -33,7 +33,12 @@ def _label_files(root: str | Path, *, year: int | None = None, **_: Any) -> list
     return [path for pattern in ("ImageSets/Main/*.txt", "Annotations/*.xml") for path in sorted(folder.glob(pattern))]
 
 
-@register_reader("voc")
+def _recognize(path: Path) -> list[str]:
+    folders = _folders(path)
+    return [f"year={folder.name[3:]}" for folder in folders] if len(folders) > 1 else [""] * len(folders)
+
+
+@register_reader("voc", _recognize)
 @cached_index(_label_files)
 def read(
     root: str | Path,
@@ -88,10 +93,15 @@ def read(
     return standard_splits(splits)
 
 
+def _folders(root: Path) -> list[Path]:
+    """The VOC folders: `root`, or those in it or in its `VOCdevkit`."""
+    candidates = [root, *sorted(root.glob("VOC20*")), *sorted(root.glob("VOCdevkit/VOC20*"))]
+    return [folder for folder in candidates if (folder / "ImageSets" / "Main").is_dir()]
+
+
 def _find_folder(root: Path, year: int | None) -> Path:
     check_folder(root, "a VOC folder or one that contains `VOCdevkit`")
-    candidates = [root, *sorted(root.glob("VOC20*")), *sorted(root.glob("VOCdevkit/VOC20*"))]
-    folders = [folder for folder in candidates if (folder / "ImageSets" / "Main").is_dir()]
+    folders = _folders(root)
     if year is not None:
         folders = [folder for folder in folders if folder.name == f"VOC{year}"]
     if not folders:

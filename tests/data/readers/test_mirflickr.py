@@ -35,7 +35,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     root = tmp_path / "MIRFLICKR"
     (root / "mirflickr").mkdir(parents=True)
     for number in range(1, 15):
-        Image.new("RGB", (40, 30)).save(root / "mirflickr" / f"im{number}.jpg")
+        Image.new("RGB", (40, 30), (15 * number, 0, 0)).save(root / "mirflickr" / f"im{number}.jpg")
     numbers = {"animals": [2, 5, 11], "dog": [5, 11], "dog_r1": [11], "food": [3, 14], "sky": [4, 6, 7, 8, 9, 10, 12]}
     write_annotations(root / ANNOTATIONS, numbers)
     return root

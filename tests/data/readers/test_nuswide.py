@@ -57,7 +57,7 @@ def folder(tmp_path: Path) -> Path:
         for name in names:
             path = root / "Flickr" / name.replace("\\", "/")
             path.parent.mkdir(parents=True, exist_ok=True)
-            Image.new("RGB", (40, 30)).save(path)
+            Image.new("RGB", (40, 30), tuple(name.encode()[-7:-4])).save(path)
     order = np.random.default_rng(0).permutation(14)  # the list of all images has an order of its own
     all_names, all_targets = LISTS["Train"] + LISTS["Test"], np.concatenate([TARGETS["Train"], TARGETS["Test"]])
     write_split(root, "", [all_names[row] for row in order], all_targets[order], CLASSES)
