@@ -16,6 +16,9 @@ except ImportError:
 MAX_VALUES = 100_000
 """The most values in a file; aliases count as often as they are used."""
 
+MAX_DEPTH = 50
+"""The most lists and mappings inside each other."""
+
 
 class _Loader(SafeLoader):
     """Refuses a key that occurs twice, of which YAML would take the last."""
@@ -51,15 +54,20 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def _check_plain(path: Path, content: dict[str, Any]) -> None:
-    """Raises ValueError if a value is of another kind than JSON's, not finite, or if there are too many values."""
-    pending: list[Any] = [content]
+    """Raises ValueError if a value is of another kind than JSON's, not finite or too deep, or if there are too many."""
+    pending: list[tuple[Any, int]] = [(content, 0)]
     count = 0
-    while pending and count <= MAX_VALUES:
-        value, count = pending.pop(), count + 1
+    while pending:
+        (value, depth), count = pending.pop(), count + 1
+        if count > MAX_VALUES or depth > MAX_DEPTH:
+            raise ValueError(
+                f"{path}: has more than {MAX_VALUES} values or is nested more than {MAX_DEPTH} times; expected a study "
+                f"or a sweep."
+            )
         if isinstance(value, dict):
-            pending += [*value, *value.values()]
+            pending += [(item, depth + 1) for item in (*value, *value.values())]
         elif isinstance(value, list):
-            pending += value
+            pending += [(item, depth + 1) for item in value]
         elif isinstance(value, float) and not math.isfinite(value):
             raise ValueError(f"{path}: has the value {value}, expected finite numbers.")
         elif not isinstance(value, str | int | float | None):
@@ -67,5 +75,3 @@ def _check_plain(path: Path, content: dict[str, Any]) -> None:
                 f"{path}: has the {type(value).__name__} {value!r}, expected texts, numbers, true, false, null, lists "
                 f"and mappings."
             )
-    if count > MAX_VALUES:
-        raise ValueError(f"{path}: has more than {MAX_VALUES} values; expected a study or a sweep.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -422,3 +423,39 @@ def test_wrong_methods_and_settings_are_refused_before_the_teacher_is_trained(to
     with pytest.raises(ValueError, match=r"no setting 'lambda_cdd' of the method 'l2d'. Did you mean 'lambda_cd'"):
         toy.train_student("l2d", lambda_cdd=1.0)
     assert not toy.runs.exists()
+
+
+ALIASES = "a: &a [1, 1]\n" + "\n".join(f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]" for a, b in pairwise("abcdefg"))
+"""A short file of a million values."""
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("seeds: 1\nseeds: 2", "not valid YAML: the key 'seeds' occurs twice"),
+        ("student: {lr: .nan}", "has the value nan, expected finite numbers"),
+        ("name: 2026-11-24", "has the date datetime.date(2026, 11, 24), expected texts, numbers"),
+        ("name: !!set {a}", "has the set {'a'}, expected texts, numbers"),
+        ("name: !!python/object/apply:os.getcwd []", "not valid YAML: could not determine a constructor"),
+        ("name: 2026-99-99", "not valid YAML: month must be in 1..12"),
+        ("name: " + "[" * 5000 + "]" * 5000, "nested"),
+        (
+            "a: &a [1, 1]\n" + "\n".join(f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]" for a, b in pairwise("abcdefg")),
+            "100000",
+        ),
+        ("seeds: 1000000000", "`seeds` is 1000000000, expected at most 10000 seeds"),
+        ("student: {1: 2}", "`student` is {1: 2}, expected texts as keys"),
+        ("base: nope", "There is no study 'nope'"),
+    ],
+)
+def test_a_file_with_other_values_is_refused_and_named(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "study.yml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r"study\.yml: ") as caught:
+        create_study(path)
+    assert message in str(caught.value)
+
+
+def test_a_number_is_replaced_by_a_mapping() -> None:
+    with pytest.raises(ValueError, match=r"`lr` of the training is \{'a': 1\}, expected a number"):
+        create_study("smoke", overrides={"student.lr.a": 1})
