@@ -356,6 +356,26 @@ def test_time_left_of_a_notebook_slower_than_before() -> None:
     assert NotebookProgress("ab", {"a": 5, "b": 7}).time_left("a", 100) == "about 7 s left"
 
 
+ENTRY = {"status": "done", "seconds": 1.0, "error": ""}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("", "[]", "{}", "null", '{"notebooks": 3}', '{"notebooks": {"a": 3}}', "[" * 100_000),
+        *(json.dumps({"notebooks": {"a": ENTRY | {name: value}}}) for name, value in (("status", 1), ("seconds", "1"))),
+        json.dumps({"notebooks": {"a": {"status": "done"}}}),
+    ],
+)
+def test_a_damaged_record_is_named(content: str, tmp_path: Path) -> None:
+    write(tmp_path / "notebooks", "00_start", START)
+    path = tmp_path / "reports" / "night" / "report.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(content)
+    with pytest.raises(ValueError, match=r"report\.json: damaged \(.*; delete it to rebuild the report\."):
+        run_report(tmp_path)
+
+
 def test_unknown_parameter_names_the_closest_one(tmp_path: Path) -> None:
     write(tmp_path / "notebooks", "00_start", START)
     with pytest.raises(ValueError, match=r"No notebook has a parameter 'seed'\. Did you mean 'seeds'"):

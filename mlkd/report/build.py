@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import signal
 import sys
@@ -202,9 +203,13 @@ def _read_record(folder: Path) -> dict[str, dict[str, Any]]:
     if not path.is_file():
         return {}
     try:
-        return json.loads(path.read_text())["notebooks"]
-    except (ValueError, KeyError) as error:
+        record = json.loads(path.read_text())["notebooks"]
+        for entry in record.values():
+            if not isinstance(entry["status"] + entry["error"], str) or not math.isfinite(entry["seconds"]):
+                raise ValueError("an entry is of the wrong kind")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path}: damaged ({error}); delete it to rebuild the report.") from error
+    return record
 
 
 def _write_record(report: html.Report, record: Mapping[str, Any]) -> None:

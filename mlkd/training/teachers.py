@@ -62,16 +62,38 @@ class CachedTeacher(nn.Module):
             self.fingerprint: str = description["fingerprint"]
             self.images_hash: str = description["images_hash"]
             self.evaluated_at: int = description["evaluated_at"]
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise ValueError(
                 f"{self.folder}: no cached teacher outputs, teacher.json is missing or not valid. "
                 f"`mlkd cache-teacher MODEL FOLDER` writes them to a new folder."
             ) from error
-        self.logits = np.load(self.folder / "logits.npy", mmap_mode="r")
-        embeddings = self.folder / "embeddings.npy"
-        self.embeddings = np.load(embeddings, mmap_mode="r") if embeddings.is_file() else None
+        self.logits = self._open("logits.npy", 3)
+        stored = (self.folder / "embeddings.npy").is_file()
+        self.embeddings = self._open("embeddings.npy", 4) if stored else None
+        if not np.isfinite(self.logits).all():
+            raise self._damaged("logits.npy", "has values that are not finite")
+        if self.embeddings is not None and self.embeddings.shape[1] != self.logits.shape[1]:
+            raise self._damaged("embeddings.npy", "has another number of images than logits.npy")
         self.head = self  # a method reads `teacher.head.has_embeddings`
         self.has_embeddings = self.embeddings is not None
+
+    def _open(self, name: str, ndim: int) -> np.ndarray:
+        """A table of outputs (2, N, q, ...) as a memory map."""
+        try:
+            table = np.load(self.folder / name, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise self._damaged(name, f"cannot be read ({error})") from error
+        if table.ndim != ndim or table.dtype != np.float32 or table.shape[0] != len(VIEWS):
+            raise self._damaged(name, f"has {table.dtype} of shape {table.shape}")
+        if table.shape[2] != len(self.classes):
+            raise self._damaged(name, f"has {table.shape[2]} classes, teacher.json {len(self.classes)}")
+        return table
+
+    def _damaged(self, name: str, problem: str) -> ValueError:
+        return ValueError(
+            f"{self.folder / name}: {problem}. Remove the folder {self.folder}; `mlkd cache-teacher MODEL FOLDER` "
+            f"writes the outputs again."
+        )
 
     def lookup(self, sample_indices: Tensor, hflipped: Tensor) -> Output:
         """The outputs for these images of the training split, flipped or not; without feature maps."""
@@ -87,6 +109,8 @@ class CachedTeacher(nn.Module):
                 f"{self.folder}: the teacher was evaluated on other images than those of {data.name} {data.split}; "
                 f"expected the same ids in the same order."
             )
+        if self.logits.shape[1] != len(data):
+            raise self._damaged("logits.npy", f"has {self.logits.shape[1]} images, expected {len(data)}")
         if self.evaluated_at != image_size:
             raise ValueError(
                 f"{self.folder}: the teacher was evaluated on images of {self.evaluated_at} pixels, but the training's "

@@ -44,7 +44,7 @@ def test_unknown_classes(glove: Path) -> None:
         class_vectors(glove, ["cat", "tvmonitor", "potted plant"])
 
 
-@pytest.mark.parametrize("line", ["horse 1 2", "horse 1 2 x", "horse"])
+@pytest.mark.parametrize("line", ["horse 1 2", "horse 1 2 x", "horse", "horse 1 nan 2", "horse 1 2 inf"])
 def test_invalid_line(glove: Path, line: str) -> None:
     glove.write_text(glove.read_text() + line)
     with pytest.raises(ValueError, match=r"glove\.txt: line 8 \('horse'\) is not a word and 3 numbers"):

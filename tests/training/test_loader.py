@@ -49,6 +49,12 @@ def test_an_epoch_has_each_image_once(n: int, size: int, toy_data: Data, toy_con
         assert epochs[0] != epochs[1]
 
 
+def test_a_batch_has_at_most_all_images(toy_data: Data, toy_config: Config) -> None:
+    """The number of images per second counts these."""
+    batches = BatchDataset(toy_data["train"], toy_config.replace(batch_size=10**8), False, False)
+    assert (batches.steps, batches.batch_size) == (1, 64)
+
+
 @pytest.mark.parametrize(("n", "size"), [(12, 4), (13, 4), (3, 4), (8, 1)])
 def test_overlapping_batches_have_half_of_the_previous_one(
     n: int, size: int, toy_data: Data, toy_config: Config

@@ -183,3 +183,30 @@ def test_cached_outputs_that_do_not_fit_are_an_error(tmp_path: Path) -> None:
             (tmp_path / "teacher.json").write_text(content)
         with pytest.raises(ValueError, match=r"teacher\.json is missing or not valid"):
             CachedTeacher(tmp_path)
+
+
+DAMAGE = {
+    "missing": (None, "logits.npy: cannot be read"),
+    "empty": (b"", "logits.npy: cannot be read"),
+    "cut off": (b"\x93NUMPY\x01\x00v\x00{'descr': '<f4', 'fortran_order'", "logits.npy: cannot be read"),
+    "other numbers": (np.zeros((2, 24, 3)), "logits.npy: has float64 of shape (2, 24, 3)"),
+    "one view": (np.zeros((1, 24, 3), np.float32), "logits.npy: has float32 of shape (1, 24, 3)"),
+    "other classes": (np.zeros((2, 24, 5), np.float32), "logits.npy: has 5 classes, teacher.json 3"),
+    "nan": (np.full((2, 24, 3), np.nan, np.float32), "logits.npy: has values that are not finite"),
+    "other images": (np.zeros((2, 20, 3), np.float32), "embeddings.npy: has another number of images"),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGE)
+def test_damaged_cached_outputs_are_named(case: str, tmp_path: Path) -> None:
+    content, message = DAMAGE[case]
+    data, folder = noise("train", 24), tmp_path / "outputs"
+    cache_teacher_outputs(network(), data, decoded_images(data, 16), folder)
+    (folder / "logits.npy").unlink()
+    if isinstance(content, bytes):
+        (folder / "logits.npy").write_bytes(content)
+    elif content is not None:
+        np.save(folder / "logits.npy", content)
+    with pytest.raises(ValueError, match=r"Remove the folder .*; `mlkd cache-teacher MODEL FOLDER`") as caught:
+        CachedTeacher(folder)
+    assert f"{folder}/{message}" in str(caught.value)
