@@ -29,8 +29,9 @@ class Parameter(NamedTuple):
 
 def parameters() -> Iterator[Parameter]:
     """All parameters, from the signatures of the commands."""
-    for prefix, app in (("", cli.cli), ("data ", cli.data_cli), ("study ", cli.study_cli)):
-        for command in app.registered_commands:
+    groups = [(f"{group.name} ", group.typer_instance) for group in cli.cli.registered_groups]
+    for prefix, app in [("", cli.cli), *groups]:
+        for command in app.registered_commands if app else ():
             assert command.callback is not None
             name = prefix + (command.name or command.callback.__name__)
             hints = get_type_hints(command.callback, include_extras=True)
