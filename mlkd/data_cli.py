@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import textwrap
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -24,11 +25,15 @@ def main() -> None:
 def check(
     data: Annotated[str, typer.Argument(help="a path, or an address such as voc:/path?year=2007 (docs/data.md)")],
     plugin: Annotated[list[str] | None, typer.Option("--plugin", help="a Python file that registers readers")] = None,
+    write: Annotated[
+        Path | None, typer.Option("--write-table", help="also write images, splits and labels to this .csv file")
+    ] = None,
     json_: Annotated[bool, typer.Option("--json", help="print the summary as JSON")] = False,
 ) -> None:
     """Summarize a data set, decode every image and compare labels and boxes: one line for each problem."""
     from mlkd.data.load import load_data, resolve_address
     from mlkd.data.summary import summarize
+    from mlkd.data.write_table import write_table
 
     for file in plugin or []:
         load_plugin(file)
@@ -39,6 +44,8 @@ def check(
         print(json.dumps({"address": address, **summary}, indent=1))
     else:
         _print_summary(address, summary)
+    if write:
+        write_table(splits, write)
     if summary["problems"]:
         raise typer.Exit(1)
 
