@@ -212,6 +212,7 @@ def cache_teacher(
 
 cli.command()(sweep_cli.sweep)
 cli.command()(sweep_cli.table)
+cli.command()(sweep_cli.tune)
 
 
 @cli.command()

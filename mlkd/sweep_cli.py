@@ -1,4 +1,4 @@
-"""The commands `mlkd sweep` and `mlkd table`."""
+"""The commands `mlkd sweep`, `mlkd table` and `mlkd tune`, which train many runs or read them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import typer
 
 File = Annotated[Path, typer.Argument(help="a YAML file; docs/sweeps.md describes its keys")]
 StudyName = Annotated[str, typer.Option("--study", help="in place of the file's studies: smoke, quick, ...")]
+ExecutorName = Annotated[str, typer.Option(help="local, ray, or ray:ADDRESS for another cluster")]
+Jobs = Annotated[int, typer.Option(help="local: simultaneous runs; 0 for as many as the cores allow")]
 Runs = Annotated[str, typer.Option(help="the folder of all runs, in place of the file's")]
 
 
@@ -24,8 +26,8 @@ def sweep(
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="a key of the grid with one value or a list of values")
     ] = None,
-    executor: Annotated[str, typer.Option(help="local, ray, or ray:ADDRESS for another cluster")] = "local",
-    jobs: Annotated[int, typer.Option(help="local: simultaneous runs; 0 for as many as the cores allow")] = 0,
+    executor: ExecutorName = "local",
+    jobs: Jobs = 0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="print the runs and train nothing")] = False,
 ) -> None:
     """Train a grid of runs, each after the teachers it requires; finished runs are skipped, failures are listed."""
@@ -43,6 +45,23 @@ def sweep(
     for task in expand_tasks(grid):
         print(task.name + (f"\n    after {', '.join(task.depends_on)}" if task.depends_on else ""))
         print(f"    {command(task.arguments)}")
+
+
+def tune(
+    file: Annotated[Path, typer.Argument(help="a YAML file; docs/tuning.md describes its keys")],
+    study: StudyName = "",
+    data: Annotated[str, typer.Option(help="a data address, in place of the file's")] = "",
+    trials: Annotated[int, typer.Option(min=0, help="trials of each method, in place of the file's number")] = 0,
+    runs: Runs = "",
+    executor: ExecutorName = "local",
+    jobs: Jobs = 0,
+) -> None:
+    """Choose the settings of methods on validation, with the same number of trials for each; it resumes."""
+    from mlkd.study.run_tuning import run_tuning
+    from mlkd.study.tune import load_tuning
+
+    tuning = load_tuning(file, study=study, data=data, trials=trials, runs=runs)
+    raise typer.Exit(run_tuning(tuning, executor, jobs))
 
 
 def table(

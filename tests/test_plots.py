@@ -112,6 +112,7 @@ OF_RUNS: dict[str, Callable[[], Figure]] = {
         {"vanilla student": [history(bce=2.0), history(bce=3.0)], "l2d student": [history(bce=2.0, mld=1.0)]}
     ),
     "scores_by_seed": lambda: plots.scores_by_seed({"vanilla": [0.3, 0.4], "l2d": [0.5]}),
+    "tuning_trials": lambda: plots.tuning_trials(TRIALS),
     "stability": lambda: plots.stability(
         pd.DataFrame(
             [("cgp", 3, 2, 0.9), ("cgp", 3, 3, 0.5), ("dgp", 3, 2, 0.1)], columns=["strategy", "tau", "k", "ari"]

@@ -12,8 +12,8 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from mlkd.data.dataset import MultiLabelData
+from mlkd.data.file_hashes import image_hashes
 from mlkd.data.images import ImageFiles, Images, parent_images
-from mlkd.data.paths import check_file
 from mlkd.files import cache_dir, create_memmap, create_once
 from mlkd.progress import is_interactive
 
@@ -57,7 +57,8 @@ def decoded_images(data: MultiLabelData, size: int) -> DecodedImages:
         DataError: an image file is missing or broken.
     """
     images, rows = parent_images(data.images)
-    path = cache_dir() / "pixels" / f"{_cache_key(images, size)}.npy"
+    key = hashlib.sha256(f"{size} {DECODING} ".encode() + image_hashes(images).tobytes()).hexdigest()[:24]
+    path = cache_dir() / "pixels" / f"{key}.npy"
     create_once(path, lambda unfinished: _decode_all(images, size, unfinished, f"decoding {data.name} {data.split}"))
     return DecodedImages(path, rows)
 
@@ -81,17 +82,3 @@ def resized_image(images: Images, index: int, size: int) -> np.ndarray:
     if image.size != (size, size):
         image = image.resize((size, size), Image.Resampling.BILINEAR)
     return np.asarray(image)
-
-
-def _cache_key(images: Images, size: int) -> str:
-    """A hash of the files' paths, sizes and modification times, or of the pixels if the images are not files."""
-    digest = hashlib.sha256(f"{size} {len(images)}{DECODING if isinstance(images, ImageFiles) else ''}".encode())
-    for index in range(len(images)):
-        if isinstance(images, ImageFiles):
-            path = images.path(index)
-            check_file(path)
-            status = path.stat()
-            digest.update(f"{path} {status.st_size} {status.st_mtime_ns}".encode())
-        else:
-            digest.update(np.ascontiguousarray(images[index]).tobytes())
-    return digest.hexdigest()[:24]

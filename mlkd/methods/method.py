@@ -72,6 +72,7 @@ class Method(Settings):
 
     Attributes:
         name: as registered.
+        version: of the loss: increase it with every change that gives other weights; part of a run's identity.
         paper, equations: the source.
         formula: the loss in one line of plain text, for `mlkd methods`.
         required_teachers: the fields that must hold a trained model before the training: "teacher" (a larger
@@ -91,6 +92,7 @@ class Method(Settings):
     """
 
     name: ClassVar[str] = ""
+    version: ClassVar[int] = 1
     paper: ClassVar[str] = ""
     equations: ClassVar[str] = ""
     formula: ClassVar[str] = ""

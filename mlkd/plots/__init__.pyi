@@ -7,7 +7,15 @@ from .labels import class_frequencies, conditional_heatmap, label_counts, partit
 from .recall import area_recall, recall_by
 from .relations import correlation_differences, dependency_gaps, label_pairs, pair_images
 from .retrieval import retrieval_grid, retrieval_scores
-from .runs import class_gains, class_scores, protocol_scores, scores_by_seed, sensitivity, training_curves
+from .runs import (
+    class_gains,
+    class_scores,
+    protocol_scores,
+    scores_by_seed,
+    sensitivity,
+    training_curves,
+    tuning_trials,
+)
 from .style import color
 
 __all__ = [
@@ -47,4 +55,5 @@ __all__ = [
     "sensitivity",
     "stability",
     "training_curves",
+    "tuning_trials",
 ]

@@ -189,3 +189,35 @@ def class_gains(gains: np.ndarray, classes: Sequence[str], frequencies: np.ndarr
     ax.set(ylabel="difference of AP (points)", title=title)
     ax.grid(axis="y", alpha=0.3)
     return fig
+
+
+def tuning_trials(trials: pd.DataFrame) -> Figure:
+    """One row per method: the mAP on validation of each trial, filled if it was complete; the best one is marked.
+
+    Args:
+        trials: as `mlkd.study.run_tuning.trials_table` returns them.
+    """
+    methods = list(dict.fromkeys(trials["method"]))
+    fig, axes = subplots(1, 1, width=6.8, height=1.4 + 0.34 * len(methods))
+    ax, method_colors = axes.flat[0], colors(methods)
+    for y, method in enumerate(methods):
+        rows = trials[trials["method"] == method]
+        for state, fill in (("complete", method_colors[method]), ("stopped", "none")):
+            group = rows[rows["state"] == state]
+            ax.plot(100 * group["val_mAP"], np.full(len(group), y), "o", ms=6, mec=method_colors[method], mfc=fill)
+        complete = rows[rows["state"] == "complete"]
+        own = complete[complete["trial"] == 1]
+        ax.plot(100 * own["val_mAP"], np.full(len(own), y), "k|", ms=13)
+        if len(complete):
+            best = 100 * complete["val_mAP"].max()
+            ax.annotate(f"{best:.1f}", (best, y), xytext=(7, 0), textcoords="offset points", va="center", fontsize=8)
+    ax.set_yticks(range(len(methods)), methods)
+    ax.set(
+        ylim=(len(methods) - 0.4, -0.6),
+        xlabel="mAP on validation (%); axis does not start at 0",
+        title="trials: filled if complete, open if stopped early; line: the study's own settings",
+    )
+    ax.title.set_fontsize(9)
+    ax.margins(x=0.12)
+    ax.grid(axis="x", alpha=0.3)
+    return fig

@@ -62,6 +62,9 @@ class Executor(Protocol):
     def poll(self) -> list[tuple[str, str]]:
         """Waits a moment; the jobs that ended since the last call, each with "" or the reason of its failure."""
 
+    def stop(self, name: str) -> None:
+        """Stops one running or queued job, which `poll` does not return then; it can be resumed later."""
+
     def terminate(self) -> None:
         """Stops the running jobs; they can be resumed later."""
 
@@ -132,6 +135,10 @@ class Local:
         self.running = [pair for pair in self.running if pair not in done]
         return [(job.name, failure_reason(job, process.returncode)) for job, process in done]
 
+    def stop(self, name: str) -> None:
+        interrupt([process for job, process in self.running if job.name == name])
+        self.running = [(job, process) for job, process in self.running if job.name != name]
+
     def terminate(self) -> None:
         interrupt([process for _, process in self.running])
 
@@ -173,6 +180,12 @@ class Ray:
             return failure_reason(job, self.ray.get(reference))
         except self.ray.exceptions.RayError as error:
             return str(error).strip().splitlines()[0]
+
+    def stop(self, name: str) -> None:
+        for reference in [reference for reference, job in self.running.items() if job.name == name]:
+            self.ray.cancel(reference)
+            self.ray.wait([reference], timeout=15)
+            del self.running[reference]
 
     def terminate(self) -> None:
         for reference in self.running:

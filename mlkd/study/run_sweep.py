@@ -102,10 +102,12 @@ def run_tasks(tasks: Sequence[Task], folder: Path, executor: Executor, threads: 
     """
     with explain_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    jobs = {task.name: _job(task, folder, threads) for task in tasks}
+    jobs = {task.name: create_job(task, folder, threads) for task in tasks}
     statuses: dict[str, TaskStatus] = {}
     for task in tasks:
         statuses[task.name] = _initial_status(task, jobs[task.name], statuses)
+    cached = sum(status.state == "cached" for status in statuses.values())
+    print(f"{len(statuses)} runs, {cached} of them finished before.", flush=True)
     with SweepProgress(statuses) as display:
         try:
             while any(status.state in ("pending", "queued", "running") for status in statuses.values()):
@@ -124,7 +126,8 @@ def run_tasks(tasks: Sequence[Task], folder: Path, executor: Executor, threads: 
     return statuses
 
 
-def _job(task: Task, folder: Path, threads: int) -> Job:
+def create_job(task: Task, folder: Path, threads: int) -> Job:
+    """The job that trains a task in this working directory, with its log in the folder."""
     here = Path.cwd()
     log, status = here / folder / f"{task.name}.log", here / folder / f"{task.name}.status"
     environment = {name: value for name, value in os.environ.items() if name.startswith("MLKD_")}
@@ -187,7 +190,7 @@ def finished_runs(sweep: Sweep) -> tuple[list[Task], dict[str, Run]]:
     if not (sweep.folder / SWEEP_FILE).is_file():
         return [], {}
     tasks = expand_tasks(load_sweep(sweep.folder / SWEEP_FILE))
-    runs = {task.name: finished_run(_job(task, sweep.folder, threads=1)) for task in tasks}
+    runs = {task.name: finished_run(create_job(task, sweep.folder, threads=1)) for task in tasks}
     return tasks, {name: run for name, run in runs.items() if run and is_readable(run, predictions=True)}
 
 
@@ -208,13 +211,11 @@ def group_tasks(tasks: Iterable[Task], runs: Mapping[str, Run]) -> dict[tuple[st
 class SweepProgress:
     """A live table in a terminal, elsewhere a line for each change; a context manager."""
 
-    def __init__(self, statuses: Mapping[str, TaskStatus]):
+    def __init__(self, statuses: dict[str, TaskStatus]):
         self.statuses, self.live = statuses, is_interactive()
         self.table = Live(console=Console(stderr=True), auto_refresh=False, get_renderable=self.render)
 
     def __enter__(self) -> SweepProgress:
-        cached = sum(status.state == "cached" for status in self.statuses.values())
-        print(f"{len(self.statuses)} runs, {cached} of them finished before.", flush=True)
         if self.live:
             self.table.start()
         return self
@@ -241,7 +242,7 @@ class SweepProgress:
         if self.live:
             self.table.refresh()
         else:
-            duration = f" after {status.seconds:.0f} s" if state in ("done", "failed") else ""
+            duration = f" after {status.seconds:.0f} s" if status.seconds and state != "running" else ""
             print(f"{name}: {state}{duration}{', ' if note else ''}{note}", flush=True)
 
     def render(self) -> Group:

@@ -207,6 +207,12 @@ class Study(Settings):
         config = self.student.replace(seed=seed)
         return self.fit(self.build_method(name, **changes), config, log_gradients_every=log_gradients_every)
 
+    def find_student(self, name: str, seed: int = 0) -> Run:
+        """The run that `train_student` would return: complete, interrupted or new. Its teachers are trained."""
+        from mlkd.training.identity import find_run
+
+        return find_run(self.build_method(name), self.splits, self.student.replace(seed=seed), runs=self.runs)
+
     def train_students(self, name: str, **changes: Any) -> list[Run]:
         """One run per seed, all with the same teachers."""
         method = self.build_method(name, **changes)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from mlkd.data import MultiLabelData
+from mlkd.data.file_hashes import file_hashes, image_hashes
 from mlkd.data.image_cache import DecodedImages, decoded_images
 from mlkd.files import cache_dir, create_memmap, create_once
 from mlkd.methods import Method
@@ -48,7 +49,7 @@ class CachedTeacher(nn.Module):
         images_hash: identifies those images.
 
     Raises:
-        ValueError: the folder has no cached outputs.
+        ValueError: the folder has no cached outputs, or they were changed after they were written.
     """
 
     def __init__(self, folder: str | Path):
@@ -62,6 +63,7 @@ class CachedTeacher(nn.Module):
             self.fingerprint: str = description["fingerprint"]
             self.images_hash: str = description["images_hash"]
             self.evaluated_at: int = description["evaluated_at"]
+            hashes: dict[str, str] = description["hashes"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ValueError(
                 f"{self.folder}: no cached teacher outputs, teacher.json is missing or not valid. "
@@ -74,6 +76,9 @@ class CachedTeacher(nn.Module):
             raise self._damaged("logits.npy", "has values that are not finite")
         if self.embeddings is not None and self.embeddings.shape[1] != self.logits.shape[1]:
             raise self._damaged("embeddings.npy", "has another number of images than logits.npy")
+        for name, hashed in _hash_outputs(self.folder).items():
+            if hashed != hashes.get(name):
+                raise self._damaged(name, "has changed since it was written")
         self.head = self  # a method reads `teacher.head.has_embeddings`
         self.has_embeddings = self.embeddings is not None
 
@@ -107,7 +112,7 @@ class CachedTeacher(nn.Module):
         if self.images_hash != _hash_images(data):
             raise ValueError(
                 f"{self.folder}: the teacher was evaluated on other images than those of {data.name} {data.split}; "
-                f"expected the same ids in the same order."
+                f"expected the same images in the same order."
             )
         if self.logits.shape[1] != len(data):
             raise self._damaged("logits.npy", f"has {self.logits.shape[1]} images, expected {len(data)}")
@@ -155,6 +160,7 @@ def cache_teacher_outputs(
             "images_hash": _hash_images(data),
             "evaluated_at": image_size,
             "views": VIEWS,
+            "hashes": _hash_outputs(unfinished),
         }
         (unfinished / "teacher.json").write_text(json.dumps(description, indent=1, default=str) + "\n")
 
@@ -196,8 +202,14 @@ def _write_outputs(
 
 
 def _hash_images(data: MultiLabelData) -> str:
-    """Identifies the images of a split by their ids."""
-    return hashlib.sha256(json.dumps([data.split, *data.ids]).encode()).hexdigest()[:24]
+    """Identifies the images of a split by their ids and their content."""
+    return hashlib.sha256(json.dumps(data.ids).encode() + image_hashes(data.images).tobytes()).hexdigest()[:24]
+
+
+def _hash_outputs(folder: Path) -> dict[str, str]:
+    """A hash of each file with outputs, by its name."""
+    files = sorted(folder.glob("*.npy"))
+    return {path.name: hashed.tobytes().hex() for path, hashed in zip(files, file_hashes(files), strict=True)}
 
 
 TeacherFunction = Callable[[AugmentedBatch, Tensor], Output]

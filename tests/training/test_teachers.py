@@ -210,3 +210,23 @@ def test_damaged_cached_outputs_are_named(case: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"Remove the folder .*; `mlkd cache-teacher MODEL FOLDER`") as caught:
         CachedTeacher(folder)
     assert f"{folder}/{message}" in str(caught.value)
+
+
+def test_changed_cached_outputs_are_refused(tmp_path: Path) -> None:
+    teacher, data = network(), noise("train", 12)
+    folder = cache_teacher_outputs(teacher, data, decoded_images(data, 16), tmp_path / "outputs").folder
+    logits = np.load(folder / "logits.npy")
+    np.save(folder / "logits.npy", logits + 1)
+    with pytest.raises(ValueError, match=r"logits\.npy: has changed since it was written"):
+        CachedTeacher(folder)
+    np.save(folder / "logits.npy", logits)
+    assert np.array_equal(CachedTeacher(folder).logits, logits)
+
+
+def test_cached_outputs_of_other_images_with_the_same_ids_are_refused(tmp_path: Path) -> None:
+    teacher, data = network(), noise("train", 12)
+    cached = cache_teacher_outputs(teacher, data, decoded_images(data, 16), tmp_path / "outputs")
+    other = noise("val", 12)
+    other = MultiLabelData("toy", "train", other.images, data.targets, CLASSES, data.ids)
+    with pytest.raises(ValueError, match="expected the same images in the same order"):
+        cached.check(other, 16)
