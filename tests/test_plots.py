@@ -107,6 +107,14 @@ WITH_CLASSES: dict[str, Callable[[tuple[str, ...]], Figure]] = {
     "crop_labels": crop_labels,
     **analysis_figures.WITH_CLASSES,
 }
+TRIALS = pd.DataFrame(
+    {
+        "method": ["vanilla", "vanilla", "l2d", "l2d"],
+        "trial": [1, 2, 1, 2],
+        "state": ["complete", "stopped", "failed", "complete"],
+        "val_mAP": [0.4, 0.3, np.nan, 0.5],
+    }
+)
 OF_RUNS: dict[str, Callable[[], Figure]] = {
     "training_curves": lambda: plots.training_curves(
         {"vanilla student": [history(bce=2.0), history(bce=3.0)], "l2d student": [history(bce=2.0, mld=1.0)]}
@@ -338,6 +346,13 @@ class TestValues:
         assert [tick.get_text() for tick in ax.get_yticklabels()] == ["vanilla (n = 2)", "l2d (n = 1)"]
         assert "does not start at 0" in ax.get_xlabel()
         assert [text.get_text() for text in ax.texts] == ["35.0", "50.0"]
+
+    def test_tuning_trials(self) -> None:
+        ax = OF_RUNS["tuning_trials"]().axes[0]
+        assert [tick.get_text() for tick in ax.get_yticklabels()] == ["vanilla", "l2d"]
+        assert [text.get_text() for text in ax.texts] == ["40.0", "50.0"]  # the best complete trial
+        stopped = [line for line in ax.lines if line.get_markerfacecolor() == "none" and len(line.get_xdata())]
+        assert [line.get_xdata().tolist() for line in stopped] == [[30.0]]
 
     def test_classes_without_a_score(self) -> None:
         """nan for a class without positives, and a class that training does not have."""

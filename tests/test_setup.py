@@ -56,7 +56,7 @@ def test_conda_and_pip_install_the_same() -> None:
     del conda["pip"]
     conda["matplotlib"] = conda.pop("matplotlib-base")  # conda's matplotlib brings a whole toolkit for windows
     extras = PROJECT["optional-dependencies"]
-    wanted = names_and_bounds([*PROJECT["dependencies"], *extras["notebooks"], *extras["export"]])
+    wanted = names_and_bounds([*PROJECT["dependencies"], *extras["notebooks"], *extras["export"], *extras["tune"]])
     assert conda == wanted
     assert all(wanted.values()), "every dependency has a lower bound"
 

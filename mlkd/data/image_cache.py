@@ -17,8 +17,8 @@ from mlkd.data.images import ImageFiles, Images, parent_images
 from mlkd.files import cache_dir, create_memmap, create_once
 from mlkd.progress import is_interactive
 
-DECODING = " 2"
-"""Part of the name of a map of files; it changes when `decode_file` reads some files differently."""
+DECODING = 2
+"""Part of the name of a map; it changes when `decode_file` reads some files differently."""
 
 
 class DecodedImages:

@@ -242,7 +242,7 @@ class SweepProgress:
         if self.live:
             self.table.refresh()
         else:
-            duration = f" after {status.seconds:.0f} s" if status.seconds and state != "running" else ""
+            duration = f" after {status.seconds:.0f} s" if state in ("done", "failed", "stopped") else ""
             print(f"{name}: {state}{duration}{', ' if note else ''}{note}", flush=True)
 
     def render(self) -> Group:
