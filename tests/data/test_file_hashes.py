@@ -64,5 +64,5 @@ def test_arrays_are_hashed_with_their_shape() -> None:
 
 def test_a_missing_image_is_named(files: ImageFiles) -> None:
     files.path(4).unlink()
-    with pytest.raises(DataError, match=r"4\.jpg: no such image file"):
+    with pytest.raises(DataError, match=r"4\.jpg: no such file"):
         file_hashes.image_hashes(files)
