@@ -46,19 +46,16 @@ def load_model(path: str | Path) -> MultiLabelModel | OnnxModel:
 
 
 def load_run_model(run: Run) -> MultiLabelModel:
-    """The model of a finished run with its tuned thresholds; the plugins of its study are loaded first.
+    """The model of a finished run with its tuned thresholds.
+
+    The plugins that the run names are not loaded, since a run of somebody else could name any file.
 
     Raises:
         RunError: the run is not finished.
-        ValueError: a plugin of its study is missing or fails.
+        ValueError: the network is of a plugin that is not loaded.
     """
     from mlkd.deploy.thresholds import tuned_thresholds
-    from mlkd.registry import load_plugin
-    from mlkd.study.yaml_files import read_yaml
 
-    study = run.path / "study.yml"
-    for plugin in read_yaml(study).get("plugins", ()) if study.is_file() else ():
-        load_plugin(plugin)
     model = run.model()
     model.thresholds = tuned_thresholds(run, model.classes)
     return model

@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from mlkd.data import MultiLabelData, load_data
 from mlkd.errors import DataError
 from mlkd.study import create_study
+from mlkd.study.yaml_files import read_yaml
 from mlkd.training.identity import hash_split
 from mlkd.training.runs import Run
 
 
 def load_run_data(run: Run, data: str = "") -> Mapping[str, MultiLabelData]:
-    """The splits of a run, by its study.
+    """The splits of a run, by its study. The plugins of the study are not loaded.
 
     Args:
         run: a run on all labels of its study.
@@ -25,7 +26,8 @@ def load_run_data(run: Run, data: str = "") -> Mapping[str, MultiLabelData]:
     file = run.path / "study.yml"
     if not file.is_file() and not data:
         raise DataError(f"{run.path}: has no study.yml, so its data is unknown; give its address as `data`.")
-    splits = create_study(file, data).splits if file.is_file() else load_data(data)
+    study = {**read_yaml(file), "plugins": ()} if file.is_file() else {}  # a run does not decide what is executed
+    splits = create_study(study, data).splits if study else load_data(data)
     stored, hashes = run.config["data"]["splits"], {name: hash_split(split) for name, split in splits.items()}
     differences = [
         f"{name} is {hashes.get(name, 'absent')} here and {stored.get(name, 'absent')} in the run"

@@ -101,7 +101,7 @@ def net_to_export(pretrained=False, **settings):
 def test_a_backbone_of_a_plugin(
     toy_study: Study, tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A run loads the plugin of its study; a model file needs the option."""
+    """It needs the option, also for a run: a plugin is a program, and a run of somebody else could name any."""
     (tmp_path / "plugin.py").write_text(PLUGIN)
     load_plugin(tmp_path / "plugin.py")
     config = toy_study.student.replace(backbone="net_to_export", backbone_settings={}, epochs=0)
@@ -110,11 +110,13 @@ def test_a_backbone_of_a_plugin(
     expected = call("predict", run.path, photos / "a.png", "--json")
     forget_plugin("net_to_export", monkeypatch)
 
-    assert call("export", run.path, tmp_path / "student.safetensors").exit_code == 0
+    plugin = ("--plugin", tmp_path / "plugin.py")
+    without = call("export", run.path, tmp_path / "student.safetensors")
+    assert "A backbone of a plugin needs the plugin's file: `--plugin FILE`" in str(without.exception)
+    assert call("export", run.path, tmp_path / "student.safetensors", *plugin).exit_code == 0
     forget_plugin("net_to_export", monkeypatch)
     without = call("predict", tmp_path / "student.safetensors", photos / "a.png")
     assert "A backbone of a plugin needs the plugin's file: `--plugin FILE`" in str(without.exception)
-    plugin = ("--plugin", tmp_path / "plugin.py")
     again = call("predict", tmp_path / "student.safetensors", photos / "a.png", "--json", *plugin)
     assert again.stdout == expected.stdout
 
