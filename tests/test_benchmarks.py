@@ -18,7 +18,9 @@ def _private_environment(monkeypatch):
         monkeypatch.setenv(name, "")
 
 
-@pytest.mark.parametrize("name", ["led", "ps", "mdkd", "step", "labels", "images", "epoch", "precision"])
+@pytest.mark.parametrize(
+    "name", ["led", "ps", "mdkd", "step", "labels", "images", "epoch", "shared_machine", "precision"]
+)
 def test_benchmark_runs_in_smoke_size(name):
     rows = importlib.import_module(f"benchmarks.{name}").run(smoke=True)
     assert rows

@@ -52,6 +52,7 @@ REQUIRED = {
     "cache-teacher": ["mlkd:scenes_teacher", "outputs"],
     "sweep": ["sweep.yml", "--dry-run"],
     "table": ["sweep.yml"],
+    "tune": ["tuning.yml"],
     "export": ["run", "model.safetensors"],
     "predict": ["mlkd:scenes_teacher", "image.png"],
 }
@@ -71,6 +72,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "report name": ("../x", "`name` is '../x', expected the name of one folder."),
     "sweep file": ("absent.yml", "absent.yml: cannot be read (No such file or directory)"),
     "table file": ("absent.yml", "absent.yml: cannot be read (No such file or directory)"),
+    "tune file": ("absent.yml", "absent.yml: cannot be read (No such file or directory)"),
     "to": ("wab", "`--to` is 'wab'"),
 }
 """A wrong text for each parameter, by its name, and a part of the message."""
@@ -86,6 +88,9 @@ NOT_CHECKED = {
     "study show data": "the data are not read",
     "sweep executor": "tests/study: it is created when the sweep starts",
     "sweep runs": "a folder that is created",
+    "data check write": "tests/data/test_write_table.py",
+    "tune executor": "tests/study: it is created when the tuning starts",
+    "tune runs": "a folder that is created",
     "table runs": "a folder without runs is no error",
     "table plot": "the file is written after the table is printed",
     "sweep data": "the data of a sweep are read when it starts",
@@ -124,6 +129,8 @@ CASES = {name: (arguments, message) for name, arguments, message in wrong_values
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "sweep.yml").write_text("study: smoke\nmethods: [vanilla]\n")
+    space = "space: {student.lr: [0.006, 0.01]}\n"
+    (tmp_path / "tuning.yml").write_text(f"study: smoke\nmethods: [vanilla]\n{space}")
     return tmp_path
 
 
@@ -134,7 +141,7 @@ def test_a_wrong_value_is_named(case: str, folder: Path, run_cli: Callable[..., 
     assert message in " ".join(error.replace("│", " ").split())
     assert code == 2
     assert "Traceback" not in error
-    assert [path.name for path in folder.iterdir()] == ["sweep.yml"]
+    assert {path.name for path in folder.iterdir()} == {"sweep.yml", "tuning.yml"}
 
 
 @pytest.mark.parametrize("command", sorted({parameter.command for parameter in parameters()}))

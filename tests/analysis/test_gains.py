@@ -144,7 +144,8 @@ def test_minimum_detectable_effect_has_its_power(s: int) -> None:
 
 
 def write_run(root: Path, data: MultiLabelData, method: str, seed: int) -> Run:
-    run = open_run(root, {"method": method, "training": {"role": "student", "backbone": "none", "seed": seed}})
+    training = {"role": "student", "backbone": "none", "seed": seed, "epochs": 1}
+    run = open_run(root, {"method": method, "training": training})
     logits = np.random.default_rng(seed).normal(size=data.targets.shape) + (method == "l2d")
     run.write_predictions(
         "test", Predictions(np.array(data.ids), data.targets, logits.astype(np.float32), data.classes, data.ignore_mask)
