@@ -22,7 +22,7 @@ def run(smoke: bool = False) -> list[Row]:
     duration, repeats = (0.5, 1) if smoke else (10.0, 3)
     situations = [("PASSIVE", 0), ("ACTIVE", 0), ("PASSIVE", 1), ("ACTIVE", 1), ("PASSIVE", 2)]
     if smoke:
-        situations = situations[::2]
+        situations = [("PASSIVE", 0), ("PASSIVE", 1)]
     measured = [{each: _seconds_per_image(*each, duration) for each in situations} for _ in range(repeats)]
     rows = []
     for policy, busy in situations[1:]:

@@ -67,7 +67,7 @@ def _card(run: Run, model: MultiLabelModel, file: Path, int8: Mapping[str, Any] 
         _table(("", ""), [(name, _escape(value)) for name, value in model.metadata.preprocessing.items()]),
         "## Scores",
         "In %, with 95 % bootstrap intervals over the images; they do not contain the variation between seeds. `val` "
-        "was used to choose the epoch or the thresholds, so its scores are optimistic.",
+        "was used to choose the epoch or the thresholds, so its scores are higher than on new images.",
         _table(
             ("split", "images", "protocol", *METRICS),
             [(name, s["n"], s["protocol"], *(_interval(s, metric) for metric in METRICS)) for name, s in scores],
